@@ -1,0 +1,159 @@
+/**
+ * Every function of cedana.node, in the order of module.cc. Arguments arrive validated; absence is `null`, never `undefined`.
+ * Failures throw (or reject with) an Error carrying `op` (the call that failed), `errno` (number) and `code` (`ENOENT`); index.ts makes it a NativeError.
+ * Descriptors are plain numbers owned by whoever received them unless said otherwise. Nothing here blocks the main thread for longer than a few system calls.
+ */
+
+/** proc/pidfd.cc: opaque, owns a pidfd; freed by pidfdClose or the garbage collector. */
+export interface PidfdHandle { readonly __opaque: 'pidfd' }
+/** criu/session.cc: opaque, owns our end of the RPC socket pair. */
+export interface CriuSessionHandle { readonly __opaque: 'criu-session' }
+/** stream/pages.cc: opaque, one capture of page data. */
+export interface PageServerHandle { readonly __opaque: 'page-server' }
+
+export interface NativeExit {
+  /** Exit code, or null when a signal ended it or the kernel does not tell (before 6.15 for processes that are not our children). */
+  readonly code: number | null
+  readonly signal: number | null
+}
+
+/** proc/scan.cc. Numbers are numbers where they fit in 53 bits, else decimal text. Names as in src/plugins/contract/job.ts. */
+export interface NativeFile {
+  readonly fd: number; readonly path: string
+  /** regular directory character block fifo socket symlink anonymous */
+  readonly type: string
+  readonly flags: number; readonly position: number; readonly mountId: number; readonly inode: string
+  readonly device: number; readonly deviceId: number; readonly isTty: boolean; readonly isDeleted: boolean
+}
+export interface NativeProcess {
+  readonly pid: number; readonly parentPid: number; readonly processGroup: number; readonly session: number
+  readonly startTicks: string; readonly state: string; readonly name: string; readonly args: string[]
+  readonly executable: string; readonly workingDirectory: string; readonly rootDirectory: string
+  readonly uids: number[]; readonly gids: number[]; readonly groups: number[]; readonly threads: number[]
+  readonly terminal: number; readonly seccomp: number; readonly residentBytes: number; readonly dumpBytes: number; readonly tracer: number
+  readonly namespaces: { cgroup: string; ipc: string; mnt: string; net: string; pid: string; user: string; uts: string }
+  readonly cgroups: string[]; readonly files: NativeFile[]
+}
+export interface NativeSocket {
+  readonly pid: number; readonly fd: number; readonly inode: string; readonly family: string; readonly kind: string
+  readonly state: string; readonly local: string; readonly remote: string
+}
+export interface NativeMount {
+  readonly id: number; readonly parentId: number; readonly device: string; readonly root: string; readonly path: string
+  readonly options: string; readonly filesystem: string; readonly source: string
+}
+export interface NativeSnapshot { readonly processes: NativeProcess[]; readonly sockets: NativeSocket[]; readonly mounts: NativeMount[] }
+
+/** A row of scanProcesses: what `ps` needs, nothing that costs. */
+export interface NativeProcessBrief {
+  readonly pid: number; readonly parentPid: number; readonly startTicks: string; readonly state: string; readonly name: string
+  readonly args: string[]; readonly uid: number; readonly gid: number
+}
+
+export interface NativeCredentials { readonly pid: number; readonly uid: number; readonly gid: number; readonly groups: number[] }
+
+/** `detail` of a field of criu_opts, from CRIU's own descriptor: for the strict check of --criu-opts. */
+export interface CriuField { readonly name: string; readonly type: string; readonly repeated: boolean; readonly fields: CriuField[] | null; readonly values: string[] | null }
+
+export interface CriuResponse {
+  readonly success: boolean
+  /** errno from the response, 0 when none. */
+  readonly errno: number
+  /** cr_errmsg, null when CRIU gave none. */
+  readonly message: string | null
+  /** PID of the restored root. */
+  readonly pid: number | null
+  /** criu_version.major/minor/sublevel for a VERSION request. */
+  readonly version: number[] | null
+}
+/** Called on the main thread for every notification; CRIU waits. Rejecting answers notify_success = false, which makes CRIU roll back. */
+export type CriuNotify = (script: string, pid: number | null) => Promise<void>
+
+export interface NativeFileDigest { readonly name: string; readonly size: number; /** XXH3-128 of the content, 32 hex digits */ readonly digest: string }
+
+export interface PageServerOptions {
+  /** Directory that receives pagemap-*.img and pages-*.img. Not closed. */
+  readonly directoryFd: number
+  /** CRIU version, e.g. 40201: decides the header of the protocol and the pagemap fields. */
+  readonly criuVersion: number
+  /** Bytes of buffers between socket and disk; the socket is not read while they are full. */
+  readonly memoryBytes: number
+  /** Pages that are all zero and private anonymous are not stored. */
+  readonly dropZeroPages: boolean
+}
+export interface PageServerProgress { readonly receivedBytes: number; readonly writtenBytes: number; readonly zeroBytes: number }
+export interface PageServerResult { readonly files: NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }
+
+export const ARCHIVE_FORMATS: readonly string[] // tar gzip lz4 zlib zstd
+export interface ArchiveProgress { readonly readBytes: number; readonly writtenBytes: number }
+
+export interface Native {
+  // proc/pidfd.cc
+  /** pidfd_open(2). Throws ESRCH. */
+  pidfdOpen(pid: number): PidfdHandle
+  /** pidfd_send_signal(2); false when the process is gone. Signal 0 probes. */
+  pidfdSend(handle: PidfdHandle, signal: number): boolean
+  /** Resolves when the process has exited; uses ioctl PIDFD_GET_INFO (Linux 6.15) for the status of a process that is not our child. One epoll thread serves all. */
+  pidfdWait(handle: PidfdHandle): Promise<NativeExit>
+  pidfdClose(handle: PidfdHandle): void
+
+  // proc/scan.cc
+  /** The tree below (and with) pid, root first. Processes that vanish meanwhile are left out; throws ESRCH when the root is gone. */
+  scanTree(pid: number): Promise<NativeSnapshot>
+  /** Brief rows of the given PIDs (missing ones left out), or of all processes for null. */
+  scanProcesses(pids: number[] | null): Promise<NativeProcessBrief[]>
+
+  // proc/credentials.cc
+  /** SO_PEERCRED and SO_PEERGROUPS of a connected unix socket. */
+  peerCredentials(socketFd: number): NativeCredentials
+  /** openat2(2) with the file system ids and groups of that user, on a thread of its own, O_CLOEXEC added; directoryFd -100 is AT_FDCWD. */
+  openAs(uid: number, gid: number, groups: number[], directoryFd: number, path: string, flags: number, mode: number): Promise<number>
+  /** mkdirat(2) as that user, then an O_DIRECTORY descriptor of the new directory. */
+  mkdirAs(uid: number, gid: number, groups: number[], directoryFd: number, path: string, mode: number): Promise<number>
+  /** access(2)-like check with file system ids of that user: mode bits R_OK 4, W_OK 2, X_OK 1. */
+  accessAs(uid: number, gid: number, groups: number[], path: string, mode: number): Promise<boolean>
+
+  // proc/notify.cc
+  /** One datagram to $NOTIFY_SOCKET given as path (leading @ = abstract); sd_notify(3). */
+  sdNotify(socketPath: string, message: string): void
+  /** fsync(2) or syncfs(2) off the main thread. */
+  syncFilesystem(fd: number): Promise<void>
+  /** renameat2(2) with RENAME_NOREPLACE; throws EEXIST when the new name is taken. */
+  renameNoReplace(oldDirFd: number, oldName: string, newDirFd: number, newName: string): Promise<void>
+
+  // criu/session.cc
+  /** A SOCK_SEQPACKET pair: ours stays in the handle, `peerFd` goes to `criu swrk` by inheritance and is then closed by the caller. */
+  criuSession(): { session: CriuSessionHandle; peerFd: number }
+  /**
+   * One request on the session's own thread. `type`: DUMP RESTORE PRE_DUMP VERSION FEATURE_CHECK …; `options`: fields of criu_opts by name
+   * (bytes as Uint8Array, 64-bit as decimal text or number). Unknown names throw EINVAL before anything is sent. Rejects with ECONNRESET when CRIU dies.
+   */
+  criuRequest(session: CriuSessionHandle, type: string, options: object | null, notify: CriuNotify | null): Promise<CriuResponse>
+  /** Shuts the socket: CRIU rolls back; a pending request rejects with ECONNRESET. */
+  criuClose(session: CriuSessionHandle): void
+  /** The fields of criu_opts that the linked libcriu knows. */
+  criuOptions(): CriuField[]
+
+  // stream/pages.cc
+  /** CRIU's page server over a socket pair: pass `socket` to swrk as descriptor N with opts.ps = {fd: N}, then close it. Threads start at once. */
+  pageServerOpen(options: PageServerOptions): { server: PageServerHandle; socket: number }
+  pageServerProgress(server: PageServerHandle): PageServerProgress
+  /** After CRIU finished writing: resolves when every byte is written and synced, with the digest of each file computed in passing. */
+  pageServerFinish(server: PageServerHandle): Promise<PageServerResult>
+  /** Stops the threads, closes the socket; leaves the files for the caller to remove. */
+  pageServerAbort(server: PageServerHandle): Promise<void>
+
+  // stream/checksum.cc
+  /** Size and digest of files of a directory, in parallel; with `sync` each is fsynced too. Throws ENOENT naming the file in `op`. */
+  digestFiles(directoryFd: number, names: string[], sync: boolean): Promise<NativeFileDigest[]>
+  /** XXH3-128 of bytes, 32 hex digits. */
+  digestBytes(bytes: Uint8Array): string
+
+  // stream/archive.cc
+  /** Writes a tar (ustar, regular files in the given order) of the directory through the codec into outputFd and fsyncs it. `level` null = the codec's default. */
+  archiveCreate(directoryFd: number, names: string[], outputFd: number, format: string, level: number | null, threads: number, onProgress: ((p: ArchiveProgress) => void) | null): Promise<{ size: number; digest: string }>
+  /** Extracts into the directory, digesting in passing; entries other than regular files are ignored, names with a slash or `..` refused (EBADMSG). Truncation or a codec error: EBADMSG. */
+  archiveExtract(archiveFd: number, format: string, directoryFd: number, onProgress: ((p: ArchiveProgress) => void) | null): Promise<NativeFileDigest[]>
+  /** Contents of the named members, up to maxBytes each, without extracting (members missing are left out). */
+  archiveRead(archiveFd: number, format: string, names: string[] | null, maxBytes: number): Promise<{ name: string; size: number; content: Uint8Array }[]>
+}

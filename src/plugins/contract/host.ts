@@ -1,0 +1,35 @@
+/** Everything a plugin may touch. The daemon supplies it; tests supply a fake. */
+import type { Snapshot, Target } from './job.js'
+
+export interface Log {
+  debug(fields: object, message: string): void
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
+
+export interface ExecResult {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Host {
+  readonly log: Log
+  /** Aborted when the operation is cancelled or runs out of time. */
+  readonly signal: AbortSignal
+  /** Identity of a live process. Throws NO_SUCH_PROCESS. */
+  identify(pid: number): Promise<Target>
+  /** A look at the tree below `target`. Throws NO_SUCH_PROCESS when it is gone or is another process by now. */
+  inspect(target: Target): Promise<Snapshot>
+  /** Sends to exactly this process (pidfd, checked start time). False when it is gone. */
+  kill(target: Target, signal: number): Promise<boolean>
+  /** Stops, or lets go on, every process of the tree; parents first, repeated until no new process appears. */
+  stopTree(target: Target): Promise<void>
+  continueTree(target: Target): Promise<void>
+  /** Contents of a small text file (/proc, runtime state); undefined when it does not exist. */
+  readText(path: string): Promise<string | undefined>
+  /** Runs a program to its end. Output is bounded (1 MiB each). */
+  exec(argv: readonly [string, ...string[]], options?: { readonly timeoutMs?: number }): Promise<ExecResult>
+  /** Another runtime's plan for the same target: containerd asks runc. */
+  delegate<T>(runtime: string, verb: string, ...args: readonly unknown[]): Promise<T>
+}

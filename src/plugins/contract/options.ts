@@ -1,0 +1,33 @@
+/**
+ * One option, said once: a zod schema whose `.meta()` carries what the command line needs.
+ * schema → JSON schema → flag and help (kebab-case) → checked by the CLI → google.protobuf.Struct → checked again by the daemon → typed argument.
+ */
+import { z } from 'zod'
+
+export interface OptionMeta {
+  readonly description: string
+  /** Taken as an argument, in the order of the schema; the last may be an array (`name...`). */
+  readonly positional?: boolean
+  /** One letter. */
+  readonly short?: string
+  /** Name shown for the value in help: `PATH`, `N`. */
+  readonly value?: string
+  /** Accepted, not shown in help. */
+  readonly hidden?: boolean
+}
+
+export type OptionSchema = z.ZodObject<Record<string, z.ZodType>>
+/** The options of each verb that takes any. */
+export type OptionSchemas = Readonly<Partial<Record<string, OptionSchema>>>
+export type ParsedOptions = Readonly<Record<string, unknown>>
+
+/** The exact options of verb `V` when the schemas are known, `ParsedOptions` when the plugin is any plugin. */
+export type OptionsOf<O extends OptionSchemas, V extends string> = string extends keyof O
+  ? ParsedOptions
+  : V extends keyof O
+    ? O[V] extends z.ZodType
+      ? z.output<O[V]>
+      : Record<string, never>
+    : Record<string, never>
+
+export const NoOptions = z.strictObject({})

@@ -1,0 +1,82 @@
+/** The contract of a runtime plugin: a frozen manifest (data) and, behind `load()`, the verbs it claims. */
+import type { Requirement, Support } from './capability.js'
+import type { Host } from './host.js'
+import type { Caller, Snapshot, StdioMode, Target } from './job.js'
+import type { OptionSchemas, OptionsOf } from './options.js'
+import type { DumpPlan, RestorePlan, RunPlan } from './plan.js'
+
+/** The request around a `run`: who asks, from where, with which environment. */
+export interface RunContext {
+  readonly caller: Caller
+  readonly environment: Readonly<Record<string, string>>
+  readonly workingDirectory: string
+}
+
+/** What is stored in a checkpoint, as a plugin sees it at restore. */
+export interface RestoreContext {
+  readonly snapshot: Snapshot
+  /** Standard streams when it was dumped, and what they become now. */
+  readonly stdio: { readonly then: StdioMode; readonly now: StdioMode }
+  /** Path of the log at the dump, when it was the job's standard output. */
+  readonly log: string | undefined
+  attachment(name: string): Promise<Uint8Array | undefined>
+}
+
+export interface DumpContext {
+  readonly snapshot: Snapshot
+  readonly stdio: StdioMode
+}
+
+/** A row of `query`: `cells` by column name, `state` for --inspect. */
+export interface QueryRow {
+  readonly cells: Readonly<Record<string, string>>
+  readonly state: unknown
+}
+export interface QueryResult {
+  readonly columns: readonly string[]
+  readonly rows: readonly QueryRow[]
+  readonly messages: readonly string[]
+}
+
+export interface RuntimeVerbs<O extends OptionSchemas> {
+  /** How to start it. Pure but for look-ups. */
+  run(host: Host, context: RunContext, options: OptionsOf<O, 'run'>): Promise<RunPlan>
+  /** The live target that the options of a verb name: for manage, dump, freeze, unfreeze. */
+  resolve(host: Host, options: OptionsOf<O, 'resolve'>): Promise<Target>
+  /** Waits for a target that does not exist yet. Ends by `host.signal`. */
+  upcoming(host: Host, options: OptionsOf<O, 'resolve'>): Promise<Target>
+  /** Pure: the same context gives the same plan. */
+  dump(host: Host, context: DumpContext, options: OptionsOf<O, 'dump'>): Promise<DumpPlan>
+  restore(host: Host, context: RestoreContext, options: OptionsOf<O, 'restore'>): Promise<RestorePlan>
+  freeze(host: Host, target: Target): Promise<void>
+  unfreeze(host: Host, target: Target): Promise<void>
+  /** Ends the target its own way; without this verb the daemon signals the root process. */
+  kill(host: Host, target: Target, signal: number): Promise<void>
+  /** Removes what the runtime keeps about an ended target. */
+  remove(host: Host, target: Target, options: OptionsOf<O, 'resolve'>): Promise<void>
+  query(host: Host, options: OptionsOf<O, 'query'>): Promise<QueryResult>
+}
+export type Verb = keyof RuntimeVerbs<OptionSchemas>
+export type VerbSupport = Readonly<Partial<Record<Verb, Support>>>
+
+/** Exactly the verbs claimed: claim one without writing it and this does not compile. (Of any plugin: some verbs.) */
+export type Runtime<O extends OptionSchemas, S extends VerbSupport> = VerbSupport extends S
+  ? Partial<RuntimeVerbs<O>>
+  : Pick<RuntimeVerbs<O>, keyof S & Verb>
+
+export interface RuntimeManifest<O extends OptionSchemas = OptionSchemas, S extends VerbSupport = VerbSupport> {
+  readonly kind: 'runtime'
+  readonly name: string
+  readonly summary: string
+  readonly verbs: S
+  readonly features: Readonly<Partial<Record<'stream' | 'gpu' | 'rootfs' | 'tcp-established', Support>>>
+  readonly requires: readonly Requirement[]
+  /** By verb: `run`, `resolve` (arguments that name a live target), `dump`, `restore`, `query`. */
+  readonly options: O
+  /** Lazy: listing plugins runs none of them. */
+  load(): Promise<Runtime<O, S>>
+}
+
+export const defineRuntime = <const O extends OptionSchemas, const S extends VerbSupport>(
+  manifest: Omit<RuntimeManifest<O, S>, 'kind'>,
+): RuntimeManifest<O, S> => Object.freeze({ kind: 'runtime', ...manifest })

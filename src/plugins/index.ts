@@ -1,0 +1,5 @@
+/** The built-in plugins, one line each. */
+import { process } from './process/plugin.js'
+import type { RuntimeManifest } from './contract/runtime.js'
+
+export const builtins: readonly RuntimeManifest[] = [process as unknown as RuntimeManifest]
