@@ -1,0 +1,31 @@
+#include <napi.h>
+
+#include "base/main-thread.h"
+#include "criu/session.h"
+#include "proc/credentials.h"
+#include "proc/notify.h"
+#include "proc/pidfd.h"
+#include "proc/scan.h"
+#include "stream/archive.h"
+#include "stream/checksum.h"
+#include "stream/pages.h"
+
+namespace {
+
+// In the order of native.d.ts.
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  cedana::MainThread::Install(env);
+  cedana::InitPidfd(env, exports);
+  cedana::InitScan(env, exports);
+  cedana::InitCredentials(env, exports);
+  cedana::InitNotify(env, exports);
+  cedana::InitSession(env, exports);
+  cedana::InitPages(env, exports);
+  cedana::InitChecksum(env, exports);
+  cedana::InitArchive(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(cedana, Init)
