@@ -1,8 +1,6 @@
 /** Where the daemon listens and clients connect: one address, by protocol. */
 import { CedanaError } from '../../plugins/contract/errors.js'
-
-export const PROTOCOLS = ['unix', 'tcp', 'vsock'] as const
-export type Protocol = (typeof PROTOCOLS)[number]
+import type { Protocol } from '../config.js'
 
 export const DEFAULT_ADDRESS = { unix: '/run/cedana.sock', tcp: '127.0.0.1:8080', vsock: '' } as const satisfies Record<Protocol, string>
 

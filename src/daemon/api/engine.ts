@@ -49,7 +49,7 @@ const LIMITS: Readonly<Record<Timed, number>> = {
 const SLACK = 5_000
 
 /** Milliseconds until the client gives up; 0: never. A limit that the request itself carries is the daemon's to keep. */
-export function timeLimit(verb: Timed, request: unknown, options: AskOptions): number {
+export function timeLimit(verb: Timed, request: unknown, options: AskOptions = {}): number {
   if (options.timeoutMs !== undefined) return options.timeoutMs
   if (typeof request === 'object' && request !== null) {
     if ('timeoutMs' in request && typeof request.timeoutMs === 'number' && request.timeoutMs > 0) return request.timeoutMs + SLACK
