@@ -1,11 +1,12 @@
 /** The daemon as an Engine, over gRPC. Loads grpc-js and nothing else: its time is part of every command's. */
+import { once } from 'node:events'
 import { access, constants } from 'node:fs/promises'
 import { Client, credentials, Metadata, type CallOptions, type ClientReadableStream, type MethodDefinition, type ServiceError } from '@grpc/grpc-js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { AttachInput, AttachOutput, Progress, Verbs } from '../operations/verbs.js'
 import type { Protocol } from '../config.js'
 import * as codec from './codec.js'
-import { formatEndpoint, parseEndpoint, type Endpoint } from './endpoint.js'
+import { formatEndpoint, MAX_MESSAGE_BYTES, parseEndpoint, type Endpoint } from './endpoint.js'
 import { timeLimit, type AskOptions, type Engine } from './engine.js'
 import { DaemonServiceService as service, type AttachRequest, type AttachResponse, type Progress as WireProgress } from './gen/cedana.js'
 import { fromStatus } from './status.js'
@@ -22,8 +23,6 @@ export interface ConnectOptions {
   /** File with the token; read only for protocol tcp. */
   readonly tokenFile: string
 }
-
-export const MAX_MESSAGE_BYTES = 64 * 2 ** 20
 
 interface Connection {
   readonly client: Client
@@ -201,16 +200,18 @@ async function* attach(
   const unlink = linkSignal(call, options.signal)
   const iterator = input[Symbol.asyncIterator]()
   let isOver = false
+  let end = (): void => {}
+  const over = new Promise<void>((resolve) => (end = resolve))
   const send = async (): Promise<void> => {
     call.write({ input: { $case: 'start', start: { jid: request.jid, pid: request.pid, windowSize: request.windowSize } } })
     for (let next = await iterator.next(); next.done !== true && !isOver; next = await iterator.next()) {
       const hasRoom = call.write(codec.toWireInput(next.value))
-      if (!hasRoom) await new Promise<void>((resolve) => call.once('drain', resolve).once('close', resolve))
+      if (!hasRoom) await Promise.race([once(call, 'drain'), over])
     }
     call.end()
   }
-  // The source of the input failed: the attachment ends with that error.
-  const sent = send().catch((cause: unknown) => call.destroy(CedanaError.from(cause)))
+  // When the source of the input fails, the attachment ends with that error.
+  send().catch((cause: unknown) => call.destroy(CedanaError.from(cause)))
   try {
     for await (const message of call as AsyncIterable<AttachResponse>) {
       const output = codec.fromWireOutput(message)
@@ -222,7 +223,7 @@ async function* attach(
     isOver = true
     unlink()
     call.cancel()
-    void sent
+    end()
     void iterator.return?.()
   }
 }

@@ -8,6 +8,9 @@ export type Endpoint =
   | { readonly protocol: 'unix'; readonly path: string }
   | { readonly protocol: 'tcp'; readonly host: string; readonly port: number }
 
+/** Of a request or an answer; page data never goes this way. */
+export const MAX_MESSAGE_BYTES = 64 * 2 ** 20
+
 /** Longest path of a unix socket: sun_path less its final zero. */
 const MAX_PATH = 107
 
