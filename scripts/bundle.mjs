@@ -1,0 +1,64 @@
+// Builds dist/: the program as one CommonJS file, the files that its libraries read at run time, and V8's code cache.
+//
+// Two things that only modules have are kept: `import.meta.url` of a file of ours is what it is in the source tree, so
+// new URL('../x', import.meta.url) finds the same file of the package, bundled or not; and import() of a name known only
+// at run time is a real one, so that it takes ES modules.
+import { build } from 'esbuild'
+import { cpSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { makeCodeCache } from './code-cache.mjs'
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const dist = join(root, 'dist')
+
+/** Libraries that read .proto files beside their code, by __dirname: the files are copied, the directory is told. */
+const PROTO_READERS = /[/]node_modules[/](@grpc[/]reflection|grpc-health-check)([/]build.*)[/][^/]+[.]js$/
+
+const asModules = {
+  name: 'as-modules',
+  setup(builder) {
+    builder.onLoad({ filter: /[/](src|addon)[/].*[.]ts$/ }, ({ path }) => {
+      if (path.includes('/node_modules/')) return undefined
+      const place = JSON.stringify(relative(root, path))
+      const text = readFileSync(path, 'utf8')
+      const contents = text.replaceAll('import.meta.url', `__sourceUrl(${place})`).replace(/\bimport\((?!['"])/g, '__import(')
+      return { contents, loader: 'ts' }
+    })
+    builder.onLoad({ filter: PROTO_READERS }, ({ path }) => {
+      const text = readFileSync(path, 'utf8')
+      const [, library, directory] = PROTO_READERS.exec(path)
+      if (!text.includes('__dirname')) return undefined
+      const home = path.slice(0, path.lastIndexOf(`${directory}/`))
+      for (const name of readdirSync(home, { recursive: true })) {
+        if (name.endsWith('.proto') && !name.startsWith('node_modules/')) cpSync(join(home, name), join(dist, 'lib', library, name))
+      }
+      return { contents: text.replaceAll('__dirname', `(__dirname + ${JSON.stringify(`/lib/${library}${directory}`)})`), loader: 'js' }
+    })
+  },
+}
+
+rmSync(dist, { recursive: true, force: true })
+await build({
+  absWorkingDir: root,
+  entryPoints: ['src/cli/main.ts'],
+  outfile: 'dist/cedana.cjs',
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'cjs',
+  supported: { 'dynamic-import': false }, // a script with a code cache cannot import(); what is left outside is required
+  external: ['better-sqlite3', '*.node'],
+  plugins: [asModules],
+  // One function, called by bin/cedana with what Node gives to a CommonJS module.
+  banner: {
+    js: `(function (require, __import, module, exports, __filename, __dirname) {
+const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href`,
+  },
+  footer: { js: '})' },
+  minifySyntax: true,
+  sourcemap: 'external',
+  legalComments: 'external',
+  logLevel: 'warning',
+})
+makeCodeCache(root)
