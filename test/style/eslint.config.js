@@ -1,0 +1,67 @@
+// eslint -c test/style/eslint.config.js src addon test bench
+import { defineConfig } from 'eslint/config'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import typescript from 'typescript-eslint'
+
+const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
+
+const ENVIRONMENT = { selector: 'MemberExpression[object.name=process][property.name=env]', message: 'The environment is read in config.ts only.' }
+const BANS = [
+  { selector: 'TSEnumDeclaration', message: 'No enum: a const array and a union of its members.' },
+  { selector: 'ExportDefaultDeclaration', message: 'No default exports.' },
+  { selector: 'TSModuleDeclaration[kind=namespace]', message: 'No namespace.' },
+]
+
+export default defineConfig(
+  { ignores: ['**/gen/**', '**/*.js', '**/*.cjs', '**/*.mjs'] },
+  {
+    basePath: root,
+    files: ['**/*.ts'],
+    extends: [typescript.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: root } },
+    linterOptions: { reportUnusedDisableDirectives: 'error' },
+    rules: {
+      'no-restricted-syntax': ['error', ...BANS, ENVIRONMENT],
+      'max-params': ['error', { max: 5 }],
+      eqeqeq: 'error',
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      // Contract methods are async by type, whether they wait or not.
+      '@typescript-eslint/require-await': 'off',
+      // A callback that returns what it called is shorter, and says nothing wrong.
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/no-invalid-void-type': ['error', { allowInGenericTypeArguments: true, allowAsThisParameter: true }],
+    },
+  },
+  {
+    basePath: root,
+    files: ['src/daemon/config.ts', 'test/**', 'bench/**', '**/*.test.ts'],
+    rules: { 'no-restricted-syntax': ['error', ...BANS] },
+  },
+  {
+    basePath: root,
+    files: ['src/plugins/*/**'],
+    ignores: ['src/plugins/storage-*/**', 'src/plugins/contract/**', '**/*.test.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { patterns: [{ regex: '^(node:)?(fs|child_process|net|http)(/.*)?$', message: 'A plugin touches the machine through Host only.' }] },
+      ],
+    },
+  },
+  {
+    // What a test may do that a program may not: look into what it knows to be there, and hand over half an object.
+    basePath: root,
+    files: ['test/**', 'bench/**', '**/*.test.ts'],
+    rules: {
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      '@typescript-eslint/no-unsafe-assignment': 'off',
+      '@typescript-eslint/no-unsafe-member-access': 'off',
+      '@typescript-eslint/unbound-method': 'off',
+      'max-params': 'off',
+    },
+  },
+)

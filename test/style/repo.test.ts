@@ -1,0 +1,110 @@
+/** Style is a test: types, lint, layers, generated code, and what lies at the top. */
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const tool = (name: string): string => join(root, 'node_modules', '.bin', name)
+
+/** What a tool prints, whether it is content or not. */
+async function run(name: string, args: string[]): Promise<{ code: number; output: string }> {
+  try {
+    const { stdout, stderr } = await promisify(execFile)(tool(name), args, { cwd: root, maxBuffer: 64 << 20 })
+    return { code: 0, output: stdout + stderr }
+  } catch (failure) {
+    const { code, stdout, stderr } = failure as { code: unknown; stdout?: string; stderr?: string }
+    if (typeof code !== 'number') throw failure
+    return { code, output: `${stdout ?? ''}${stderr ?? ''}` }
+  }
+}
+
+async function files(directory: string): Promise<string[]> {
+  const entries = await readdir(join(root, directory), { recursive: true, withFileTypes: true })
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).slice(root.length))
+}
+
+const CODE = ['src', 'addon']
+const ALL = [...CODE, 'test', 'bench']
+
+describe('style', () => {
+  test('types', async () => {
+    expect(await run('tsc', ['--noEmit', '--pretty', 'false'])).toEqual({ code: 0, output: '' })
+  })
+
+  test('lint', async () => {
+    expect(await run('eslint', ['-c', 'test/style/eslint.config.js', '--max-warnings', '0', ...ALL])).toEqual({ code: 0, output: '' })
+  })
+
+  test('format', async () => {
+    const { output } = await run('prettier', ['--config', 'test/style/prettier.json', '--list-different', ...ALL.map((directory) => `${directory}/**/*.ts`), '!**/gen/**'])
+    expect(output.trim()).toBe('')
+  })
+
+  test('layers', async () => {
+    const { output } = await run('depcruise', ['--config', 'test/style/deps.cjs', '--output-type', 'json', ...CODE])
+    const { summary, modules } = JSON.parse(output) as {
+      summary: { violations: { rule: { name: string }; from: string; to: string }[] }
+      modules: { source: string }[]
+    }
+    expect(summary.violations.map(({ rule, from, to }) => `${rule.name}: ${from} → ${to}`)).toEqual([])
+    // A cruise with a TypeScript it does not know reads nothing, and finds nothing wrong.
+    const seen = new Set(modules.map(({ source }) => source))
+    const written = (await Promise.all(CODE.map(files))).flat().filter((name) => name.endsWith('.ts'))
+    expect(written.filter((name) => !seen.has(name))).toEqual([])
+  })
+
+  test('generated code is fresh', async () => {
+    const scratch = await mkdtemp(join(tmpdir(), 'cedana-gen-'))
+    try {
+      const api = join(scratch, 'src/daemon/api')
+      for (const name of ['cedana.proto', 'buf.yaml', 'buf.gen.yaml']) await cp(join(root, 'src/daemon/api', name), join(api, name))
+      await mkdir(join(api, 'gen'))
+      await cp(join(root, 'scripts/gen'), join(scratch, 'scripts/gen'))
+      await symlink(join(root, 'node_modules'), join(scratch, 'node_modules'))
+      await promisify(execFile)(join(scratch, 'scripts/gen'))
+      const generated = (await readdir(join(api, 'gen'), { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
+      expect((await files('src/daemon/api/gen')).map((name) => name.slice('src/daemon/api/gen/'.length)).sort()).toEqual(generated)
+      for (const name of generated) {
+        const committed = await readFile(join(root, 'src/daemon/api/gen', name), 'utf8')
+        expect(committed === (await readFile(join(api, 'gen', name), 'utf8')), `${name} is not what scripts/gen makes`).toBe(true)
+      }
+    } finally {
+      await rm(scratch, { recursive: true })
+    }
+  })
+
+  test('systemd unit', async ({ skip }) => {
+    const version = await promisify(execFile)('systemd-analyze', ['--version']).catch(() => undefined)
+    if (version === undefined) return skip('systemd-analyze is not installed')
+    const scratch = await mkdtemp(join(tmpdir(), 'cedana-unit-'))
+    try {
+      // The program need not be installed to judge the unit.
+      const unit = await readFile(join(root, 'systemd/cedana.service'), 'utf8')
+      await writeFile(join(scratch, 'cedana.service'), unit.replace('ExecStart=', `ExecStart=${root}bin/`))
+      const { stderr } = await promisify(execFile)('systemd-analyze', ['verify', '--man=no', join(scratch, 'cedana.service')])
+      expect(stderr.split('\n').filter((line) => line.includes('cedana.service'))).toEqual([])
+    } finally {
+      await rm(scratch, { recursive: true })
+    }
+  })
+
+  test('no stray file at the top', async () => {
+    const { stdout } = await promisify(execFile)('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { cwd: root })
+    const top = new Set(stdout.trim().split('\n').map((name) => name.split('/')[0]))
+    const known = ['.ci', '.clang-format', '.editorconfig', '.gitignore', 'CMakeLists.txt', 'LICENSE', 'README.md', 'addon', 'bench', 'bin']
+    known.push('docs', 'man', 'package-lock.json', 'package.json', 'scripts', 'src', 'systemd', 'test', 'tsconfig.json')
+    expect([...top].filter((name) => name !== undefined && !known.includes(name))).toEqual([])
+  })
+
+  test('unit tests stand beside what they test, in kebab-case', async () => {
+    const names = (await Promise.all(ALL.map(files))).flat().filter((name) => !name.includes('/gen/') && /[.](ts|cc|h)$/.test(name))
+    expect(names.filter((name) => !/^[a-z0-9./-]+$/.test(name))).toEqual([])
+    expect(names.filter((name) => /[/](utils|helpers|common|manager|misc)[./]/.test(name))).toEqual([])
+    const orphans = names.filter((name) => /^(src|addon)[/].*[.]test[.]ts$/.test(name) && !names.includes(name.replace(/([.][a-z-]+)?[.]test[.]ts$/, '.ts')))
+    expect(orphans).toEqual([])
+  })
+})

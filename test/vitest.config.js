@@ -1,0 +1,23 @@
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+
+/** Groups run one after the other, so that nothing disturbs the timing of real dumps. */
+const project = (name, groupOrder, include, more = {}) => ({ test: { name, root, include, sequence: { groupOrder }, ...more } })
+
+export default defineConfig({
+  root,
+  test: {
+    pool: 'forks',
+    maxWorkers: 2,
+    projects: [
+      project('unit', 0, ['src/**/*.test.ts', 'addon/**/*.test.ts', 'bench/**/*.test.ts', 'test/support/**/*.test.ts']),
+      project('contract', 1, ['test/contract/**/*.test.ts']),
+      project('style', 2, ['test/style/**/*.test.ts'], { testTimeout: 120_000, maxWorkers: 1 }),
+      // Real processes, CRIU, root; one file at a time.
+      project('e2e', 3, ['test/e2e/**/*.test.ts'], { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 1 }),
+    ],
+  },
+})
