@@ -1,52 +1,98 @@
-// What the shim and the daemon say to each other. Read together with src/daemon/host/shim.ts, which is the other side.
+// What the shim and the daemon say to each other. Read together with src/daemon/host/shim.ts, which
+// is the other side.
 //
 // Command line
-//   cedana-shim --dir DIR --stdio log|pipe|tty|inherit|none [options] -- PROGRAM [ARG…]           starts PROGRAM as the job
-//   cedana-shim --dir DIR --stdio … --restore [options] -- CRIU-ARGV… swrk 3                      starts CRIU, becomes parent of the restored root
-//     --log PATH          stdout and stderr go there (log); or a copy of the output (pipe, tty). Opened O_APPEND|O_CREAT|O_NOFOLLOW.
-//     --log-as-user       open it with the ids of --uid/--gid/--groups (else as root, then fchown to them)
-//     --uid N --gid N --groups A,B    ids of PROGRAM (not of CRIU)
-//     --cwd PATH          working directory of PROGRAM, entered after the ids are set
-//     --rows N --columns N            terminal size (tty)
-//     --wait-attach       do not read the output before somebody attaches, at most 10 s
-//     --foreground        stay in the caller's session and process group (inherit); ignore SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGTTOU, SIGTTIN
-//     --stdin-file PATH   bytes to be written into the job's stdin before anything else (unread input saved at a dump); the file is then unlinked
-//   The environment of the shim is the environment of PROGRAM. The shim is statically linked, so nothing in it (LD_PRELOAD) acts on the shim.
-//   Without --foreground the shim calls setsid(2); PROGRAM gets a session of its own (so PID = PGID = SID) unless --foreground.
+//   cedana-shim --dir DIR --stdio MODE [options] -- PROGRAM [ARG…]
+//       starts PROGRAM as the job; MODE is log, pipe, tty, inherit or none
+//   cedana-shim --dir DIR --stdio MODE --restore [options] -- CRIU [ARG…] swrk 3
+//       starts CRIU and becomes the parent of the root that CRIU restores as its own sibling
+//     --log PATH        log: stdout and stderr. pipe, tty: a copy of the output. Opened with
+//                       O_APPEND|O_CREAT|O_NOFOLLOW, mode 0644, never truncated
+//     --log-as-user     opened with the ids below; else as root, and a new file is given to them
+//     --uid N --gid N --groups A,B    ids of PROGRAM (not of CRIU); all three or none
+//     --cwd PATH        working directory of PROGRAM, entered with the ids set; / when absent
+//     --rows N --columns N            size of the terminal (tty), 24 x 80 when absent
+//     --wait-attach     do not read the output before somebody attaches, for at most 10 s
+//     --foreground      (inherit) stay in the caller's session and process group
+//     --stdin-file PATH bytes for the job's stdin before anything else: the input that was not read
+//                       at the dump. Read and unlinked before the start
+//     --stdin-eof       close stdin after them: it was already closed at the dump
+//     --open N:FLAGS:PATH             (--restore) opens PATH with the decimal open(2) FLAGS and gives it
+//                       to CRIU as descriptor N, from 20 on; repeatable
+//   The environment of the shim is that of PROGRAM. The shim is statically linked: nothing in it
+//   (LD_PRELOAD) acts on the shim. Without --foreground the shim and PROGRAM each have a session of
+//   their own, so the job's PID = PGID = SID.
 //
-// Descriptors at start: 1 = report pipe (one line, then closed), 3 = CRIU's end of the RPC socket (--restore only, passed on to CRIU as 3 and
-// closed in the shim once CRIU runs); 4.. up to 9: passed on to CRIU unchanged (4 = reserved for pages). Stderr is kept for diagnostics.
+// Signals: all that can be are blocked in the shim; PROGRAM gets an empty mask and default actions.
+// SIGTERM while CRIU runs gives the restore up: CRIU and what it made are killed, "failed" is reported.
 //
-// Descriptors CRIU finds (--restore): 0,1,2 /dev/null (or the caller's with inherit); 3 RPC; and those that exist in this stdio mode:
-constexpr int kSlotStdin = 10;   // read end of the stdin pipe (pipe); the caller's stdin (inherit)
-constexpr int kSlotStdout = 11;  // write end (pipe), caller's (inherit)
-constexpr int kSlotStderr = 12;  // write end (pipe), caller's (inherit)
+// Descriptors at start
+//   0 1 2   the caller's: the job's with inherit, else not used
+//   3       CRIU's end of the RPC socket (--restore); closed in the shim once CRIU runs
+//   4…8     given to CRIU unchanged (--restore)
+//   9       the report pipe: one line, then closed. Nobody need read it: the shim goes on all the same
+//       "started PID START_TICKS SHIM_PID SHIM_START_TICKS BOOT_ID\n" or "failed STEP ERRNO TEXT\n"
+//       STEP: setup, log, tty, cwd, ids, exec, open, criu. After "failed" nothing is left behind and
+//       the shim exits with 1.
+#pragma once
+
+namespace cedana::shim {
+
+constexpr int kRpcFd = 3;
+constexpr int kLastPassedFd = 8;
+constexpr int kReportFd = 9;
+
+// Descriptors CRIU finds (--restore): 0 1 2 /dev/null (inherit: the caller's), 3…8 as above, --open
+// files, and of these those that exist in the stdio mode:
+constexpr int kSlotStdin = 10;   // read end of the stdin pipe (pipe); the caller's (inherit)
+constexpr int kSlotStdout = 11;  // write end (pipe); the caller's (inherit)
+constexpr int kSlotStderr = 12;  // write end (pipe); the caller's (inherit)
 constexpr int kSlotTty = 13;     // slave of the new terminal (tty)
 constexpr int kSlotLog = 14;     // the log, O_APPEND (log)
-constexpr int kSlotNull = 15;    // /dev/null, O_RDWR
-//   --open N:FLAGS:PATH  (repeatable, N from 20 on): opens PATH with the decimal open(2) FLAGS and gives it to CRIU as descriptor N.
-//
-// Report line on descriptor 1:  "started PID STARTTICKS\n"   or   "failed STEP ERRNO TEXT\n"   (STEP: setup, log, tty, cwd, ids, exec, criu, open)
-//
-// Files in DIR (0700, made by the daemon), each written to a temporary name, fsynced, renamed, directory fsynced:
-//   state   lines "key value": pid, start_ticks, boot_id, shim_pid, stdio, log, started_at (ms), stdin_inode, stdout_inode, stderr_inode (pipe),
-//           tty (path of the slave), tty_rdev, tty_dev (decimal, as st_rdev/st_dev in the kernel's new encoding)
-//   exit    lines "key value": pid, code, signal, exited_at (ms); code is -1 when a signal ended it, signal is 0 when it exited
-// Order at the end: reap → write `exit` durably → drain output → EXIT frames to attachers → when all descendants are gone and output is at EOF: remove shim.sock, exit 0.
-//
-// Socket DIR/shim.sock (SOCK_STREAM, 0600): frames of u8 type, u32 little-endian payload length (at most 1 MiB), payload.
+constexpr int kSlotNull = 15;    // /dev/null, O_RDWR (always)
+constexpr int kFirstOpenFd = 20;
+
+// Files in DIR (0700, made by the daemon), each written under a temporary name, synced and renamed.
+// Lines are "key value".
+//   state     before the program's first instruction (start), after CRIU is done (restore): pid,
+//             start_ticks, boot_id, shim_pid, shim_start_ticks, stdio, log, started_at (ms); pipe:
+//             stdin_inode, stdout_inode, stderr_inode; tty: tty (path of the slave), tty_rdev, tty_dev (st_rdev and
+//             st_dev in decimal)
+//   exit      before anybody is told: pid, code, signal, exited_at (ms); code is -1 when a signal
+//             ended it, signal is 0 when it exited
+//   shim.log  what went wrong after the start (the log's disk is full …); only when something did
+//   shim.sock there before `state`, removed at the end
+// Order at the end: reap the root → `exit` → drain the output → kExit to attachers → when all
+// descendants are gone and the output is at its end: remove shim.sock, exit with 0.
+
+// Socket DIR/shim.sock (SOCK_STREAM, 0600): frames of u8 type, u32 little-endian payload length (at
+// most 1 MiB, else the connection is closed), payload.
 enum class Frame : unsigned char {
   // client → shim
-  kAttach = 'A',      // payload: u8 flags, bit 0 = replay the last output (64 KiB) first. Output frames follow. Answered first with one kStatus.
-  kStdin = 'I',       // bytes for stdin
-  kStdinEof = 'E',    // closes stdin (pipe: the write end; tty: ^D (VEOF) is written)
+  kAttach = 'A',      // u8 flags. Answered with one kStatus, then output frames follow, then kExit.
+                      // bit 0: the last output (64 KiB) first. bit 1: no output, kExit alone
+  kStdin = 'I',       // bytes for stdin; not taken from the socket while the job does not read
+  kStdinEof = 'E',    // ends stdin: pipe: the write end is closed; tty: ^D (VEOF) is written
   kWindowSize = 'W',  // u16 rows, u16 columns, little-endian
-  kPendingStdin = 'P',  // asks for input that the job has not read yet; answered with kPendingStdin (tee(2) of the pipe plus what the shim still holds; nothing is consumed)
   // both ways
-  kStatus = 'S',      // request: empty. Answer: the lines of `state`, then those of `exit` when there is one
+  kPendingStdin = 'P',  // request: empty. Answer: u8 (1 when stdin ends after them), then the bytes
+                        // the job has not read yet (those in the pipe, by tee(2), and those held here).
+                        // Nothing is consumed. In parts of at most 1 MiB; the last is shorter than that
+  kStatus = 'S',        // request: empty. Answer: the lines of `state`, then those of `exit` if any
   // shim → client
-  kStdout = 'O',      // bytes (all output of a terminal)
+  kStdout = 'O',  // bytes (all output of a terminal)
   kStderr = 'R',
-  kExit = 'X',        // i32 code (-1 when signalled), i32 signal (0 when it exited); after it nothing more
+  kExit = 'X',  // i32 code, i32 signal as in `exit`; then the connection is closed
 };
-// A client that takes nothing for 10 s while 1 MiB waits for it is dropped: a stuck attacher never holds the job up for longer.
+constexpr unsigned kMaxFrame = 1 << 20;
+constexpr unsigned char kAttachReplay = 1;
+constexpr unsigned char kAttachExitOnly = 2;
+
+// While an attacher has this much waiting the job's output is not read; one that takes nothing for the
+// time below meanwhile is dropped: a stuck attacher holds the job up no longer than that.
+constexpr unsigned kMaxPending = 1 << 20;
+constexpr int kStuckMs = 10'000;
+constexpr int kWaitAttachMs = 10'000;
+constexpr unsigned kReplayBytes = 64 << 10;
+
+}  // namespace cedana::shim

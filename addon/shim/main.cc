@@ -1,0 +1,227 @@
+// cedana-shim: holds one job's standard streams, log and exit status, so that the job can outlive the
+// daemon. What it is told and what it tells: protocol.h.
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <malloc.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "shim/options.h"
+#include "shim/process.h"
+#include "shim/protocol.h"
+#include "shim/record.h"
+#include "shim/relay.h"
+#include "shim/streams.h"
+
+namespace cedana::shim {
+namespace {
+
+void Report(const std::string& line) {
+  UniqueFd report(kReportFd);
+  [[maybe_unused]] const ssize_t written = write(report.get(), line.data(), line.size());  // perhaps nobody is there
+}
+
+int ReportFailure(const Failure& failure) {
+  std::string text = failure.error.op;
+  for (char& byte : text) {
+    if (byte == '\n') byte = ' ';
+  }
+  Report(std::string("failed ") + failure.step + " " + std::to_string(failure.error.code) + " " + text + "\n");
+  return 1;
+}
+
+// 0, 1, 2 are open, nothing that we were given reaches a child by itself, nothing else is open.
+// Answers what CRIU is to get of it.
+std::vector<std::pair<int, int>> TidyDescriptors(bool restore) {
+  while (true) {
+    const int fd = open("/dev/null", O_RDWR);
+    if (fd > STDERR_FILENO) close(fd);
+    if (fd < 0 || fd > STDERR_FILENO) break;
+  }
+  std::vector<std::pair<int, int>> passed;
+  for (int fd = kRpcFd; fd <= kLastPassedFd; ++fd) {
+    if (!restore) {
+      close(fd);
+    } else if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) {
+      passed.emplace_back(fd, fd);
+    }
+  }
+  fcntl(kReportFd, F_SETFD, FD_CLOEXEC);
+  syscall(SYS_close_range, kReportFd + 1, ~0U, 0);
+  return passed;
+}
+
+// The shim itself must not keep anybody's terminal or pipe open.
+void LetGoOfCaller(int null) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) dup2(null, fd);
+}
+
+bool ReadInput(const Options& options, std::string* input, Failure* failure) {
+  if (options.stdin_file == nullptr) return true;
+  const UniqueFd fd(open(options.stdin_file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.valid()) {
+    *failure = {"setup", Errno::Last(std::string("open ") + options.stdin_file)};
+    return false;
+  }
+  char buffer[4096];
+  ssize_t size = 0;
+  while ((size = read(fd.get(), buffer, sizeof buffer)) > 0) input->append(buffer, static_cast<size_t>(size));
+  unlink(options.stdin_file);
+  return true;
+}
+
+// Both ways to start answer the root of the job, or -1 and why.
+pid_t StartProgram(const Options& options, const Streams& streams, Record* record, const std::string& oom_score_adj,
+                   Failure* failure) {
+  ChildSpec spec;
+  spec.argv = options.argv;
+  spec.fds = JobDescriptors(streams);
+  spec.new_session = !options.foreground;
+  spec.terminal = streams.slave.get();
+  spec.ids = options.has_ids ? &options.ids : nullptr;
+  spec.working_directory = options.working_directory;
+  Result<Child> child = Child::Fork(spec, oom_score_adj);
+  if (!child.ok()) {
+    *failure = {"setup", child.error()};
+    return -1;
+  }
+  const pid_t pid = child.value().pid();
+  // Known durably before its first instruction: from then on it can have effects.
+  const Result<Unit> written = record->WriteState(options, pid, StartTicks(pid), streams.facts);
+  if (!written.ok()) {
+    *failure = {"setup", {"state: " + written.error().op, written.error().code}};
+    return -1;
+  }
+  return child.value().Go(failure) ? pid : -1;
+}
+
+// Until CRIU has ended, or SIGTERM tells to give up. Nothing else is reaped meanwhile, so that the root
+// is found among our children even when it has ended already.
+int WaitForCriu(pid_t criu) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  sigaddset(&set, SIGTERM);
+  int status = 0;
+  while (waitpid(criu, &status, WNOHANG) == 0) {
+    siginfo_t info;
+    if (sigwaitinfo(&set, &info) == SIGTERM) kill(criu, SIGKILL);
+  }
+  return status;
+}
+
+std::string DescribeStatus(int status) {
+  if (WIFSIGNALED(status)) return "criu was killed by signal " + std::to_string(WTERMSIG(status));
+  if (WEXITSTATUS(status) != 0) return "criu exited with code " + std::to_string(WEXITSTATUS(status));
+  return "criu restored nothing";
+}
+
+// The restored root is our oldest child: whatever else is there came from it.
+pid_t FindRoot() {
+  pid_t root = -1;
+  unsigned long long oldest = ~0ULL;
+  for (const pid_t pid : Children()) {
+    const unsigned long long ticks = StartTicks(pid);
+    if (ticks >= oldest) continue;
+    oldest = ticks;
+    root = pid;
+  }
+  return root;
+}
+
+pid_t RestoreTree(const Options& options, const Streams& streams, const std::vector<std::pair<int, int>>& passed,
+                  Record* record, const std::string& oom_score_adj, Failure* failure) {
+  ChildSpec spec;
+  spec.argv = options.argv;
+  spec.fds = CriuDescriptors(options.stdio, streams);
+  spec.fds.insert(spec.fds.end(), passed.begin(), passed.end());
+  std::vector<UniqueFd> opened;
+  for (const OpenRequest& request : options.open) {
+    opened.emplace_back(open(request.path, request.flags | O_NOCTTY | O_CLOEXEC, 0600));
+    if (!opened.back().valid()) {
+      *failure = {"open", Errno::Last(request.path)};
+      return -1;
+    }
+    spec.fds.emplace_back(opened.back().get(), request.fd);
+  }
+  // A child in our session: a leader could take the job's terminal for its own.
+  Result<Child> child = Child::Fork(spec, oom_score_adj);
+  if (!child.ok()) {
+    *failure = {"setup", child.error()};
+    return -1;
+  }
+  if (!child.value().Go(failure)) {
+    failure->step = "criu";
+    return -1;
+  }
+  for (const auto& [fd, number] : passed) close(fd);  // else nobody would see CRIU's end of the socket close
+  const int status = WaitForCriu(child.value().pid());
+  const bool restored = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const pid_t root = restored ? FindRoot() : -1;
+  if (root < 0) {
+    *failure = {"criu", {DescribeStatus(status), 0}};
+    return -1;
+  }
+  const Result<Unit> written = record->WriteState(options, root, StartTicks(root), streams.facts);
+  // It runs: losing it for a disk that is full would be worse than a daemon that has to look for it.
+  if (!written.ok()) record->Complain("state: " + written.error().op, written.error().code);
+  return root;
+}
+
+int Main(int argc, char** argv) {
+  Result<Options> parsed = ParseOptions(argc, argv);
+  const std::vector<std::pair<int, int>> passed = TidyDescriptors(parsed.ok() && parsed.value().restore);
+  if (!parsed.ok()) return ReportFailure({"setup", parsed.error()});
+  const Options& options = parsed.value();
+  // Buffers of a busy moment go back to the kernel: there may be a thousand of us.
+  mallopt(M_MMAP_THRESHOLD, 64 << 10);
+  mallopt(M_TRIM_THRESHOLD, 64 << 10);
+  const std::string oom_score_adj = ProtectSelf(!options.foreground);
+
+  Failure failure;
+  Streams streams;
+  std::string input;
+  Result<Record> record = Record::Open(options.directory);
+  if (!record.ok()) return ReportFailure({"setup", record.error()});
+  if (!ReadInput(options, &input, &failure) || !OpenStreams(options, &streams, &failure)) return ReportFailure(failure);
+  Result<UniqueFd> listener = record.value().Listen();
+  pid_t root = -1;
+  if (!listener.ok()) {
+    failure = {"setup", {"shim.sock: " + listener.error().op, listener.error().code}};
+  } else if (options.restore) {
+    root = RestoreTree(options, streams, passed, &record.value(), oom_score_adj, &failure);
+  } else {
+    root = StartProgram(options, streams, &record.value(), oom_score_adj, &failure);
+  }
+  if (root < 0) {
+    KillDescendants();
+    record.value().RemoveAll();
+    streams.Undo();
+    return ReportFailure(failure);
+  }
+  for (UniqueFd& end : streams.job) end.Reset();
+  LetGoOfCaller(streams.null.get());
+  streams.null.Reset();
+  [[maybe_unused]] const int moved = chdir("/");  // so that no file system is kept busy
+  const auto identity = [](pid_t pid) { return std::to_string(pid) + " " + std::to_string(StartTicks(pid)) + " "; };
+  Report("started " + identity(root) + identity(getpid()) + BootId() + "\n");
+
+  static Relay relay(options, &streams, &record.value(), std::move(listener.value()));
+  relay.SetInput(input, options.stdin_eof);
+  relay.Run(root);
+  record.value().RemoveSocket();
+  return 0;
+}
+
+}  // namespace
+}  // namespace cedana::shim
+
+int main(int argc, char** argv) { return cedana::shim::Main(argc, argv); }

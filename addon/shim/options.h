@@ -1,0 +1,49 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace cedana::shim {
+
+enum class Stdio { kLog, kPipe, kTty, kInherit, kNone };
+const char* NameOf(Stdio stdio);
+
+struct Ids {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::vector<gid_t> groups;
+};
+
+struct OpenRequest {
+  int fd = -1;
+  int flags = 0;
+  const char* path = nullptr;
+};
+
+// The command line, as protocol.h describes it.
+struct Options {
+  const char* directory = nullptr;
+  Stdio stdio = Stdio::kNone;
+  bool restore = false;
+  const char* log = nullptr;
+  bool log_as_user = false;
+  bool has_ids = false;
+  Ids ids;
+  const char* working_directory = "/";
+  unsigned short rows = 24;
+  unsigned short columns = 80;
+  bool wait_attach = false;
+  bool foreground = false;
+  const char* stdin_file = nullptr;
+  bool stdin_eof = false;
+  std::vector<OpenRequest> open;
+  char** argv = nullptr;
+};
+
+Result<Options> ParseOptions(int argc, char** argv);
+
+}  // namespace cedana::shim

@@ -1,0 +1,171 @@
+#include "shim/process.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace cedana::shim {
+namespace {
+
+constexpr char kOomScoreAdj[] = "/proc/self/oom_score_adj";
+
+struct Trouble {
+  const char* step;  // a literal: the same address in parent and child
+  int code;
+};
+
+bool WriteText(const char* path, const std::string& text) {
+  const UniqueFd fd(open(path, O_WRONLY | O_CLOEXEC));
+  return fd.valid() && write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+}
+
+void ResetSignals() {
+  struct sigaction action = {};
+  action.sa_handler = SIG_DFL;
+  for (int number = 1; number < NSIG; ++number) sigaction(number, &action, nullptr);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+[[noreturn]] void Abort(int trouble, const char* step) {
+  const Trouble message = {step, errno};
+  if (write(trouble, &message, sizeof message) < 0) _exit(126);
+  _exit(127);
+}
+
+[[noreturn]] void RunChild(const ChildSpec& spec, const std::string& oom_score_adj, int go, int trouble) {
+  if (spec.new_session && setsid() < 0) Abort(trouble, "setup");
+  if (spec.terminal >= 0 && ioctl(spec.terminal, TIOCSCTTY, 0) < 0) Abort(trouble, "tty");
+  if (!oom_score_adj.empty()) WriteText(kOomScoreAdj, oom_score_adj);  // as best we can
+  int scratch = 0;
+  for (const auto& [from, to] : spec.fds) scratch = std::max(scratch, to + 1);
+  go = fcntl(go, F_DUPFD_CLOEXEC, scratch);
+  trouble = fcntl(trouble, F_DUPFD_CLOEXEC, scratch);
+  if (go < 0 || trouble < 0) _exit(126);
+  // In two passes: a number that is to be given away may be in use by one still to be moved.
+  std::vector<std::pair<int, int>> moved;
+  for (const auto& [from, to] : spec.fds) {
+    const int copy = fcntl(from, F_DUPFD_CLOEXEC, scratch);
+    if (copy < 0) Abort(trouble, "setup");
+    moved.emplace_back(copy, to);
+  }
+  for (const auto& [from, to] : moved) {
+    if (dup2(from, to) < 0) Abort(trouble, "setup");
+  }
+  if (spec.ids != nullptr) {
+    const Ids& ids = *spec.ids;
+    if (setgroups(ids.groups.size(), ids.groups.data()) < 0) Abort(trouble, "ids");
+    if (setresgid(ids.gid, ids.gid, ids.gid) < 0) Abort(trouble, "ids");
+    if (setresuid(ids.uid, ids.uid, ids.uid) < 0) Abort(trouble, "ids");
+  }
+  if (chdir(spec.working_directory) < 0) Abort(trouble, "cwd");
+  char byte = 0;
+  if (read(go, &byte, 1) != 1) _exit(126);  // the shim is gone
+  ResetSignals();
+  execvp(spec.argv[0], spec.argv);
+  Abort(trouble, "exec");
+}
+
+}  // namespace
+
+Result<Child> Child::Fork(const ChildSpec& spec, const std::string& oom_score_adj) {
+  int go[2], trouble[2];
+  if (pipe2(go, O_CLOEXEC) < 0) return Errno::Last("pipe2");
+  const UniqueFd go_read(go[0]);
+  UniqueFd go_write(go[1]);
+  if (pipe2(trouble, O_CLOEXEC) < 0) return Errno::Last("pipe2");
+  UniqueFd trouble_read(trouble[0]);
+  const UniqueFd trouble_write(trouble[1]);
+  Child child;
+  child.pid_ = fork();
+  if (child.pid_ < 0) return Errno::Last("fork");
+  if (child.pid_ == 0) {
+    go_write.Reset();  // else it would never see the shim's end
+    RunChild(spec, oom_score_adj, go[0], trouble[1]);
+  }
+  child.go_ = std::move(go_write);
+  child.trouble_ = std::move(trouble_read);
+  return child;
+}
+
+bool Child::Go(Failure* failure) {
+  const char byte = 1;
+  [[maybe_unused]] const ssize_t sent = write(go_.get(), &byte, 1);  // fails when the child did already
+  go_.Reset();
+  Trouble message = {};
+  const ssize_t size = read(trouble_.get(), &message, sizeof message);
+  trouble_.Reset();
+  if (size == 0) return true;
+  *failure = size == sizeof message ? Failure{message.step, Errno{message.step, message.code}}
+                                    : Failure{"setup", Errno::Last("read")};
+  waitpid(pid_, nullptr, 0);
+  return false;
+}
+
+std::string ProtectSelf(bool new_session) {
+  // Blocked, not ignored: a child would inherit ignoring, and a blocked SIGPIPE is as good.
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  if (new_session) setsid();  // refused when the caller has done it for us
+  std::string before = ReadText(kOomScoreAdj);
+  if (!WriteText(kOomScoreAdj, "-999")) before.clear();  // needs CAP_SYS_RESOURCE
+  return before;
+}
+
+unsigned long long StartTicks(pid_t pid) {
+  const std::string stat = ReadText(("/proc/" + std::to_string(pid) + "/stat").c_str());
+  size_t at = stat.rfind(')');
+  if (at == std::string::npos) return 0;
+  for (int field = 2; field < 22; ++field) {
+    at = stat.find(' ', at + 1);
+    if (at == std::string::npos) return 0;
+  }
+  return strtoull(stat.c_str() + at + 1, nullptr, 10);
+}
+
+std::string BootId() { return ReadText("/proc/sys/kernel/random/boot_id"); }
+
+std::vector<pid_t> Children() {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+  const std::string text = ReadText(path);
+  std::vector<pid_t> children;
+  const char* at = text.c_str();
+  for (char* end = nullptr;; at = end) {
+    const long pid = strtol(at, &end, 10);
+    if (end == at) return children;
+    children.push_back(static_cast<pid_t>(pid));
+  }
+}
+
+void KillDescendants() {
+  do {
+    for (const pid_t pid : Children()) kill(pid, SIGKILL);
+  } while (waitpid(-1, nullptr, 0) > 0);
+}
+
+std::string ReadText(const char* path) {
+  const UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC));
+  std::string text;
+  char buffer[1024];
+  ssize_t size = 0;
+  while (fd.valid() && (size = read(fd.get(), buffer, sizeof buffer)) > 0) {
+    text.append(buffer, static_cast<size_t>(size));
+  }
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+}  // namespace cedana::shim

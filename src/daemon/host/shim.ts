@@ -1,0 +1,225 @@
+/** Starts the shim of a job: the small process that outlives the daemon. The other side: addon/shim, told by protocol.h. */
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
+import type { Readable } from 'node:stream'
+import { getSystemErrorMap } from 'node:util'
+
+import { CedanaError, type ErrorCode } from '../../plugins/contract/errors.js'
+import type { Caller, Pid, StdioMode, Target } from '../../plugins/contract/job.js'
+
+export { ShimConnection, type PendingStdin, type ShimOutput, type ShimStatus } from './shim-connection.js'
+export { readShimExit, readShimState, type ShimExit, type ShimState } from './shim-files.js'
+
+/** The numbers that the job's streams have in CRIU, for inherit_fd. Which exist depends on the stdio mode. */
+export const SHIM_SLOTS = { stdin: 10, stdout: 11, stderr: 12, tty: 13, log: 14, null: 15 } as const
+/** The number of `restore.open[index]` in CRIU. */
+export const shimOpenSlot = (index: number): number => 20 + index
+
+const RPC_FD = 3
+const LAST_PASSED_FD = 8
+const REPORT_FD = 9
+
+export interface ShimRequest {
+  /** Path of the program cedana-shim. */
+  readonly shimPath: string
+  /** Directory of the job, 0700, made by the caller and otherwise left to the shim. */
+  readonly directory: string
+  readonly stdio: StdioMode
+  /** Program and arguments; with `restore` those of CRIU, ending in `swrk 3`. */
+  readonly argv: readonly [string, ...string[]]
+  readonly environment: Readonly<Record<string, string>>
+  readonly workingDirectory?: string | undefined
+  /** Absent: the daemon's own. */
+  readonly user?: Pick<Caller, 'uid' | 'gid' | 'groups'> | undefined
+  /** `log`: stdout and stderr. `pipe`, `tty`: a copy of the output. Appended to, never truncated; a symbolic link is refused. */
+  readonly log?: string | undefined
+  /** Opens the log with the rights of `user`. */
+  readonly logAsUser?: boolean | undefined
+  readonly windowSize?: { readonly rows: number; readonly columns: number } | undefined
+  /** No output is read before somebody attaches, for at most 10 s. */
+  readonly waitAttach?: boolean | undefined
+  /** With `inherit`: in the caller's session and process group, so that its terminal's keys reach the job. */
+  readonly foreground?: boolean | undefined
+  /** Input for the job before anything else; the file is unlinked. */
+  readonly stdinFile?: string | undefined
+  /** Stdin ends after it. */
+  readonly stdinEnded?: boolean | undefined
+  readonly restore?:
+    | {
+        /** CRIU's end of the RPC socket; the caller closes it after the launch. */
+        readonly rpcFd: number
+        /** Further descriptors for CRIU, numbered from 4 on. */
+        readonly pass?: readonly number[] | undefined
+        readonly open: readonly { readonly path: string; readonly flags: number }[]
+      }
+    | undefined
+  /** Aborting gives a restore up: CRIU and what it made are killed. A start is too short to be aborted. */
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface LaunchedShim {
+  /** The root of the job. */
+  readonly pid: Pid
+  readonly startTicks: string
+  readonly shim: Target
+  /** Resolves when the shim has ended, which is when the last process of the job has. Not watched after the daemon's end. */
+  readonly done: Promise<void>
+}
+
+/** Resolves once the job runs and its shim's `state` is on disk. A failure has left nothing behind. */
+export async function launchShim(request: ShimRequest): Promise<LaunchedShim> {
+  let child: ChildProcess
+  try {
+    child = spawn(request.shimPath, shimArguments(request), {
+      env: request.environment,
+      stdio: shimDescriptors(request),
+      detached: request.foreground !== true,
+    })
+  } catch (error) {
+    throw cannotRunShim(request, error)
+  }
+  let spawnError: unknown
+  const done = new Promise<void>((resolve) => {
+    child.once('exit', () => {
+      resolve()
+    })
+    child.once('error', (error) => {
+      spawnError = error
+      resolve()
+    })
+  })
+  child.unref()
+  const giveUp = (): void => {
+    if (request.restore !== undefined) child.kill('SIGTERM')
+  }
+  request.signal?.addEventListener('abort', giveUp)
+  if (request.signal?.aborted === true) giveUp()
+  try {
+    const line = await readLine((child.stdio as readonly unknown[])[REPORT_FD] as Readable)
+    const [word, pid, startTicks, shimPid, shimStartTicks, bootId] = line.split(' ')
+    if (word === 'started' && startTicks !== undefined && shimStartTicks !== undefined && bootId !== undefined) {
+      return { pid: Number(pid) as Pid, startTicks, shim: { pid: Number(shimPid) as Pid, startTicks: shimStartTicks, bootId }, done }
+    }
+    await done // so that nothing of it is left when the caller hears of it
+    throw spawnError === undefined ? startFailed(request, line) : cannotRunShim(request, spawnError)
+  } finally {
+    request.signal?.removeEventListener('abort', giveUp)
+  }
+}
+
+function shimArguments(request: ShimRequest): string[] {
+  const { user, windowSize } = request
+  const option = (name: string, value: string | number | undefined): string[] => (value === undefined ? [] : [`--${name}`, String(value)])
+  const flag = (name: string, value: boolean | undefined): string[] => (value === true ? [`--${name}`] : [])
+  return [
+    ...option('dir', request.directory),
+    ...option('stdio', request.stdio),
+    ...flag('restore', request.restore !== undefined),
+    ...option('log', request.log),
+    ...flag('log-as-user', request.logAsUser),
+    ...option('uid', user?.uid),
+    ...option('gid', user?.gid),
+    ...option('groups', user?.groups.join(',')),
+    ...option('cwd', request.workingDirectory),
+    ...option('rows', windowSize?.rows),
+    ...option('columns', windowSize?.columns),
+    ...flag('wait-attach', request.waitAttach),
+    ...flag('foreground', request.foreground),
+    ...option('stdin-file', request.stdinFile),
+    ...flag('stdin-eof', request.stdinEnded),
+    ...(request.restore?.open ?? []).flatMap(({ path, flags }, index) => option('open', `${String(shimOpenSlot(index))}:${String(flags)}:${path}`)),
+    '--',
+    ...request.argv,
+  ]
+}
+
+function shimDescriptors({ stdio, restore }: ShimRequest): StdioOptions {
+  const standard = stdio === 'inherit' ? 'inherit' : 'ignore'
+  const descriptors: ('inherit' | 'ignore' | 'pipe' | number)[] = [standard, standard, standard]
+  if (restore !== undefined) descriptors.push(restore.rpcFd, ...(restore.pass ?? []))
+  if (descriptors.length > LAST_PASSED_FD + 1) throw new CedanaError('BUG', `CRIU can be passed descriptors ${String(RPC_FD)} to ${String(LAST_PASSED_FD)} only`)
+  while (descriptors.length < REPORT_FD) descriptors.push('ignore')
+  return [...descriptors, 'pipe']
+}
+
+/** Up to the first newline, or to the end: the shim is gone when there is none. */
+async function readLine(stream: Readable): Promise<string> {
+  let text = ''
+  stream.setEncoding('utf8')
+  try {
+    for await (const chunk of stream) text += String(chunk)
+  } catch {
+    // Broken off is as good as ended.
+  }
+  return text.split('\n', 1)[0] ?? ''
+}
+
+function cannotRunShim(request: ShimRequest, cause: unknown): CedanaError {
+  return new CedanaError('START_FAILED', `cannot run the shim ${request.shimPath}: ${reasonOf((cause as NodeJS.ErrnoException).errno ?? 0)}`, {
+    cause,
+    hint: 'build it with: npm run build:native',
+  })
+}
+
+function startFailed(request: ShimRequest, line: string): CedanaError {
+  const failed = /^failed (\w+) (\d+) (.*)$/.exec(line)
+  if (failed?.[1] === undefined) return new CedanaError('START_FAILED', 'the shim of the job ended before the job was started')
+  const [, step, errnoText, text = ''] = failed
+  const errno = Number(errnoText)
+  const { code, message, hint } = explain(request, step, errno, text)
+  return new CedanaError(errno === 28 || errno === 122 ? 'NO_SPACE' : code, message, {
+    detail: { step, errno, ...(errno === 0 ? {} : { errnoName: getSystemErrorMap().get(-errno)?.[0] }), text },
+    ...(hint === undefined ? {} : { hint }),
+  })
+}
+
+interface Explanation {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly hint?: string
+}
+
+function explain(request: ShimRequest, step: string, errno: number, text: string): Explanation {
+  const reason = reasonOf(errno)
+  const program = JSON.stringify(request.argv[0])
+  const isDenied = errno === 1 || errno === 13
+  const denied: ErrorCode = isDenied ? 'PERMISSION_DENIED' : 'START_FAILED'
+  switch (step) {
+    case 'exec':
+      if (errno === 2) {
+        const hint = request.argv[0].includes('/')
+          ? 'check the path; of a script, check also the interpreter in its first line'
+          : 'name it with its path, or set PATH in the environment of the job'
+        return { code: 'START_FAILED', message: `cannot run ${program}: ${reason}`, hint }
+      }
+      return {
+        code: 'START_FAILED',
+        message: `cannot run ${program}: ${reason}`,
+        ...(isDenied ? { hint: 'check that it is a file with execute permission for the user of the job' } : {}),
+      }
+    case 'cwd':
+      return {
+        code: denied,
+        message: `cannot enter the working directory ${JSON.stringify(request.workingDirectory ?? '/')}: ${reason}`,
+        hint: 'it must exist and be open to the user of the job',
+      }
+    case 'log':
+      return {
+        code: denied,
+        message: `cannot open the log ${JSON.stringify(request.log ?? '')}: ${reason}`,
+        hint: errno === 40 ? 'a symbolic link is not followed: name the file itself' : 'choose another file with --out',
+      }
+    case 'ids':
+      return { code: denied, message: `cannot become user ${String(request.user?.uid)}, group ${String(request.user?.gid)}: ${reason}` }
+    case 'open':
+      return { code: 'START_FAILED', message: `cannot open ${JSON.stringify(text)} for the restored process: ${reason}` }
+    case 'criu':
+      if (errno === 0) return { code: 'CRIU_RESTORE_FAILED', message: text }
+      return { code: 'CRIU_RESTORE_FAILED', message: `cannot run criu as ${program}: ${reason}`, hint: 'see: cedana check' }
+    default:
+      return { code: 'START_FAILED', message: `the shim cannot set up the job: ${text}: ${reason}` }
+  }
+}
+
+function reasonOf(errno: number): string {
+  return getSystemErrorMap().get(-Math.abs(errno))?.[1] ?? `error ${String(errno)}`
+}
