@@ -78,23 +78,25 @@ export interface PageServerOptions {
   readonly criuVersion: number
   /** Bytes of buffers between socket and disk; the socket is not read while they are full. */
   readonly memoryBytes: number
-  /** Pages that are all zero and private anonymous are not stored. */
+  /** Pages that are all zero and private anonymous are not stored; needs `rootPid`. */
   readonly dropZeroPages: boolean
+  /** PID (ours) of the root of the dumped tree, to look up which memory is private anonymous; null: no page is dropped. */
+  readonly rootPid: number | null
 }
 export interface PageServerProgress { readonly receivedBytes: number; readonly writtenBytes: number; readonly zeroBytes: number }
 export interface PageServerResult { readonly files: NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }
 
-export const ARCHIVE_FORMATS: readonly string[] // tar gzip lz4 zlib zstd
 export interface ArchiveProgress { readonly readBytes: number; readonly writtenBytes: number }
 
 export interface Native {
   // proc/pidfd.cc
   /** pidfd_open(2). Throws ESRCH. */
   pidfdOpen(pid: number): PidfdHandle
-  /** pidfd_send_signal(2); false when the process is gone. Signal 0 probes. */
+  /** pidfd_send_signal(2); false when the process has exited (a zombie too). Signal 0 probes. */
   pidfdSend(handle: PidfdHandle, signal: number): boolean
   /** Resolves when the process has exited; uses ioctl PIDFD_GET_INFO (Linux 6.15) for the status of a process that is not our child. One epoll thread serves all. */
   pidfdWait(handle: PidfdHandle): Promise<NativeExit>
+  /** A wait that is pending rejects with ECANCELED. */
   pidfdClose(handle: PidfdHandle): void
 
   // proc/scan.cc
@@ -106,17 +108,17 @@ export interface Native {
   // proc/credentials.cc
   /** SO_PEERCRED and SO_PEERGROUPS of a connected unix socket. */
   peerCredentials(socketFd: number): NativeCredentials
-  /** openat2(2) with the file system ids and groups of that user, on a thread of its own, O_CLOEXEC added; directoryFd -100 is AT_FDCWD. */
+  /** openat2(2) with the file system ids and groups of that user, on a thread of its own, O_CLOEXEC and RESOLVE_NO_MAGICLINKS added; directoryFd -100 is AT_FDCWD. */
   openAs(uid: number, gid: number, groups: number[], directoryFd: number, path: string, flags: number, mode: number): Promise<number>
-  /** mkdirat(2) as that user, then an O_DIRECTORY descriptor of the new directory. */
+  /** mkdirat(2) as that user, then an O_DIRECTORY descriptor of the new directory. Mode is subject to the umask. */
   mkdirAs(uid: number, gid: number, groups: number[], directoryFd: number, path: string, mode: number): Promise<number>
-  /** access(2)-like check with file system ids of that user: mode bits R_OK 4, W_OK 2, X_OK 1. */
+  /** access(2)-like check with file system ids of that user: mode bits R_OK 4, W_OK 2, X_OK 1. False also when there is no such file. */
   accessAs(uid: number, gid: number, groups: number[], path: string, mode: number): Promise<boolean>
 
   // proc/notify.cc
   /** One datagram to $NOTIFY_SOCKET given as path (leading @ = abstract); sd_notify(3). */
   sdNotify(socketPath: string, message: string): void
-  /** fsync(2) or syncfs(2) off the main thread. */
+  /** syncfs(2) of the file system that holds the file, off the main thread. */
   syncFilesystem(fd: number): Promise<void>
   /** renameat2(2) with RENAME_NOREPLACE; throws EEXIST when the new name is taken. */
   renameNoReplace(oldDirFd: number, oldName: string, newDirFd: number, newName: string): Promise<void>
@@ -126,7 +128,7 @@ export interface Native {
   criuSession(): { session: CriuSessionHandle; peerFd: number }
   /**
    * One request on the session's own thread. `type`: DUMP RESTORE PRE_DUMP VERSION FEATURE_CHECK …; `options`: fields of criu_opts by name
-   * (bytes as Uint8Array, 64-bit as decimal text or number). Unknown names throw EINVAL before anything is sent. Rejects with ECONNRESET when CRIU dies.
+   * (bytes as Uint8Array, 64-bit as decimal text or number). Unknown names, wrong types and missing fields reject with EINVAL, the path in `op`, before anything is sent; a second request meanwhile with EBUSY. Rejects with ECONNRESET when CRIU dies.
    */
   criuRequest(session: CriuSessionHandle, type: string, options: object | null, notify: CriuNotify | null): Promise<CriuResponse>
   /** Shuts the socket: CRIU rolls back; a pending request rejects with ECONNRESET. */

@@ -54,28 +54,51 @@ class PoolCall final : public Napi::AsyncWorker {
 
 }  // namespace internal
 
+// A promise which any thread settles, once, by calling Finish. Made on the JavaScript thread.
+template <typename T, typename ToJs>
+class Completion {
+ public:
+  Completion(Napi::Env env, ToJs to_js)
+      : main_(MainThread::Of(env)), deferred_(Napi::Promise::Deferred::New(env)), to_js_(std::move(to_js)) {
+    main_->Hold(env);
+  }
+
+  [[nodiscard]] Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void Finish(Result<T> outcome) {
+    main_->Post([main = main_, deferred = deferred_, to_js = std::move(to_js_),
+                 outcome = std::move(outcome)](Napi::Env env) mutable {
+      main->Drop(env);
+      internal::Settle(env, deferred, outcome, to_js);
+    });
+  }
+
+ private:
+  std::shared_ptr<MainThread> main_;
+  Napi::Promise::Deferred deferred_;
+  ToJs to_js_;
+};
+
+// For a failure that is known at once: what returns a promise never throws.
+inline Napi::Promise Rejected(Napi::Env env, const Errno& error) {
+  const Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
+  deferred.Reject(ToJsError(env, error).Value());
+  return deferred.Promise();
+}
+
 template <typename Work, typename ToJs>
 Napi::Promise RunAsync(Napi::Env env, Where where, Work work, ToJs to_js) {
   using Outcome = std::invoke_result_t<Work&>;
-  const Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
   if (where == Where::kPool) {
+    const Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
     // Deletes itself after OnOK.
     (new internal::PoolCall<Work, ToJs>(env, deferred, std::move(work), std::move(to_js)))->Queue();
     return deferred.Promise();
   }
-  const std::shared_ptr<MainThread> main = MainThread::Of(env);
-  const auto started = StartThread([main, deferred, work = std::move(work), to_js = std::move(to_js)]() mutable {
-    main->Post([main, deferred, to_js = std::move(to_js), outcome = Outcome(work())](Napi::Env env) mutable {
-      main->Drop(env);
-      internal::Settle(env, deferred, outcome, to_js);
-    });
-  });
-  if (started.ok()) {
-    main->Hold(env);
-  } else {
-    deferred.Reject(ToJsError(env, started.error()).Value());
-  }
-  return deferred.Promise();
+  auto completion = std::make_shared<Completion<typename Outcome::Value, ToJs>>(env, std::move(to_js));
+  const auto started = StartThread([completion, work = std::move(work)]() mutable { completion->Finish(work()); });
+  if (!started.ok()) completion->Finish(started.error());
+  return completion->promise();
 }
 
 }  // namespace cedana

@@ -24,6 +24,8 @@ struct Unit {};
 template <typename T>
 class [[nodiscard]] Result {
  public:
+  using Value = T;
+
   Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit on purpose
   Result(Errno error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit on purpose
 
