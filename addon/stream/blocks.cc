@@ -1,0 +1,69 @@
+#include "stream/blocks.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace cedana {
+
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Aligned to a huge page, so that a first touch is two faults and not a thousand.
+std::byte* MapBlock() {
+  const size_t mapped = kBlockBytes + kHugePage;
+  void* raw = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  auto* start = static_cast<std::byte*>(raw);
+  const size_t lead = (kHugePage - reinterpret_cast<uintptr_t>(start) % kHugePage) % kHugePage;
+  if (lead > 0) ::munmap(start, lead);
+  if (lead < kHugePage) ::munmap(start + lead + kBlockBytes, kHugePage - lead);
+  ::madvise(start + lead, kBlockBytes, MADV_HUGEPAGE);
+  ::madvise(start + lead, kBlockBytes, MADV_DONTFORK);  // a fork during O_DIRECT must not copy it
+  return start + lead;
+}
+
+}  // namespace
+
+BlockPool::BlockPool(size_t limit_bytes) : limit_(std::max<size_t>(limit_bytes / kBlockBytes, 2)) {}
+
+BlockPool::~BlockPool() {
+  for (std::byte* block : free_) ::munmap(block, kBlockBytes);
+}
+
+std::byte* BlockPool::Acquire() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    if (stopped_) return nullptr;
+    if (!free_.empty()) {
+      std::byte* block = free_.back();
+      free_.pop_back();
+      return block;
+    }
+    if (made_ < limit_) {
+      if (std::byte* block = MapBlock()) {
+        made_++;
+        return block;
+      }
+      if (made_ == 0) return nullptr;
+      limit_ = made_;  // no memory for more: go on with what there is
+    }
+    freed_.wait(lock);
+  }
+}
+
+void BlockPool::Release(std::byte* block) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(block);
+  freed_.notify_one();
+}
+
+void BlockPool::Stop() {
+  const std::lock_guard lock(mutex_);
+  stopped_ = true;
+  freed_.notify_all();
+}
+
+}  // namespace cedana

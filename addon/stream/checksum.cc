@@ -1,0 +1,206 @@
+#include "stream/checksum.h"
+
+#define XXH_INLINE_ALL
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "base/async.h"
+#include "base/fd.h"
+#include "base/values.h"
+#include "stream/threads.h"
+
+namespace cedana {
+
+namespace {
+
+constexpr size_t kReadBytes = size_t{256} << 10;  // stays in the second-level cache until digested
+
+LeafDigest Canonical(XXH128_hash_t hash) {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, hash);
+  LeafDigest digest;
+  std::transform(std::begin(canonical.digest), std::end(canonical.digest), digest.begin(),
+                 [](unsigned char c) { return std::byte{c}; });
+  return digest;
+}
+
+std::string Hex(const LeafDigest& digest) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const std::byte b : digest) {
+    text += kDigits[std::to_integer<unsigned>(b) >> 4];
+    text += kDigits[std::to_integer<unsigned>(b) & 15];
+  }
+  return text;
+}
+
+// What the threads of DigestFiles share: each takes the next leaf of the next file.
+class DigestWork {
+ public:
+  DigestWork(size_t files, bool sync) : sync_(sync), files_(files) {}
+
+  std::optional<Errno> Open(int directory_fd, const std::vector<std::string>& names) {
+    for (size_t i = 0; i < names.size(); i++) {
+      File& file = files_[i];
+      file.name = names[i];
+      file.fd.Reset(::openat(directory_fd, names[i].c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+      struct stat info{};
+      if (!file.fd.valid()) return Errno::Last("open " + file.name);
+      if (::fstat(file.fd.get(), &info) < 0) return Errno::Last("stat " + file.name);
+      if (!S_ISREG(info.st_mode)) return Errno{"read " + file.name, EISDIR};
+      file.size = static_cast<uint64_t>(info.st_size);
+      file.leaves.resize(std::max<uint64_t>((file.size + kLeafBytes - 1) / kLeafBytes, 1));
+      file.pending = file.leaves.size();
+      leaves_ += file.leaves.size();
+    }
+    return std::nullopt;
+  }
+
+  [[nodiscard]] size_t leaves() const { return leaves_; }
+
+  void Run() {
+    const std::unique_ptr<std::byte[]> buffer(new std::byte[kReadBytes]);
+    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+    while (const auto next = Take()) {
+      const auto [file, leaf] = *next;
+      XXH3_128bits_reset(state.get());
+      if (!ReadLeaf(*file, leaf, buffer.get(), state.get())) return;
+      file->leaves[leaf] = Canonical(XXH3_128bits_digest(state.get()));
+      if (file->pending.fetch_sub(1) > 1) continue;
+      if (sync_ && ::fsync(file->fd.get()) < 0) return Fail(Errno::Last("fsync " + file->name));
+    }
+  }
+
+  Result<std::vector<FileDigest>> Outcome() {
+    if (error_) return *error_;
+    std::vector<FileDigest> digests;
+    for (const File& file : files_) digests.push_back({file.name, file.size, CombineLeaves(file.leaves)});
+    return digests;
+  }
+
+ private:
+  struct File {
+    std::string name;
+    UniqueFd fd;
+    uint64_t size = 0;
+    std::vector<LeafDigest> leaves;
+    std::atomic<size_t> pending = 0;
+  };
+
+  std::optional<std::pair<File*, size_t>> Take() {
+    const std::lock_guard lock(mutex_);
+    if (error_) return std::nullopt;
+    while (next_file_ < files_.size()) {
+      File& file = files_[next_file_];
+      if (next_leaf_ < file.leaves.size()) return std::pair{&file, next_leaf_++};
+      next_file_++;
+      next_leaf_ = 0;
+    }
+    return std::nullopt;
+  }
+
+  bool ReadLeaf(const File& file, size_t leaf, std::byte* buffer, XXH3_state_t* state) {
+    uint64_t position = leaf * kLeafBytes;
+    const uint64_t end = std::min<uint64_t>(position + kLeafBytes, file.size);
+    // Read ahead of the kernel's own window: it stays small while two threads alternate in a file.
+    ::posix_fadvise(file.fd.get(), static_cast<off_t>(position), kLeafBytes, POSIX_FADV_WILLNEED);
+    while (position < end) {
+      const size_t want = std::min<uint64_t>(kReadBytes, end - position);
+      const ssize_t got = ::pread(file.fd.get(), buffer, want, static_cast<off_t>(position));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return Fail(Errno::Last("read " + file.name)), false;
+      if (got == 0) return Fail(Errno{"read " + file.name, EIO}), false;  // cut off meanwhile
+      XXH3_128bits_update(state, buffer, static_cast<size_t>(got));
+      position += static_cast<uint64_t>(got);
+    }
+    return true;
+  }
+
+  void Fail(Errno error) {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = std::move(error);
+  }
+
+  const bool sync_;
+  std::vector<File> files_;
+  size_t leaves_ = 0;
+  std::mutex mutex_;
+  size_t next_file_ = 0;
+  size_t next_leaf_ = 0;
+  std::optional<Errno> error_;
+};
+
+}  // namespace
+
+LeafDigest DigestLeaf(const std::byte* data, size_t size) { return Canonical(XXH3_128bits(data, size)); }
+
+std::string CombineLeaves(const std::vector<LeafDigest>& leaves) {
+  if (leaves.empty()) return Hex(DigestLeaf(nullptr, 0));
+  if (leaves.size() == 1) return Hex(leaves[0]);
+  return Hex(DigestLeaf(leaves[0].data(), leaves.size() * sizeof(LeafDigest)));
+}
+
+std::string DigestBytes(const std::byte* data, size_t size) {
+  std::vector<LeafDigest> leaves;
+  for (size_t at = 0; at < size; at += kLeafBytes) leaves.push_back(DigestLeaf(data + at, std::min(kLeafBytes, size - at)));
+  return CombineLeaves(leaves);
+}
+
+Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names, bool sync) {
+  DigestWork work(names.size(), sync);
+  if (auto error = work.Open(directory_fd, names)) return *std::move(error);
+  {
+    ThreadGroup threads;
+    const size_t cores = std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 4);
+    for (size_t i = 1; i < std::min(cores, work.leaves()); i++) {
+      if (!threads.Start([&work] { work.Run(); }).ok()) break;  // fewer threads do as well
+    }
+    work.Run();
+  }
+  return work.Outcome();
+}
+
+Napi::Object FileDigestToJs(Napi::Env env, const FileDigest& file) {
+  const auto object = Napi::Object::New(env);
+  object.Set("name", file.name);
+  object.Set("size", static_cast<double>(file.size));
+  object.Set("digest", file.digest);
+  return object;
+}
+
+namespace {
+
+Napi::Value DigestFilesJs(const Napi::CallbackInfo& info) {
+  return RunAsync(
+      info.Env(), Where::kThread,
+      [directory_fd = Int(info[0]), names = Texts(info[1]), sync = info[2].As<Napi::Boolean>().Value()] {
+        return DigestFiles(directory_fd, names, sync);
+      },
+      [](Napi::Env env, const std::vector<FileDigest>& files) -> Napi::Value {
+        return ArrayOf(env, files, [env](const FileDigest& file) { return FileDigestToJs(env, file); });
+      });
+}
+
+Napi::Value DigestBytesJs(const Napi::CallbackInfo& info) {
+  const auto bytes = info[0].As<Napi::Uint8Array>();
+  const std::string digest = DigestBytes(reinterpret_cast<const std::byte*>(bytes.Data()), bytes.ByteLength());
+  return Napi::String::New(info.Env(), digest);
+}
+
+}  // namespace
+
+void InitChecksum(Napi::Env env, Napi::Object exports) {
+  exports.Set("digestFiles", Napi::Function::New(env, DigestFilesJs));
+  exports.Set("digestBytes", Napi::Function::New(env, DigestBytesJs));
+}
+
+}  // namespace cedana

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <napi.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "stream/blocks.h"
+
+namespace cedana {
+
+// The digest of a file or of bytes, everywhere in the product, 32 hex digits:
+//   up to 4 MiB: XXH3-128 of the content (what `xxh128sum` prints);
+//   longer:      XXH3-128 of the XXH3-128 digests of its leaves of 4 MiB each (the last may be
+//                shorter), in order, 16 bytes each, high half first.
+// Leaves let several threads work on one file, and let each block be digested by whoever writes it.
+constexpr size_t kLeafBytes = kBlockBytes;
+using LeafDigest = std::array<std::byte, 16>;
+
+LeafDigest DigestLeaf(const std::byte* data, size_t size);
+// Of the leaves of one file in order; none is the empty file.
+std::string CombineLeaves(const std::vector<LeafDigest>& leaves);
+std::string DigestBytes(const std::byte* data, size_t size);
+
+struct FileDigest {
+  std::string name;
+  uint64_t size = 0;
+  std::string digest;
+};
+
+// Files of a directory, in the order of `names`, read by as many threads as there are cores (up to
+// four). With `sync` each is made durable too.
+Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names, bool sync);
+
+Napi::Object FileDigestToJs(Napi::Env env, const FileDigest& file);
+void InitChecksum(Napi::Env env, Napi::Object exports);
+
+}  // namespace cedana

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace cedana {
+
+// The pagemap-*.img of one memory image in CRIU's format: which addresses the pages of a pages-*.img
+// belong to, in order.
+class Pagemap {
+ public:
+  // The number of the pages file, and the CRIU version (40201), which decides the fields.
+  Pagemap(uint32_t pages_id, unsigned criu_version);
+
+  // Adjacent runs with the same flags become one.
+  void Add(uint64_t address, uint64_t pages, uint32_t flags);
+  // The whole file.
+  std::string Finish();
+
+ private:
+  void Flush();
+
+  const bool wide_;  // 4.2 on: 64-bit page counts
+  std::string image_;
+  uint64_t address_ = 0;
+  uint64_t pages_ = 0;
+  uint32_t flags_ = 0;
+};
+
+}  // namespace cedana

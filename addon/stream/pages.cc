@@ -1,0 +1,322 @@
+#include "stream/pages.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/async.h"
+#include "base/handle.h"
+#include "base/values.h"
+
+namespace cedana {
+
+namespace {
+
+// Commands; the upper half of the word carries flags.
+constexpr uint32_t kAdd = 1;
+constexpr uint32_t kOpen = 3;
+constexpr uint32_t kOpenAnswered = 4;  // wants to know whether there is a parent image
+constexpr uint32_t kHasParent = 5;
+constexpr uint32_t kAddFlags = 6;
+constexpr uint32_t kClose = 0x1023;
+constexpr uint32_t kForceClose = 0x1024;
+
+constexpr uint32_t kPresent = 4;  // flag of a run of pages: their content follows
+
+// Low byte of a target: what its number names.
+constexpr uint64_t kProcess = 1;
+constexpr uint64_t kSharedMemory = 2;
+
+constexpr int kSocketBytes = 8 << 20;
+constexpr int kWriters = 2;
+
+const size_t kPageBytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+
+template <typename T>
+T Field(const std::byte* header, size_t offset) {
+  T value;
+  std::memcpy(&value, header + offset, sizeof value);
+  return value;
+}
+
+bool IsZero(const std::byte* page) {
+  for (size_t i = 0; i < kPageBytes; i += 64) {
+    uint64_t words[8];
+    std::memcpy(words, page + i, sizeof words);
+    if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd& peer) {
+  int fds[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) return Errno::Last("socketpair");
+  UniqueFd ours(fds[0]);
+  peer.Reset(fds[1]);
+  for (const int fd : fds) {
+    // Only faster: CRIU then runs ahead of us by more.
+    static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
+    static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
+  }
+  const size_t memory_bytes = options.memory_bytes;
+  std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(ours)));
+  auto writer =
+      BlockWriter::Start(memory_bytes, kWriters, [socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
+  if (!writer.ok()) return writer.error();
+  server->writer_ = std::move(writer.value());
+  const auto started = server->reader_.Start([raw = server.get()] {
+    if (auto error = raw->Serve()) raw->writer_->Fail(*std::move(error));
+  });
+  if (!started.ok()) return started.error();
+  return server;
+}
+
+PageServer::PageServer(Options options, UniqueFd socket)
+    : options_(std::move(options)),
+      socket_(std::move(socket)),
+      header_bytes_(options_.criu_version >= 40200 ? 32 : 24) {}
+
+PageServer::~PageServer() { Abort(); }
+
+Result<PageServer::Outcome> PageServer::Finish() {
+  reader_.Join();
+  auto files = writer_->Finish();
+  if (!files.ok()) return files.error();
+  return Outcome{std::move(files.value()), received_, zero_};
+}
+
+void PageServer::Abort() {
+  if (writer_) writer_->Fail(Errno{"page server", ECANCELED});
+  reader_.Join();
+}
+
+// 24 bytes up to 4.1: u32 command, u32 pages, u64 address, u64 target. From 4.2: 32 bytes, u64 pages.
+PageServer::Command PageServer::Header() const {
+  const auto word = Field<uint32_t>(header_, 0);
+  const bool wide = header_bytes_ == 32;
+  return {
+      .code = word & 0xffff,
+      .flags = word >> 16,
+      .pages = wide ? Field<uint64_t>(header_, 8) : Field<uint32_t>(header_, 4),
+      .address = Field<uint64_t>(header_, header_bytes_ - 16),
+      .target = Field<uint64_t>(header_, header_bytes_ - 8),
+  };
+}
+
+// Between two commands the header of the next one is in header_: Receive fetches it with the pages before.
+std::optional<Errno> PageServer::Serve() {
+  if (auto error = Receive({}, true)) return error;
+  while (true) {
+    Command command = Header();
+    std::optional<Errno> error;
+    switch (command.code) {
+      case kOpen:
+      case kOpenAnswered: {
+        error = OpenStream(command);
+        constexpr char kNoParent = 0;
+        if (!error && command.code == kOpenAnswered) error = Answer(&kNoParent, sizeof kNoParent);
+        if (!error) error = Receive({}, true);
+        break;
+      }
+      case kHasParent: {
+        constexpr int32_t kNoParent = 0;
+        error = Answer(&kNoParent, sizeof kNoParent);
+        if (!error) error = Receive({}, true);
+        break;
+      }
+      case kAdd:
+        command.flags = kPresent;
+        [[fallthrough]];
+      case kAddFlags:
+        error = TakePages(command);
+        break;
+      case kClose:
+      case kForceClose: {
+        constexpr int32_t kTaken = 0;
+        if ((error = CloseStream())) return error;
+        return Answer(&kTaken, sizeof kTaken);
+      }
+      default:  // pages that are in a parent image, or asked back: nothing we could serve
+        return Errno{"page server command " + std::to_string(command.code), EPROTO};
+    }
+    if (error) return error;
+  }
+}
+
+std::optional<Errno> PageServer::OpenStream(const Command& command) {
+  if (auto error = CloseStream()) return error;
+  const uint64_t kind = command.target & 0xff;
+  const uint64_t number = command.target >> 8;
+  if (kind != kProcess && kind != kSharedMemory) return Errno{"page server target " + std::to_string(kind), EPROTO};
+  const uint32_t pages_id = ++streams_;
+  const auto pages = writer_->Create(options_.directory.get(), "pages-" + std::to_string(pages_id) + ".img",
+                                     {.direct = true, .durable = true});
+  if (!pages.ok()) return pages.error();
+  const bool drop = options_.drop_zero_pages && options_.root_pid > 0 && kind == kProcess;
+  stream_.emplace(Stream{
+      .pagemap_name = (kind == kProcess ? "pagemap-" : "pagemap-shmem-") + std::to_string(number) + ".img",
+      .pagemap = Pagemap(pages_id, options_.criu_version),
+      .pages = pages.value(),
+      .droppable = drop ? AnonymousMemory::Of(options_.root_pid, number) : AnonymousMemory(),
+      .target = command.target,
+  });
+  return std::nullopt;
+}
+
+std::optional<Errno> PageServer::CloseStream() {
+  if (!stream_) return std::nullopt;
+  stream_->pages->Close();
+  const auto file = writer_->Create(options_.directory.get(), stream_->pagemap_name, {.durable = true});
+  if (!file.ok()) return file.error();
+  const std::string image = stream_->pagemap.Finish();
+  file.value()->Append(reinterpret_cast<const std::byte*>(image.data()), image.size());
+  file.value()->Close();
+  stream_.reset();
+  return std::nullopt;
+}
+
+std::optional<Errno> PageServer::TakePages(const Command& command) {
+  if (!stream_ || command.target != stream_->target) return Errno{"page server target", EPROTO};
+  if ((command.flags & kPresent) == 0) return Errno{"page server flags " + std::to_string(command.flags), EPROTO};
+  uint64_t address = command.address;
+  uint64_t left = command.pages;
+  if (left == 0) return Receive({}, true);
+  while (left > 0) {
+    const std::span<std::byte> space = stream_->pages->Space();
+    if (space.empty()) return Errno{"page server", ECANCELED};  // the writer has failed and keeps the reason
+    const uint64_t pages = std::min<uint64_t>(left, space.size() / kPageBytes);
+    const std::span<std::byte> data = space.first(pages * kPageBytes);
+    if (auto error = Receive(data, pages == left)) return error;
+    received_ += data.size();
+    KeepPages(address, data, command.flags);
+    address += data.size();
+    left -= pages;
+  }
+  return std::nullopt;
+}
+
+// Moves the pages to be stored together and commits them.
+void PageServer::KeepPages(uint64_t address, std::span<std::byte> data, uint32_t flags) {
+  const auto is_dropped = [&](size_t at) {
+    return IsZero(data.data() + at) && stream_->droppable.Contains(address + at, kPageBytes);
+  };
+  size_t kept = 0;
+  for (size_t at = 0; at < data.size();) {
+    size_t end = at;
+    if (!options_.drop_zero_pages) {
+      end = data.size();
+    } else {
+      while (end < data.size() && !is_dropped(end)) end += kPageBytes;
+    }
+    if (end > at) {
+      if (kept < at) std::memmove(data.data() + kept, data.data() + at, end - at);
+      stream_->pagemap.Add(address + at, (end - at) / kPageBytes, flags);
+      kept += end - at;
+    }
+    at = end;
+    if (at < data.size()) {
+      zero_ += kPageBytes;
+      at += kPageBytes;
+    }
+  }
+  stream_->pages->Commit(kept);
+}
+
+// With the next header in the same call: a fragmented process sends page by page.
+std::optional<Errno> PageServer::Receive(std::span<std::byte> data, bool then_header) {
+  iovec parts[2] = {{data.data(), data.size()}, {header_, then_header ? header_bytes_ : 0}};
+  size_t left = parts[0].iov_len + parts[1].iov_len;
+  while (left > 0) {
+    msghdr message{};
+    message.msg_iov = parts;
+    message.msg_iovlen = 2;
+    const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_WAITALL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Errno::Last("page server receive");
+    if (n == 0) return Errno{"page server receive", ECONNRESET};  // CRIU ended before its last command
+    auto taken = static_cast<size_t>(n);
+    left -= taken;
+    for (iovec& part : parts) {
+      const size_t step = std::min(taken, part.iov_len);
+      part = {static_cast<std::byte*>(part.iov_base) + step, part.iov_len - step};
+      taken -= step;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Errno> PageServer::Answer(const void* data, size_t size) {
+  if (::send(socket_.get(), data, size, MSG_NOSIGNAL) < 0) return Errno::Last("page server answer");
+  return std::nullopt;
+}
+
+namespace {
+
+Napi::Value OpenJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto given = info[0].As<Napi::Object>();
+  const Napi::Value root_pid = given.Get("rootPid");
+  PageServer::Options options{
+      .directory = UniqueFd(::fcntl(Int(given.Get("directoryFd")), F_DUPFD_CLOEXEC, 3)),
+      .criu_version = Uint(given.Get("criuVersion")),
+      .memory_bytes = static_cast<size_t>(given.Get("memoryBytes").As<Napi::Number>().Int64Value()),
+      .drop_zero_pages = given.Get("dropZeroPages").As<Napi::Boolean>().Value(),
+      .root_pid = root_pid.IsNull() ? 0 : Int(root_pid),
+  };
+  if (!options.directory.valid()) return Throw(env, Errno::Last("dup directory"));
+  UniqueFd peer;
+  auto server = PageServer::Open(std::move(options), peer);
+  if (!server.ok()) return Throw(env, server.error());
+  const auto result = Napi::Object::New(env);
+  result.Set("server", MakeHandle(env, std::move(server.value())));
+  result.Set("socket", peer.Release());
+  return result;
+}
+
+Napi::Value ProgressJs(const Napi::CallbackInfo& info) {
+  const auto progress = HandleOf<PageServer>(info[0])->progress();
+  const auto result = Napi::Object::New(info.Env());
+  result.Set("receivedBytes", static_cast<double>(progress.received));
+  result.Set("writtenBytes", static_cast<double>(progress.written));
+  result.Set("zeroBytes", static_cast<double>(progress.zero));
+  return result;
+}
+
+Napi::Value FinishJs(const Napi::CallbackInfo& info) {
+  return RunAsync(
+      info.Env(), Where::kThread, [server = HandleOf<PageServer>(info[0])] { return server->Finish(); },
+      [](Napi::Env env, const PageServer::Outcome& outcome) -> Napi::Value {
+        const auto result = Napi::Object::New(env);
+        result.Set("files", ArrayOf(env, outcome.files, [env](const FileDigest& file) { return FileDigestToJs(env, file); }));
+        result.Set("receivedBytes", static_cast<double>(outcome.received));
+        result.Set("zeroBytes", static_cast<double>(outcome.zero));
+        return result;
+      });
+}
+
+Napi::Value AbortJs(const Napi::CallbackInfo& info) {
+  return RunAsync(
+      info.Env(), Where::kThread,
+      [server = HandleOf<PageServer>(info[0])]() -> Result<Unit> {
+        server->Abort();
+        return Unit{};
+      },
+      [](Napi::Env env, Unit&) { return env.Undefined(); });
+}
+
+}  // namespace
+
+void InitPages(Napi::Env env, Napi::Object exports) {
+  exports.Set("pageServerOpen", Napi::Function::New(env, OpenJs));
+  exports.Set("pageServerProgress", Napi::Function::New(env, ProgressJs));
+  exports.Set("pageServerFinish", Napi::Function::New(env, FinishJs));
+  exports.Set("pageServerAbort", Napi::Function::New(env, AbortJs));
+}
+
+}  // namespace cedana

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <napi.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "stream/anonymous.h"
+#include "stream/pagemap.h"
+#include "stream/writer.h"
+
+namespace cedana {
+
+// CRIU's page server, in this process: takes the pages of a dump from a socket pair and writes them as
+// image files, past the page cache, digested in passing.
+//
+//   CRIU ──splice──► socket ──recv──► block ──► digest, O_DIRECT write     (one reader, two writers)
+//
+// The pages in the socket are still the target's own; they are copied once, by the reader, and CRIU lets
+// the target go only after our answer to the last command. Everything after that is off the target's clock.
+class PageServer {
+ public:
+  struct Options {
+    UniqueFd directory;
+    unsigned criu_version = 0;
+    size_t memory_bytes = 0;
+    bool drop_zero_pages = false;
+    pid_t root_pid = 0;  // 0: unknown, then no page is dropped
+  };
+  struct Progress {
+    uint64_t received;
+    uint64_t written;
+    uint64_t zero;
+  };
+  struct Outcome {
+    std::vector<FileDigest> files;
+    uint64_t received;
+    uint64_t zero;
+  };
+
+  // `peer` is CRIU's end.
+  static Result<std::shared_ptr<PageServer>> Open(Options options, UniqueFd& peer);
+  PageServer(const PageServer&) = delete;
+  PageServer& operator=(const PageServer&) = delete;
+  ~PageServer();
+
+  [[nodiscard]] Progress progress() const { return {received_, writer_->written(), zero_}; }
+  // Waits for CRIU's last command, and until all is stored. Once.
+  Result<Outcome> Finish();
+  // CRIU sees a broken connection and rolls back.
+  void Abort();
+
+ private:
+  struct Command {
+    uint32_t code;
+    uint32_t flags;
+    uint64_t pages;
+    uint64_t address;
+    uint64_t target;
+  };
+  // What CRIU sends between two OPENs: the memory of one process, or one shared memory segment.
+  struct Stream {
+    std::string pagemap_name;
+    Pagemap pagemap;
+    OutputFile* pages;
+    AnonymousMemory droppable;
+    uint64_t target;
+  };
+
+  PageServer(Options options, UniqueFd socket);
+  std::optional<Errno> Serve();
+  std::optional<Errno> OpenStream(const Command& command);
+  std::optional<Errno> CloseStream();
+  std::optional<Errno> TakePages(const Command& command);
+  void KeepPages(uint64_t address, std::span<std::byte> data, uint32_t flags);
+  std::optional<Errno> Receive(std::span<std::byte> data, bool then_header);
+  std::optional<Errno> Answer(const void* data, size_t size);
+  [[nodiscard]] Command Header() const;
+
+  const Options options_;
+  const UniqueFd socket_;
+  std::unique_ptr<BlockWriter> writer_;
+  std::byte header_[32];
+  const size_t header_bytes_;
+  uint32_t streams_ = 0;
+  std::optional<Stream> stream_;
+  std::atomic<uint64_t> received_ = 0;
+  std::atomic<uint64_t> zero_ = 0;
+  ThreadGroup reader_;
+};
+
+void InitPages(Napi::Env env, Napi::Object exports);
+
+}  // namespace cedana
