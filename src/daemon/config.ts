@@ -236,8 +236,8 @@ function put(settings: Settings, name: string, value: unknown, origin: string, i
   if (entry === undefined) throw bad(`unknown key ${name} in ${origin}`)
   const checked = entry.check(value, isText)
   if (checked === undefined) {
-    const shown = entry.isSecret ? 'its value' : JSON.stringify(value)
-    throw bad(origin === name || isText ? `${origin} must be ${entry.expected}, not ${shown}` : `${name} in ${origin} must be ${entry.expected}, not ${shown}`)
+    const place = isText ? origin : `${name} in ${origin}`
+    throw bad(`${place} must be ${entry.expected}${entry.isSecret ? '' : `, not ${JSON.stringify(value)}`}`)
   }
   settings.set(name, { value: checked, origin })
 }
@@ -342,13 +342,23 @@ export function writeConfig(kind: 'init' | 'merge', sources: ConfigSources): str
   if (sources.configJson !== undefined) putJson(settings, sources.configJson, '--config')
 
   const holdsSecret = [...settings].some(([name, { value }]) => TABLE.get(name)?.isSecret === true && value !== '')
-  const temporary = `${file}.${process.pid}.tmp`
   try {
     mkdirSync(directory, { recursive: true, mode: 0o755 })
-    rmSync(temporary, { force: true })
-    const fd = openSync(temporary, 'wx', holdsSecret ? 0o600 : 0o644)
+    replaceFile(file, `${JSON.stringify(nest(settings), null, 2)}\n`, holdsSecret ? 0o600 : 0o644)
+  } catch (cause) {
+    throw bad(`cannot write ${file}: ${(cause as Error).message}`, cause)
+  }
+  return file
+}
+
+/** Readers see the old file or the whole new one. */
+function replaceFile(file: string, content: string, mode: number): void {
+  const temporary = `${file}.${process.pid}.tmp`
+  rmSync(temporary, { force: true })
+  try {
+    const fd = openSync(temporary, 'wx', mode)
     try {
-      writeSync(fd, `${JSON.stringify(nest(settings), null, 2)}\n`)
+      writeSync(fd, content)
       fsyncSync(fd)
     } finally {
       closeSync(fd)
@@ -356,9 +366,8 @@ export function writeConfig(kind: 'init' | 'merge', sources: ConfigSources): str
     renameSync(temporary, file)
   } catch (cause) {
     rmSync(temporary, { force: true })
-    throw bad(`cannot write ${file}: ${(cause as Error).message}`, cause)
+    throw cause
   }
-  return file
 }
 
 export interface KeyDescription {

@@ -1,0 +1,42 @@
+/** The word that `ps` shows for a job: its record against what /proc says. Pure. */
+import type { JobRecord } from './job.js'
+
+/** What is needed of a process that exists. */
+export interface LiveProcess {
+  readonly startTicks: string
+  /** Letter of /proc/PID/stat. */
+  readonly state: string
+}
+
+export interface JobStatus {
+  readonly word: string
+  /** It can be signalled, dumped and frozen, and must not be deleted or restored. */
+  readonly isRunning: boolean
+  readonly isFrozen: boolean
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  R: 'running',
+  S: 'sleep',
+  T: 'stop',
+  t: 'stop',
+  I: 'idle',
+  Z: 'zombie',
+  W: 'wait',
+  L: 'lock',
+  D: 'blocked',
+}
+
+/** `process`: what has the job's PID now, if anything. */
+export function statusOf(job: JobRecord, process: LiveProcess | undefined, here: { readonly hostId: string; readonly bootId: string }): JobStatus {
+  const not = (word: string): JobStatus => ({ word, isRunning: false, isFrozen: false })
+  if (job.hostId !== '' && job.hostId !== here.hostId) return not('remote')
+  if (job.state === 'starting' || job.state === 'restoring') return not(job.state)
+  // A PID is used again, after a while or after a boot: then it is somebody else's.
+  const isTheSame = process !== undefined && process.startTicks === job.startTicks && job.bootId === here.bootId
+  if (job.state === 'ended' || !isTheSame) return not('halted')
+  const word = WORDS[process.state]
+  if (word === undefined) return not('halted')
+  if (process.state === 'Z') return not(word)
+  return { word, isRunning: true, isFrozen: job.frozen }
+}
