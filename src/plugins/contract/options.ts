@@ -12,6 +12,8 @@ export interface OptionMeta {
   readonly short?: string
   /** Name shown for the value in help: `PATH`, `N`. */
   readonly value?: string
+  /** A program: the client looks it up in its PATH. */
+  readonly executable?: boolean
   /** Accepted, not shown in help. */
   readonly hidden?: boolean
 }

@@ -15,6 +15,8 @@ export interface RunContext {
 /** What is stored in a checkpoint, as a plugin sees it at restore. */
 export interface RestoreContext {
   readonly snapshot: Snapshot
+  /** Inode of the mount namespace that the daemon itself is in. */
+  readonly mountNamespace: string
   /** Standard streams when it was dumped, and what they become now. */
   readonly stdio: { readonly then: StdioMode; readonly now: StdioMode }
   /** Path of the log at the dump, when it was the job's standard output. */
@@ -24,6 +26,8 @@ export interface RestoreContext {
 
 export interface DumpContext {
   readonly snapshot: Snapshot
+  /** Inode of the mount namespace that the daemon itself is in. */
+  readonly mountNamespace: string
   readonly stdio: StdioMode
 }
 

@@ -1,0 +1,106 @@
+/** Dump and restore of a process, against plain CRIU on the same disk. */
+import { mkdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { inTurns, median, quietWorkload, timed } from '../measure.js'
+import type { Row } from '../report.js'
+import { cedana, pidFree, type World } from '../world.js'
+
+const noSwitches = { tcpEstablished: undefined, fileLocks: undefined, shellJob: undefined, linkRemap: undefined, external: [], criuOpts: '' } as const
+
+export interface ProcessScenario {
+  readonly name: string
+  readonly mib: number
+  readonly rounds: number
+}
+
+/** Milliseconds between request and reply, without the start of the command line. */
+async function request<T>(work: () => Promise<T>): Promise<number> {
+  const started = process.hrtime.bigint()
+  await work()
+  return Number(process.hrtime.bigint() - started) / 1e6
+}
+
+export async function dumpAndRestore(world: World, { name, mib, rounds }: ProcessScenario): Promise<Row[]> {
+  const child = await quietWorkload([world.touch, String(mib), 'random'], join(world.dir, `${name}.log`))
+  const { pid } = child
+  const images = join(world.dir, 'peer')
+  const checkpoints = join(world.dir, 'checkpoints')
+  const fresh = (): void => {
+    rmSync(images, { recursive: true, force: true })
+    mkdirSync(images)
+  }
+  const dumpArguments = ['dump', 'process', String(pid), '--leave-running', '--dir', checkpoints, '--name', 'ours'] as const
+  const dumpRequest = {
+    jid: '', type: 'process', target: { pid }, options: {}, dir: checkpoints, name: 'ours', compression: 'none', level: undefined, streams: 0,
+    leaveRunning: true, skipInFlight: undefined, dryRun: false, timeoutMs: 0, ...noSwitches,
+  }
+  const dropOurs = (): void => {
+    rmSync(join(checkpoints, 'ours'), { recursive: true, force: true })
+  }
+  const dumps = await inTurns(rounds, {
+    criu: async () => {
+      fresh()
+      return (await timed([world.criu, 'dump', '-t', String(pid), '-D', images, '--leave-running', '-o', 'dump.log'])).ms
+    },
+    command: async () => {
+      dropOurs()
+      return (await cedana(world, ...dumpArguments)).ms
+    },
+    daemon: async () => {
+      dropOurs()
+      return request(() => world.engine.dump(dumpRequest))
+    },
+  })
+
+  // Restores: both from a checkpoint that is in the page cache, each process ended and reaped before the next round.
+  fresh()
+  await timed([world.criu, 'dump', '-t', String(pid), '-D', images, '-o', 'dump.log', '--leave-running'])
+  dropOurs()
+  await world.engine.dump({ ...dumpRequest, leaveRunning: false })
+  await pidFree(pid)
+  const end = async (): Promise<void> => {
+    process.kill(pid, 'SIGKILL')
+    await pidFree(pid)
+  }
+  const restoreRequest = {
+    jid: '', type: 'process', path: join(checkpoints, 'ours'), options: {}, stdio: undefined, waitAttach: false, log: '', pidFile: '', tcpClose: undefined,
+    leaveStopped: undefined, dryRun: false, timeoutMs: 0, windowSize: undefined, ...noSwitches,
+  }
+  const restores = await inTurns(rounds, {
+    criu: async () => {
+      const { ms } = await timed([world.criu, 'restore', '-d', '-D', images, '-o', 'restore.log'])
+      await end()
+      return ms
+    },
+    command: async () => {
+      const { ms } = await cedana(world, 'restore', 'process', '--path', join(checkpoints, 'ours'))
+      await end()
+      return ms
+    },
+    daemon: async () => {
+      const ms = await request(() => world.engine.restore(restoreRequest))
+      await end()
+      return ms
+    },
+  })
+  dropOurs()
+  const small = mib < 64
+  const node = small ? median((await inTurns(rounds, { node: async () => (await timed([process.execPath, '-e', '0'])).ms })).node) : 0
+  const row = (what: string, ours: number[], peer: number[], target: number, allowance = 0): Row => ({
+    what: `${what}, ${mib} MiB`,
+    ours,
+    peer,
+    peerName: allowance === 0 ? 'criu' : 'criu',
+    unit: 'ms',
+    target,
+    allowance,
+  })
+  return small
+    ? [
+        row('dump process, request to reply', dumps.daemon, dumps.criu, 1.3),
+        row('dump process, whole command', dumps.command, dumps.criu, 1.3, 2 * node),
+        row('restore process, request to reply', restores.daemon, restores.criu, 1.3),
+        row('restore process, whole command', restores.command, restores.criu, 1.3, 2 * node),
+      ]
+    : [row('dump process', dumps.command, dumps.criu, 1.1), row('restore process', restores.command, restores.criu, 1.1)]
+}

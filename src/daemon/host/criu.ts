@@ -1,0 +1,192 @@
+/**
+ * CRIU, driven over the RPC of `criu swrk`: found once, probed once, one child per request.
+ * A dump is handed out at the moment CRIU has written everything and holds the tree frozen; the caller then completes it or rolls it back.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync } from 'node:fs'
+import { native, NativeError } from '../../../addon/index.js'
+import type { CriuField, CriuResponse, CriuSessionHandle } from '../../../addon/native.js'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { CriuOptions } from '../../plugins/contract/plan.js'
+
+export interface CriuBinary {
+  readonly path: string
+  /** major × 10000 + minor × 100 + sublevel, as CRIU counts. */
+  readonly version: number
+}
+
+/** Descriptor of the RPC socket in the CRIU process, and of the page socket. */
+const RPC_FD = 3
+const PAGES_FD = 4
+
+export interface PageSocket {
+  /** Our CRIU's end; closed here once CRIU has it. */
+  readonly socket: number
+}
+
+/** A dump that has reached its last moment: images written, tree frozen, CRIU waiting for the word. */
+export interface FrozenDump {
+  /** Lets CRIU finish: the tree dies, or runs on with leave_running. */
+  complete(): Promise<void>
+  /** Refuses: CRIU lets the tree run on and undoes what it did. */
+  rollback(): Promise<void>
+}
+
+export function parseVersion(text: string): number {
+  const match = /(\d+)\.(\d+)(?:\.(\d+))?/.exec(text)
+  if (!match) return 0
+  return Number(match[1]) * 10000 + Number(match[2]) * 100 + Number(match[3] ?? 0)
+}
+
+export function formatVersion(version: number): string {
+  const [major, minor, sublevel] = [Math.floor(version / 10000), Math.floor(version / 100) % 100, version % 100]
+  return sublevel === 0 ? `${major}.${minor}` : `${major}.${minor}.${sublevel}`
+}
+
+/** All names CRIU knows, for the strict check of --criu-opts. */
+export const criuOptionFields = (): readonly CriuField[] => native.criuOptions()
+
+function failure(action: 'dump' | 'restore', response: CriuResponse): CedanaError {
+  const what = response.message ?? (response.errno === 0 ? 'no reason given' : `errno ${response.errno}`)
+  const code = action === 'dump' ? 'CRIU_DUMP_FAILED' : 'CRIU_RESTORE_FAILED'
+  return new CedanaError(code, `criu ${action} failed: ${what}`, { detail: { errno: response.errno } })
+}
+
+function died(action: 'dump' | 'restore', cause: unknown): CedanaError {
+  const code = action === 'dump' ? 'CRIU_DUMP_FAILED' : 'CRIU_RESTORE_FAILED'
+  return new CedanaError(code, `criu died during the ${action}`, { cause })
+}
+
+export const connectionLost = (thrown: unknown): boolean => thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
+
+/** Starts `criu swrk` as a child of this process on one end of the socket pair. It ends with the session. */
+function startWorker(criu: CriuBinary, peerFd: number, pages: PageSocket | undefined): ReturnType<typeof spawn> {
+  try {
+    return spawn(criu.path, ['swrk', String(RPC_FD)], {
+      stdio: ['ignore', 'ignore', 'ignore', peerFd, ...(pages ? [pages.socket] : [])],
+      detached: true,
+    })
+  } finally {
+    closeSync(peerFd)
+    if (pages) closeSync(pages.socket)
+  }
+}
+
+/**
+ * Dumps up to the point of no return. Resolves when everything is written and the tree is frozen, rejects (tree running on) when CRIU refuses.
+ * Aborting the signal before that rolls back.
+ */
+export async function dump(
+  criu: CriuBinary,
+  options: CriuOptions,
+  context: { readonly pages: PageSocket | undefined; readonly signal: AbortSignal; readonly onFrozen: () => void },
+): Promise<FrozenDump> {
+  const { session, peerFd } = native.criuSession()
+  const worker = startWorker(criu, peerFd, context.pages)
+  const spawnFailed = once(worker, 'error').then(([error]) => {
+    throw new CedanaError('HOST_UNFIT', `cannot run criu at ${criu.path}`, { cause: error })
+  })
+  spawnFailed.catch(() => undefined)
+  // The worker ends by itself when its socket closes; it is never killed: that is what undoes a half-done dump.
+  const exited = once(worker, 'exit')
+  exited.catch(() => undefined)
+
+  let verdict: (go: boolean) => void = () => undefined
+  const decided = new Promise<boolean>((resolve) => (verdict = resolve))
+  let reached: () => void = () => undefined
+  const frozen = new Promise<void>((resolve) => (reached = resolve))
+
+  const request = { ...options, notify_scripts: true, ...(context.pages ? { ps: { fd: PAGES_FD } } : {}) }
+  const finished = native
+    .criuRequest(session, 'DUMP', request, async (script) => {
+      if (script === 'pre-dump') context.onFrozen()
+      if (context.signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: context.signal.reason })
+      if (script !== 'post-dump') return
+      reached()
+      if (!(await decided)) throw new CedanaError('CANCELLED', 'dump rolled back')
+    })
+    .then(
+      (response) => {
+        if (!response.success) throw failure('dump', response)
+      },
+      (thrown: unknown) => {
+        throw connectionLost(thrown) ? died('dump', thrown) : thrown
+      },
+    )
+    .finally(async () => {
+      native.criuClose(session)
+      if (worker.pid !== undefined) await exited
+    })
+  finished.catch(() => undefined)
+
+  const close = (): void => {
+    native.criuClose(session)
+  }
+  context.signal.addEventListener('abort', close)
+  try {
+    await Promise.race([frozen, finished, spawnFailed])
+  } catch (thrown) {
+    if (context.signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: thrown })
+    throw thrown
+  } finally {
+    context.signal.removeEventListener('abort', close)
+  }
+  return {
+    complete: async () => {
+      verdict(true)
+      await finished
+    },
+    rollback: async () => {
+      verdict(false)
+      await finished.catch(() => undefined)
+    },
+  }
+}
+
+export interface RestoreSession {
+  /** CRIU's end: descriptor 3 of the CRIU that the shim starts. The caller closes it once the shim has it. */
+  readonly peerFd: number
+  /** Sends the request; resolves with the PID of the restored root, running. */
+  restore(options: CriuOptions): Promise<number>
+  /** Makes CRIU undo a restore that has not finished. */
+  close(): void
+}
+
+/** The restore is driven from here, but CRIU itself is a child of the shim, which becomes the parent of the restored root. */
+export function restoreSession(signal: AbortSignal, onReady: () => Promise<void>): RestoreSession {
+  const { session, peerFd }: { session: CriuSessionHandle; peerFd: number } = native.criuSession()
+  const close = (): void => {
+    native.criuClose(session)
+  }
+  return {
+    peerFd,
+    close,
+    restore: async (options) => {
+      signal.addEventListener('abort', close)
+      // The first notification comes before CRIU creates anything: whatever must be known by then is awaited there.
+      let refused: unknown
+      try {
+        const response = await native.criuRequest(session, 'RESTORE', { ...options, notify_scripts: true, rst_sibling: true }, async (script) => {
+          try {
+            if (script === 'pre-restore') await onReady()
+            if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: signal.reason })
+          } catch (thrown) {
+            refused ??= thrown
+            throw thrown
+          }
+        })
+        if (refused !== undefined) throw CedanaError.from(refused)
+        if (!response.success || response.pid === null) throw failure('restore', response)
+        return response.pid
+      } catch (thrown) {
+        if (refused !== undefined) throw CedanaError.from(refused)
+        if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: thrown })
+        throw connectionLost(thrown) ? died('restore', thrown) : thrown
+      } finally {
+        signal.removeEventListener('abort', close)
+        close()
+      }
+    },
+  }
+}

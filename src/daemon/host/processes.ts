@@ -1,0 +1,157 @@
+/** Processes of this machine, always by identity: PID, start time and boot. */
+import { readFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { native, NativeError } from '../../../addon/index.js'
+import type { NativeProcessBrief, PidfdHandle } from '../../../addon/native.js'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { ExitStatus, Pid, Snapshot, Target } from '../../plugins/contract/job.js'
+
+export const bootId: string = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+
+export type ProcessBrief = NativeProcessBrief
+
+const gone = (pid: number): CedanaError => new CedanaError('NO_SUCH_PROCESS', `process with PID ${pid} does not exist`, { detail: { pid } })
+
+/** The identity of a live process. Throws NO_SUCH_PROCESS. */
+export async function identify(pid: number): Promise<Target> {
+  const [brief] = await native.scanProcesses([pid])
+  if (!brief) throw gone(pid)
+  return { pid: pid as Pid, startTicks: brief.startTicks, bootId }
+}
+
+/** Brief rows of those PIDs that exist, by PID. */
+export async function briefs(pids: readonly number[]): Promise<Map<number, ProcessBrief>> {
+  const rows = pids.length === 0 ? [] : await native.scanProcesses([...pids])
+  return new Map(rows.map((row) => [row.pid, row]))
+}
+
+export async function allProcesses(): Promise<readonly ProcessBrief[]> {
+  return native.scanProcesses(null)
+}
+
+/** A pidfd of exactly this process, or undefined when it is gone. Hands it to `use` and closes it after. */
+async function withPidfd<T>(target: Target, use: (pidfd: PidfdHandle) => Promise<T> | T): Promise<T | undefined> {
+  if (target.bootId !== bootId) return undefined
+  let pidfd: PidfdHandle
+  try {
+    pidfd = native.pidfdOpen(target.pid)
+  } catch (thrown) {
+    if (thrown instanceof NativeError && (thrown.code === 'ESRCH' || thrown.code === 'EINVAL')) return undefined
+    throw thrown
+  }
+  try {
+    // The descriptor is taken first and the start time read after: a PID reused in between shows another start time.
+    const [brief] = await native.scanProcesses([target.pid])
+    if (brief?.startTicks !== target.startTicks) return undefined
+    return await use(pidfd)
+  } finally {
+    native.pidfdClose(pidfd)
+  }
+}
+
+export async function isAlive(target: Target): Promise<boolean> {
+  if (target.bootId !== bootId) return false
+  const [brief] = await native.scanProcesses([target.pid])
+  return brief?.startTicks === target.startTicks && brief.state !== 'Z' && brief.state !== 'X'
+}
+
+/** Sends a signal to exactly this process. False when it is gone. */
+export async function kill(target: Target, signal: number): Promise<boolean> {
+  return (await withPidfd(target, (pidfd) => native.pidfdSend(pidfd, signal))) ?? false
+}
+
+/** Waits for the end of a process. Resolves at once when it is gone already; the status is empty when nobody can know it. */
+export async function waitExit(target: Target): Promise<Partial<ExitStatus>> {
+  const exit = await withPidfd(target, (pidfd) => native.pidfdWait(pidfd))
+  if (!exit) return {}
+  if (exit.signal !== null) return { signal: exit.signal }
+  return exit.code === null ? {} : { code: exit.code }
+}
+
+/** False when the process is still there after that time. */
+export async function waitGone(target: Target, timeoutMs: number): Promise<boolean> {
+  const late = sleep(timeoutMs, false, { ref: false })
+  return Promise.race([waitExit(target).then(() => true), late])
+}
+
+/** Waits until the PID itself is free (the process is reaped). False when that did not happen in time. */
+export async function waitReaped(pid: number, startTicks: string, timeoutMs: number): Promise<boolean> {
+  for (const until = Date.now() + timeoutMs; ; ) {
+    const [brief] = await native.scanProcesses([pid])
+    if (brief?.startTicks !== startTicks) return true
+    if (Date.now() > until) return false
+    await sleep(5)
+  }
+}
+
+/** A look at the tree below `target`. Throws NO_SUCH_PROCESS when it is gone or is another process by now. */
+export async function inspect(target: Target): Promise<Snapshot> {
+  if (target.bootId !== bootId) throw gone(target.pid)
+  try {
+    const tree = await native.scanTree(target.pid)
+    if (tree.processes[0]?.startTicks !== target.startTicks) throw gone(target.pid)
+    return { target, ...(tree as unknown as Omit<Snapshot, 'target'>) }
+  } catch (thrown) {
+    if (thrown instanceof NativeError && thrown.code === 'ESRCH') throw gone(target.pid)
+    throw thrown
+  }
+}
+
+/** Members of the tree, parents first. */
+async function members(target: Target): Promise<Target[]> {
+  const all = await native.scanProcesses(null)
+  const root = all.find((row) => row.pid === target.pid && row.startTicks === target.startTicks)
+  if (!root) return []
+  const children = byParent(all)
+  const found = [root]
+  for (const parent of found) found.push(...(children.get(parent.pid) ?? []))
+  return found.map((row) => ({ pid: row.pid as Pid, startTicks: row.startTicks, bootId }))
+}
+
+function byParent(rows: readonly ProcessBrief[]): Map<number, ProcessBrief[]> {
+  const groups = new Map<number, ProcessBrief[]>()
+  for (const row of rows) {
+    const siblings = groups.get(row.parentPid)
+    if (siblings) siblings.push(row)
+    else groups.set(row.parentPid, [row])
+  }
+  return groups
+}
+
+/** Sends a signal to every process of the tree, parents first, until no process appears that has not had it. */
+export async function killTree(target: Target, signal: number): Promise<boolean> {
+  const signalled = new Set<string>()
+  for (;;) {
+    const fresh = (await members(target)).filter((member) => !signalled.has(`${member.pid}:${member.startTicks}`))
+    if (fresh.length === 0) return signalled.size > 0
+    for (const member of fresh) {
+      signalled.add(`${member.pid}:${member.startTicks}`)
+      await kill(member, signal)
+    }
+  }
+}
+
+/** Sends a signal to the process, or to its whole group when it leads one. False when it is gone. */
+export async function killGroup(target: Target, signal: number): Promise<boolean> {
+  return (
+    (await withPidfd(target, async (pidfd) => {
+      const tree = await native.scanTree(target.pid)
+      if (tree.processes[0]?.processGroup !== target.pid) return native.pidfdSend(pidfd, signal)
+      // The leader is held by its pidfd and was checked, so the group of that number is its own.
+      process.kill(-target.pid, signal)
+      return true
+    })) ?? false
+  )
+}
+
+/** Contents of a small text file; undefined when it does not exist. */
+export async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (thrown) {
+    const code = (thrown as NodeJS.ErrnoException).code
+    if (code === 'ENOENT' || code === 'ESRCH' || code === 'ENOTDIR') return undefined
+    throw thrown
+  }
+}

@@ -1,0 +1,146 @@
+/** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { CedanaError } from '../plugins/contract/errors.js'
+import type { Caller } from '../plugins/contract/job.js'
+import { builtins } from '../plugins/index.js'
+import { Registry } from '../plugins/registry.js'
+import { type Engine, localEngine } from './api/engine.js'
+import { parseEndpoint } from './api/endpoint.js'
+import type { Config } from './config.js'
+import { letGo, takeOver, verbsOf } from './daemon.js'
+import { IN_MEMORY, openDatabase, type OpenDatabase } from './db/database.js'
+import { hostId } from './host/host-id.js'
+import { type CriuBinary, formatVersion } from './host/criu.js'
+import { mountNamespace, notifyServiceManager, peerCredentials, shimPath } from './host/kernel.js'
+import { findCriu, hostFacts, type HostFacts } from './host/probe.js'
+import * as processes from './host/processes.js'
+import { JobLocks } from './jobs/lock.js'
+import { JobTable } from './jobs/table.js'
+import { createLogger } from './logging.js'
+import type { Logger } from 'pino'
+import type { Environment } from './operations/environment.js'
+import type { Faults } from './operations/operation.js'
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+
+/** How long running calls may take to end when the daemon is told to stop. */
+const STOP_GRACE_MS = 5000
+
+const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
+  let made: Promise<T> | undefined
+  return () => {
+    // A failure is not remembered: what was missing may be there the next time.
+    made ??= make().catch((thrown: unknown) => {
+      made = undefined
+      throw thrown
+    })
+    return made
+  }
+}
+
+interface Parts {
+  readonly log: Logger
+  readonly database: OpenDatabase
+  readonly foreground: boolean
+  readonly faults: Faults | undefined
+}
+
+function buildEnvironment(config: Config, { log, database, foreground, faults }: Parts): { env: Environment; criuVersion: () => string } {
+  let found: CriuBinary | undefined
+  const searchPath = process.env['PATH'] ?? ''
+  const where = { configured: config.criu.binary_path, binDir: config.plugins.bin_dir, searchPath, cacheDir: config.run_dir }
+  const env: Environment = {
+    config,
+    log,
+    version,
+    runtimes: new Registry(builtins),
+    jobs: new JobTable(database.jobs, hostId(), log),
+    checkpoints: database.checkpoints,
+    locks: new JobLocks(),
+    faults,
+    criu: once(async () => (found = await findCriu(where))),
+    facts: once<HostFacts>(hostFacts),
+    self: once(() => processes.identify(process.pid)),
+    mountNamespace: mountNamespace(),
+    shimPath,
+    searchPath,
+    foreground,
+  }
+  return { env, criuVersion: () => (found ? formatVersion(found.version) : '') }
+}
+
+/**
+ * The verbs in this process, for `--no-server`. `withJobs`: the request names a job, so the daemon's database is opened; else what is run or
+ * restored is nobody's job and is written down nowhere.
+ */
+export async function openEngine(config: Config, { caller, withJobs }: { readonly caller: Caller; readonly withJobs: boolean }): Promise<Engine> {
+  const { log, flush } = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
+  const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
+  const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })
+  // A daemon may be running beside us: its jobs are watched here too, but nothing of it is tidied up.
+  for (const job of env.jobs.all()) if (job.state === 'running') env.jobs.watch(job)
+  return {
+    ...localEngine(verbsOf(env, criuVersion), caller),
+    close: () => {
+      env.jobs.close()
+      database.close()
+      flush()
+    },
+  }
+}
+
+export interface DaemonOptions {
+  /** Stops the daemon. */
+  readonly signal: AbortSignal
+  /** For tests: what goes wrong at which step. */
+  readonly faults?: Faults
+  /** For tests: called when the daemon answers. */
+  readonly onReady?: (address: string) => void
+}
+
+/** Runs until the signal. Resolves when everything is closed; jobs go on. */
+export async function startDaemon(config: Config, options: DaemonOptions): Promise<void> {
+  const { log, flush } = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
+  const endpoint = parseEndpoint(config.protocol, config.address)
+  log.info({ version, pid: process.pid }, 'starting daemon')
+  const database = openDatabase(config.db.path)
+  try {
+    const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
+    database.hosts.put({ id: env.jobs.hostId, name: hostname(), bootId: processes.bootId, seenAt: Date.now() })
+    await takeOver(env)
+    await env.criu().catch((thrown: unknown) => {
+      log.warn({ err: CedanaError.from(thrown).message }, 'no working criu: nothing can be dumped or restored')
+    })
+    await env.facts()
+    const { serve } = await import('./api/server.js')
+    const server = await serve(verbsOf(env, criuVersion), {
+      endpoint,
+      mode: parseInt(config.socket.mode, 8),
+      group: config.socket.group,
+      tokenFile: config.tcp.token_file,
+      peerCredentials,
+      log,
+    })
+    log.info({ address: server.address }, 'server listening')
+    const notify = (message: string): void => {
+      const socket = process.env['NOTIFY_SOCKET']
+      if (socket) notifyServiceManager(socket, message)
+    }
+    notify('READY=1')
+    options.onReady?.(server.address)
+    if (!options.signal.aborted) {
+      await new Promise((resolve) => {
+        options.signal.addEventListener('abort', resolve, { once: true })
+      })
+    }
+    notify('STOPPING=1')
+    log.info('stopping')
+    await server.close(STOP_GRACE_MS)
+    await letGo(env)
+  } finally {
+    database.close()
+  }
+  log.info('stopped server gracefully')
+  flush()
+}

@@ -1,0 +1,69 @@
+/** `check`: does this machine have what checkpointing needs? Sections of components; an error means that something will not work. */
+import { release } from 'node:os'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Requirement } from '../../plugins/contract/capability.js'
+import { criuCheck, PRIVATE_CRIU } from '../host/probe.js'
+import type { Environment } from './environment.js'
+import { hostFor } from './host.js'
+import type { Call, CheckSection } from './verbs.js'
+
+type Component = CheckSection['components'][number]
+
+const component = (name: string, data: string, warnings: readonly string[] = [], errors: readonly string[] = []): Component => ({ name, data, warnings, errors })
+
+async function criuSection(env: Environment): Promise<CheckSection> {
+  try {
+    const binary = await env.criu()
+    const isPrivate = binary.path === PRIVATE_CRIU || env.config.criu.binary_path !== ''
+    const { ok, warnings, errors } = await criuCheck(binary)
+    return {
+      name: 'criu',
+      components: [
+        component('version', String(binary.version), isPrivate ? [] : [`found in PATH: ${binary.path}`]),
+        component('features', ok ? 'available' : 'unavailable', warnings, ok ? [] : errors.length > 0 ? errors : ['criu check failed']),
+      ],
+    }
+  } catch (thrown) {
+    const error = CedanaError.from(thrown)
+    return { name: 'criu', components: [component('version', 'missing', [], [error.hint === undefined ? error.message : `${error.message}: ${error.hint}`])] }
+  }
+}
+
+async function hostSection(env: Environment): Promise<CheckSection> {
+  const { capabilities } = await env.facts()
+  const lacks = (name: string, consequence: string): string[] => (capabilities.has(name) ? [] : [`${name} is missing: ${consequence}`])
+  const needed = [
+    ...lacks('CAP_SYS_ADMIN', 'CRIU cannot restore'),
+    ...lacks('CAP_SYS_PTRACE', 'CRIU cannot look into processes'),
+  ]
+  const wanted = [
+    ...lacks('CAP_SYS_RESOURCE', 'processes of users other than root cannot be dumped'),
+    ...lacks('CAP_NET_ADMIN', 'established TCP connections cannot be dumped'),
+  ]
+  return {
+    name: 'host',
+    components: [component('kernel', release()), component('capabilities', needed.length > 0 ? 'insufficient' : wanted.length > 0 ? 'partial' : 'sufficient', wanted, needed)],
+  }
+}
+
+async function requirement(env: Environment, call: Call, need: Requirement): Promise<Component | undefined> {
+  if (!('binary' in need)) return undefined
+  const host = hostFor(env.runtimes, env.log, call.signal)
+  const found = await host.exec([need.binary, '--version'], { timeoutMs: 10_000 }).catch(() => undefined)
+  const version = /\d+(\.\d+)+/.exec(found?.stdout ?? '')?.[0]
+  return version === undefined ? component(need.binary, 'missing', [], [`${need.binary} is not installed`]) : component(need.binary, version)
+}
+
+async function runtimeSections(env: Environment, call: Call): Promise<CheckSection[]> {
+  return Promise.all(
+    env.runtimes.runtimes.map(async (manifest) => {
+      const needs = await Promise.all(manifest.requires.map((need) => requirement(env, call, need)))
+      return { name: manifest.name, components: [component('version', env.version), ...needs.filter((need) => need !== undefined)] }
+    }),
+  )
+}
+
+export async function check(env: Environment, call: Call, request: { readonly full: boolean }): Promise<readonly CheckSection[]> {
+  const sections = [await criuSection(env), await hostSection(env)]
+  return request.full ? [...sections, ...(await runtimeSections(env, call))] : sections
+}

@@ -1,0 +1,134 @@
+/** Checkpoints as users see them: list, look inside, verify, delete. Named by id, by the beginning of one, or by path. */
+import { existsSync } from 'node:fs'
+import { constants, open, rm, unlink } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Caller } from '../../plugins/contract/job.js'
+import { files, mayWrite } from '../host/files.js'
+import { readContents } from '../images/contents.js'
+import { at, OPEN_DIRECTORY } from '../images/files.js'
+import { CheckpointReader, peek } from '../images/reader.js'
+import { attempt } from '../images/failures.js'
+import type { CheckpointRecord } from '../jobs/job.js'
+import { mayUseJob } from './authorize.js'
+import { begin, ensureDirectories, type Environment, scratchDirectory } from './environment.js'
+import type { Call, CheckpointView } from './verbs.js'
+
+export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
+  id: record.id,
+  jid: record.jid,
+  type: record.type,
+  path: record.path,
+  time: record.time,
+  size: record.size,
+  compression: record.compression,
+  exists: existsSync(record.path),
+})
+
+const missing = (id: string): CedanaError =>
+  new CedanaError('NO_SUCH_CHECKPOINT', id.includes('/') ? `checkpoint path does not exist: ${id}` : 'checkpoint not found', { detail: { id } })
+
+/** Checkpoints of jobs belong to the job's owner; of a bare process, to root. Paths are opened as the caller and need no such rule. */
+function mayUse(env: Environment, caller: Caller, record: CheckpointRecord): void {
+  if (caller.uid === 0) return
+  const job = record.jid === '' ? undefined : env.jobs.find(record.jid)
+  if (!job) throw new CedanaError('PERMISSION_DENIED', `checkpoint ${record.id} belongs to another user`)
+  mayUseJob(caller, job)
+}
+
+/** The recorded checkpoint of that id, unique beginning of an id, or path. */
+function find(env: Environment, caller: Caller, id: string): CheckpointRecord | undefined {
+  const record = env.checkpoints.get(id) ?? env.checkpoints.byPath(id)
+  const matches = record ? [record] : /^[0-9a-f-]{4,}$/.test(id) ? env.checkpoints.withPrefix(id) : []
+  if (matches.length > 1) {
+    throw new CedanaError('BAD_OPTIONS', `${id} fits several checkpoints: ${matches.map((one) => one.id).join(', ')}`)
+  }
+  const [match] = matches
+  if (match) mayUse(env, caller, match)
+  return match
+}
+
+/** A record for a path that nobody recorded: somebody else's checkpoint, or one that was copied here. */
+const unrecorded = (path: string): CheckpointRecord => ({
+  id: '',
+  jid: '',
+  type: '',
+  path,
+  time: 0,
+  size: 0,
+  compression: '',
+  manifestDigest: '',
+})
+
+function locate(env: Environment, caller: Caller, id: string): CheckpointRecord {
+  const record = find(env, caller, id)
+  if (record) return record
+  if (!id.includes('/')) throw missing(id)
+  return unrecorded(id)
+}
+
+export function listCheckpoints(env: Environment, call: Call, jid: string): readonly CheckpointView[] {
+  const job = jid === '' ? undefined : env.jobs.find(jid)
+  if (job) mayUseJob(call.caller, job)
+  const records = env.checkpoints.ofJob(jid === '' ? undefined : jid)
+  const mine = records.filter((record) => call.caller.uid === 0 || env.jobs.find(record.jid)?.owner.uid === call.caller.uid)
+  return mine.map(checkpointView)
+}
+
+export async function inspectCheckpoint(env: Environment, call: Call, id: string): Promise<{ checkpoint: CheckpointView; manifest: object; contents: object }> {
+  const record = locate(env, call.caller, id)
+  const source = await peek(files, { caller: call.caller, path: record.path })
+  try {
+    const { manifest } = source
+    const view = checkpointView(record)
+    const checkpoint = record.id !== '' || !manifest ? view : { ...view, jid: manifest.jid, type: manifest.type, time: Date.parse(manifest.createdAt), size: manifest.totalBytes, compression: manifest.compression }
+    return { checkpoint, manifest: manifest ?? {}, contents: await readContents(source) }
+  } finally {
+    source.close()
+  }
+}
+
+export async function verifyCheckpoint(env: Environment, call: Call, id: string): Promise<{ files: number; bytes: number; path: string }> {
+  const { op } = begin(env, 'verify', call)
+  await using _ = op
+  const record = locate(env, call.caller, id)
+  await ensureDirectories(env)
+  const request = { caller: call.caller, path: record.path, scratch: scratchDirectory(env) }
+  const reader = await op.step('open checkpoint', () => CheckpointReader.open(files, request), { always: (opened) => opened.close() })
+  if (!reader.manifest) throw new CedanaError('IMAGE_CORRUPT', `${record.path} has no manifest to verify it by`, { hint: 'it was not made by cedana' })
+  const { manifestDigest } = record
+  if (manifestDigest !== '' && manifestDigest !== reader.manifestDigest) {
+    throw new CedanaError('IMAGE_CORRUPT', `${record.path} is another checkpoint than the one recorded as ${record.id}`)
+  }
+  const result = await op.step('verify', () => reader.verify())
+  return op.done({ ...result, path: record.path })
+}
+
+/** Files first, record last: a checkpoint that is still listed can be deleted again. */
+export async function deleteCheckpoint(env: Environment, call: Call, id: string): Promise<{ path: string }> {
+  const record = find(env, call.caller, id)
+  if (!record) throw missing(id)
+  using _ = env.locks.take(record.jid === '' ? record.path : record.jid, 'delete checkpoint')
+  await removeFiles(call.caller, record.path)
+  env.checkpoints.remove(record.id)
+  env.log.info({ op: 'delete checkpoint', path: record.path }, 'checkpoint deleted')
+  return { path: record.path }
+}
+
+/** What cedana made: an archive, or a directory of files. The parent is opened as the caller, who must be able to write there. */
+async function removeFiles(caller: Caller, path: string): Promise<void> {
+  if (!existsSync(path)) return
+  await attempt(`remove ${path}`, async () => {
+    if (!(await mayWrite(caller, dirname(path)))) throw new CedanaError('PERMISSION_DENIED', `you may not remove ${path}`)
+    const parent = await open(dirname(path), OPEN_DIRECTORY | constants.O_NOFOLLOW)
+    try {
+      const entry = at(parent.fd, basename(path))
+      await unlink(entry).catch(async (thrown: NodeJS.ErrnoException) => {
+        if (thrown.code !== 'EISDIR' && thrown.code !== 'EPERM') throw thrown
+        await rm(entry, { recursive: true })
+      })
+    } finally {
+      await parent.close()
+    }
+  })
+}

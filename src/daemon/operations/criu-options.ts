@@ -1,0 +1,112 @@
+/** The options CRIU is asked with: what holds for every tree, what the runtime adds, what the user insists on. Pure. */
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { OpenFile, ProcessFacts, Snapshot, StdioMode } from '../../plugins/contract/job.js'
+import type { CriuOptions, Inherit } from '../../plugins/contract/plan.js'
+
+/** A field of criu_opts as the linked libcriu describes it. */
+export interface OptionField {
+  readonly name: string
+  readonly type: string
+  readonly repeated: boolean
+}
+
+/** Largest deleted file that is copied into the images. */
+const GHOST_LIMIT_BYTES = 800 * 1024 * 1024
+
+export const CGROUP_MODES: Readonly<Record<string, string>> = {
+  ignore: 'IGNORE',
+  none: 'CG_NONE',
+  props: 'PROPS',
+  soft: 'SOFT',
+  full: 'FULL',
+  strict: 'STRICT',
+  default: 'DEFAULT',
+}
+
+/** True for every dump and restore. `cgroups`: a key of CGROUP_MODES. */
+export function baseOptions(cgroups: string, logLevel: number, logFile: string): CriuOptions {
+  return {
+    log_level: logLevel,
+    log_file: logFile,
+    ghost_limit: GHOST_LIMIT_BYTES,
+    evasive_devices: true,
+    manage_cgroups: true,
+    manage_cgroups_mode: CGROUP_MODES[cgroups] ?? 'IGNORE',
+  }
+}
+
+/** Later ones win; lists append. */
+export function mergeOptions(...all: readonly CriuOptions[]): CriuOptions {
+  const merged: Record<string, unknown> = {}
+  for (const [name, value] of all.flatMap((options) => Object.entries(options))) {
+    if (value === undefined) continue
+    const before = merged[name]
+    merged[name] = Array.isArray(before) && Array.isArray(value) ? [...(before as unknown[]), ...(value as unknown[])] : value
+  }
+  return merged
+}
+
+/** --criu-opts: a JSON object of known criu_opts fields; anything else is refused. */
+export function parseCriuOpts(text: string, fields: readonly OptionField[]): CriuOptions {
+  if (text === '') return {}
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(text)
+  } catch (cause) {
+    throw new CedanaError('BAD_OPTIONS', `Error parsing CRIU options JSON: ${(cause as Error).message}`, { cause })
+  }
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
+    throw new CedanaError('BAD_OPTIONS', 'Error parsing CRIU options JSON: expected an object such as {"tcp_close": true}')
+  }
+  for (const name of Object.keys(parsed)) {
+    if (fields.some((field) => field.name === name)) continue
+    const near = fields.find((field) => field.name.replaceAll('_', '') === name.replaceAll(/[-_]/g, '').toLowerCase())
+    throw new CedanaError('BAD_OPTIONS', `Error parsing CRIU options JSON: unknown option ${name}`, {
+      hint: near ? `did you mean ${near.name}?` : 'names are those of criu_opts in CRIU’s rpc.proto, such as ghost_limit or tcp_close',
+    })
+  }
+  return parsed as CriuOptions
+}
+
+/** CRIU's name of a descriptor in --external and inherit_fd. */
+function descriptorKey(file: OpenFile): string {
+  if (file.isTty) return `tty[${file.deviceId.toString(16)}:${file.device.toString(16)}]`
+  return file.path.startsWith('/') ? file.path.slice(1) : file.path
+}
+
+const standardStreams = (root: ProcessFacts | undefined): readonly OpenFile[] => (root?.files ?? []).filter((file) => file.fd <= 2)
+
+/** A terminal that the shim holds the other side of: CRIU must not look for its master in the tree. */
+export function externalTerminal(snapshot: Snapshot, stdio: StdioMode): CriuOptions {
+  if (stdio !== 'tty') return {}
+  const terminals = standardStreams(snapshot.processes[0]).filter((file) => file.isTty)
+  return { external: [...new Set(terminals.map(descriptorKey))] }
+}
+
+/**
+ * Which new descriptors take the place of the standard streams that the tree had when it was dumped.
+ * Throws TARGET_UNFIT when a terminal would be needed and none is offered.
+ */
+export function stdioInherits(snapshot: Snapshot, mode: StdioMode): readonly Inherit[] {
+  const slots = {
+    log: [undefined, 'log', 'log'],
+    pipe: ['stdin', 'stdout', 'stderr'],
+    tty: ['tty', 'tty', 'tty'],
+    inherit: ['stdin', 'stdout', 'stderr'],
+    none: [undefined, undefined, undefined],
+  } as const
+  const inherits = new Map<string, Inherit>()
+  for (const file of standardStreams(snapshot.processes[0])) {
+    const slot = slots[mode][file.fd]
+    if (file.isTty && mode !== 'tty' && mode !== 'inherit') {
+      throw new CedanaError('TARGET_UNFIT', `found open file ${file.path} with fd ${file.fd} which is a TTY and so restoring will fail because there is no TTY to inherit`, {
+        hint: 'restore with --tty, or with --no-server from a terminal',
+      })
+    }
+    // The terminal of the caller is taken over by CRIU itself (shell_job); /dev/null stays what it is.
+    if (slot === undefined || (file.isTty && mode === 'inherit') || file.path === '/dev/null' || file.type === 'socket') continue
+    const key = descriptorKey(file)
+    if (!inherits.has(key)) inherits.set(key, { key, from: { stdio: slot } })
+  }
+  return [...inherits.values()]
+}

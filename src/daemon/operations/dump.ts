@@ -1,0 +1,278 @@
+/**
+ * `dump`: the tree is looked at, everything that can be known to fail is said, CRIU writes while the tree is frozen, the checkpoint is sealed,
+ * and only then is the tree let go: it dies, or runs on. A failure at any point leaves it running and nothing behind but CRIU's log.
+ */
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Snapshot, StdioMode } from '../../plugins/contract/job.js'
+import type { CriuOptions, DumpPlan, Problem } from '../../plugins/contract/plan.js'
+import * as criu from '../host/criu.js'
+import { files } from '../host/files.js'
+import { openPageServer } from '../host/pages.js'
+import type { HostFacts } from '../host/probe.js'
+import * as processes from '../host/processes.js'
+import { type PendingStdin, ShimConnection } from '../host/shim.js'
+import { defaultName, parseCompression, unixNanoseconds } from '../images/layout.js'
+import type { ManifestInput } from '../images/manifest.js'
+import { dumpProblems, dumpSwitches } from '../images/preflight.js'
+import { encodeState, STATE } from '../images/state.js'
+import { removeStale } from '../images/stale.js'
+import { CheckpointWriter, CRIU_DUMP_LOG } from '../images/writer.js'
+import type { CheckpointRecord } from '../jobs/job.js'
+import { mayUseTree } from './authorize.js'
+import { criuFailure } from './criu-failure.js'
+import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './criu-options.js'
+import { begin, ensureDirectories, type Environment, logsDirectory, refuseProblems } from './environment.js'
+import { endsWithin } from './jobs.js'
+import { findTarget, type FoundTarget } from './target.js'
+import type { Call, DumpRequest, DumpResult } from './verbs.js'
+
+/** File with the input that a job had not read when it was frozen; the section says whether its input ended there. */
+export const PENDING_STDIN = 'stdin.pending'
+export const STDIN_SECTION = 'stdin'
+
+/** How long a job may take to be gone once CRIU has ended it. */
+const END_MS = 10_000
+const PROGRESS_MS = 250
+
+interface Plan {
+  readonly criu: CriuOptions
+  readonly runtime: DumpPlan
+  readonly problems: readonly Problem[]
+  readonly leaveRunning: boolean
+}
+
+interface Planning {
+  readonly snapshot: Snapshot
+  readonly stdio: StdioMode
+  readonly facts: HostFacts
+  readonly runtime: DumpPlan
+}
+
+/** Pure: the same look at the tree and the same request give the same plan. */
+function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
+  const leaveRunning = request.leaveRunning ?? env.config.criu.leave_running
+  const given = { tcpEstablished: request.tcpEstablished, shellJob: request.shellJob, fileLocks: request.fileLocks, linkRemap: request.linkRemap }
+  const switches = dumpSwitches(snapshot, { stdio, given })
+  const chosen: CriuOptions = {
+    pid: snapshot.target.pid,
+    leave_running: leaveRunning,
+    shell_job: switches.shellJob,
+    tcp_established: switches.tcpEstablished,
+    ext_unix_sk: switches.extUnixSockets,
+    file_locks: switches.fileLocks,
+    link_remap: switches.linkRemap,
+    tcp_skip_in_flight: request.skipInFlight,
+    external: [...switches.external, ...request.external],
+  }
+  const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_DUMP_LOG)
+  const criuOpts = parseCriuOpts(request.criuOpts, criu.criuOptionFields())
+  return {
+    criu: mergeOptions(base, chosen, externalTerminal(snapshot, stdio), runtime.criu, criuOpts),
+    runtime,
+    problems: [...dumpProblems(snapshot, facts, switches), ...runtime.problems],
+    leaveRunning,
+  }
+}
+
+function manifestInput(env: Environment, found: FoundTarget, plan: Plan, planning: Planning, made: { criuVersion: number; input: PendingStdin | undefined }): ManifestInput {
+  const { criu: options } = plan
+  const job = found.job
+  return {
+    cedana: env.version,
+    createdAt: new Date().toISOString(),
+    type: found.type,
+    jid: job?.jid ?? '',
+    target: planning.snapshot.target,
+    stdio: { mode: planning.stdio, ...(job !== undefined && job.log !== '' ? { log: job.log } : {}) },
+    host: { id: env.jobs.hostId, name: hostname(), kernel: planning.facts.kernel, arch: planning.facts.arch, cpu: { ...planning.facts.cpu, flags: [...planning.facts.cpu.flags] } },
+    criuVersion: made.criuVersion,
+    leaveRunning: plan.leaveRunning,
+    criu: {
+      tcpEstablished: options['tcp_established'] === true,
+      shellJob: options['shell_job'] === true,
+      fileLocks: options['file_locks'] === true,
+      linkRemap: options['link_remap'] === true,
+      extUnixSockets: options['ext_unix_sk'] === true,
+      external: (options['external'] as string[] | undefined) ?? [],
+    },
+    details: job?.details ?? {},
+    sections: made.input ? [{ name: STDIN_SECTION, version: 1, data: { ended: made.input.ended } }] : [],
+  }
+}
+
+/** What the job has not read of its input, as long as it stands still. */
+async function pendingStdin(found: FoundTarget): Promise<PendingStdin | undefined> {
+  if (found.job?.stdio !== 'pipe') return undefined
+  const connection = await ShimConnection.open(found.job.directory)
+  try {
+    return await connection.pendingStdin()
+  } finally {
+    connection.close()
+  }
+}
+
+export async function dump(env: Environment, call: Call, request: DumpRequest): Promise<DumpResult> {
+  const { op, host, signal } = begin(env, 'dump', call, request.timeoutMs)
+  await using _ = op
+
+  const compression = parseCompression(request.compression || env.config.checkpoint.compression)
+  if (request.streams !== 0) {
+    throw request.streams === 1
+      ? new CedanaError('BAD_OPTIONS', 'A minimum of 2 streams are required for streaming. Specify 0 to disable streaming.')
+      : new CedanaError('FORMAT_UNSUPPORTED', 'checkpoints in several streams are not supported yet', { hint: 'leave --streams out' })
+  }
+  const binary = await op.step('find criu', () => env.criu())
+  const found = await op.step('find target', () => findTarget(env, call, host, request))
+  await op.step('lock', () => env.locks.take(found.lock, 'dump'), { always: (lock) => { lock[Symbol.dispose]() } })
+  const snapshot = await op.step('inspect', () => processes.inspect(found.target))
+  mayUseTree(call.caller, snapshot.processes)
+
+  const stdio = found.job?.stdio ?? 'none'
+  const planning = await op.step('ask runtime', async () => {
+    const planRuntime = await env.runtimes.verb(found.type, 'dump')
+    const options = env.runtimes.options(found.type, 'dump', request.options)
+    const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio }, options)
+    return { snapshot, stdio, facts: await env.facts(), runtime }
+  })
+  const plan = await op.step('plan', () => planDump(env, request, planning))
+  if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })
+  refuseProblems(plan.problems)
+
+  const directory = request.dir || env.config.checkpoint.dir
+  const name = request.name || defaultName(found.type, found.job?.jid, unixNanoseconds())
+  const log = join(logsDirectory(env), `${name}-${CRIU_DUMP_LOG}`)
+  const me = await env.self()
+  const writer = await op.step(
+    'open checkpoint',
+    async () => {
+      await ensureDirectories(env)
+      return CheckpointWriter.create(files, {
+        caller: call.caller,
+        maker: me,
+        directory,
+        name,
+        compression,
+        level: request.level ?? (env.config.checkpoint.level || undefined),
+        threads: 2,
+        estimateBytes: snapshot.processes.reduce((sum, facts) => sum + facts.dumpBytes, 0),
+      })
+    },
+    { onFailure: (made) => made.abort(log) },
+  )
+  await op.step('write state', async () => {
+    await writer.add(STATE, encodeState(snapshot))
+    for (const attachment of plan.runtime.attachments) await writer.add(attachment.name, attachment.content)
+  })
+
+  const pages = await op.step(
+    'open page server',
+    () =>
+      openPageServer({
+        directoryFd: writer.stagingFd,
+        criuVersion: binary.version,
+        memoryBytes: env.config.checkpoint.memory_limit_mb * 2 ** 20,
+        dropZeroPages: true,
+        rootPid: found.target.pid,
+      }),
+    { onFailure: (server) => server.abort() },
+  )
+  const total = snapshot.processes.reduce((sum, facts) => sum + facts.dumpBytes, 0)
+  const ticker = setInterval(() => {
+    op.progress({ phase: 'criu dump', bytes: pages.progress().receivedBytes, totalBytes: total, frozen: true })
+  }, PROGRESS_MS)
+  const frozen = await op
+    .step(
+      'criu dump',
+      async () => {
+        const options = { ...plan.criu, images_dir_fd: writer.stagingFd }
+        const dumped = await criu.dump(binary, options, { pages, signal, onFrozen: () => undefined }).catch(async (thrown: unknown) => {
+          throw await criuFailure(thrown, { directoryFd: writer.stagingFd, name: CRIU_DUMP_LOG, kept: log, pages: await pages.failure() })
+        })
+        op.moved(pages.progress().receivedBytes)
+        return dumped
+      },
+      { category: 'criu', onFailure: (dumped) => dumped.rollback() },
+    )
+    .finally(() => {
+      clearInterval(ticker)
+    })
+
+  const complete = (): Promise<void> =>
+    frozen.complete().catch(async (thrown: unknown) => {
+      throw await criuFailure(thrown, { directoryFd: undefined, name: CRIU_DUMP_LOG, kept: log, pages: undefined })
+    })
+  const input = await op.step('save input', async () => {
+    const pending = await pendingStdin(found)
+    if (pending) await writer.add(PENDING_STDIN, pending.bytes)
+    return pending
+  })
+  // The images are complete: a tree that is to run on need not wait for the disk.
+  if (plan.leaveRunning) await op.step('resume', complete, { category: 'criu' })
+  const written = await op.step('flush pages', () => pages.finish())
+  const sealed = await op.step('seal', () => {
+    const manifest = manifestInput(env, found, plan, planning, { criuVersion: binary.version, input })
+    return writer.seal(manifest, written.files, (progress) => {
+      op.progress({ phase: 'seal', bytes: progress.readBytes, totalBytes: written.receivedBytes, frozen: !plan.leaveRunning })
+    })
+  })
+
+  // From here on the checkpoint exists: nothing may fail but the word to CRIU, and nobody may cancel.
+  const record: CheckpointRecord = {
+    id: randomUUID(),
+    jid: found.job?.jid ?? '',
+    type: found.type,
+    path: sealed.path,
+    time: Date.now(),
+    size: sealed.size,
+    compression,
+    manifestDigest: sealed.manifestDigest,
+  }
+  await op.step('record checkpoint', () => { env.checkpoints.insert(record) }, { uncancellable: true })
+  const messages: string[] = []
+  if (!plan.leaveRunning) {
+    if (found.job) env.jobs.expectEnd(found.job.jid, 'dumped')
+    await op.step('let go', () => complete().catch((thrown: unknown) => afterSeal(env, found, sealed.path, thrown)), { category: 'criu', uncancellable: true })
+    if (found.job && !(await op.step('wait for end', () => endsWithin(env, found.job?.jid ?? '', END_MS), { uncancellable: true }))) {
+      messages.push(`Job ${found.job.jid} has not ended yet`)
+    }
+  }
+  env.log.info({ op: 'dump', job: found.job?.jid, pid: found.target.pid, path: sealed.path, bytes: sealed.size }, 'dumped')
+  return op.done({
+    checkpointId: record.id,
+    paths: [sealed.path],
+    size: sealed.size,
+    messages,
+    steps: op.steps,
+    problems: plan.problems,
+    state: snapshot,
+    plan: undefined,
+    frozenUs: 0,
+  })
+}
+
+const emptyResult = { checkpointId: '', paths: [], size: 0, messages: [], frozenUs: 0 } as const
+
+/** CRIU failed after the checkpoint was sealed. It stays: when the tree is gone the dump has succeeded after all. */
+async function afterSeal(env: Environment, found: FoundTarget, path: string, thrown: unknown): Promise<void> {
+  const gone = await processes.waitGone(found.target, 1000)
+  env.log.warn({ pid: found.target.pid, path, gone, err: CedanaError.from(thrown).message }, 'criu failed after the checkpoint was complete')
+  if (gone) return
+  if (found.job) env.jobs.expectEnd(found.job.jid, undefined)
+  throw new CedanaError('CRIU_DUMP_FAILED', `the checkpoint ${path} is complete, but criu failed to end process ${found.target.pid}, which runs on`, {
+    cause: thrown,
+    hint: 'end it with `cedana kill`, or remove the checkpoint',
+  })
+}
+
+/** What killed dumps have left in the directories that checkpoints were last made in. */
+export async function removeUnfinished(env: Environment): Promise<void> {
+  const directories = new Set([env.config.checkpoint.dir, ...env.checkpoints.ofJob(undefined).map((record) => join(record.path, '..'))])
+  const isAlive = async (pid: number, startTicks: string): Promise<boolean> => (await processes.briefs([pid])).get(pid)?.startTicks === startTicks
+  for (const directory of directories) {
+    const removed = await removeStale(directory, { bootId: processes.bootId, isAlive }).catch(() => [])
+    if (removed.length > 0) env.log.warn({ directory, removed }, 'removed what an interrupted dump had left')
+  }
+}

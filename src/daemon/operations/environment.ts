@@ -1,0 +1,90 @@
+/** What the operations work with, handed in once: with a daemon or without, only this differs. */
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Host, Log } from '../../plugins/contract/host.js'
+import type { Target } from '../../plugins/contract/job.js'
+import type { Registry } from '../../plugins/registry.js'
+import type { Config } from '../config.js'
+import type { CheckpointRecord } from '../jobs/job.js'
+import type { CriuBinary } from '../host/criu.js'
+import type { HostFacts } from '../host/probe.js'
+import type { JobLocks } from '../jobs/lock.js'
+import type { JobTable } from '../jobs/table.js'
+import { hostFor } from './host.js'
+import { type Faults, Operation } from './operation.js'
+import type { Call } from './verbs.js'
+
+/** The part of db/checkpoints.ts that operations use. */
+export interface CheckpointStore {
+  insert(record: CheckpointRecord): void
+  get(id: string): CheckpointRecord | undefined
+  /** Ids that begin so. */
+  withPrefix(prefix: string): readonly CheckpointRecord[]
+  /** Newest first; of all jobs for undefined. */
+  ofJob(jid: string | undefined): readonly CheckpointRecord[]
+  byPath(path: string): CheckpointRecord | undefined
+  /** The newest of each job, and how many there are. */
+  latestByJob(): ReadonlyMap<string, { readonly record: CheckpointRecord; readonly count: number }>
+  remove(id: string): void
+}
+
+export interface Environment {
+  readonly config: Config
+  readonly log: Log
+  readonly version: string
+  readonly runtimes: Registry
+  readonly jobs: JobTable
+  readonly checkpoints: CheckpointStore
+  readonly locks: JobLocks
+  readonly faults: Faults | undefined
+  /** Found and probed when it is first needed. */
+  criu(): Promise<CriuBinary>
+  facts(): Promise<HostFacts>
+  /** This process, as the maker of checkpoints. */
+  self(): Promise<Target>
+  /** Inode of the mount namespace of this process. */
+  readonly mountNamespace: string
+  readonly shimPath: string
+  /** $PATH, for CRIU's own helpers (iptables, ip). */
+  readonly searchPath: string
+  /** Standard streams of a job may be the caller's own: only without a daemon. */
+  readonly foreground: boolean
+}
+
+export const jobsDirectory = (env: Environment): string => join(env.config.run_dir, 'jobs')
+/** CRIU's logs of operations that failed. */
+export const logsDirectory = (env: Environment): string => join(env.config.run_dir, 'logs')
+/** Archives are unpacked here for a restore. */
+export const scratchDirectory = (env: Environment): string => join(env.config.run_dir, 'scratch')
+
+export async function ensureDirectories(env: Environment): Promise<void> {
+  for (const directory of [env.config.run_dir, jobsDirectory(env), logsDirectory(env), scratchDirectory(env)]) {
+    await mkdir(directory, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+      throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}`, { cause, hint: 'set run_dir to a directory you may write to' })
+    })
+  }
+}
+
+/** An operation for a call, with the host that its plugins are given. Ends by the caller's signal and by its own time limit. */
+export function begin(env: Environment, name: string, call: Call, timeoutMs = 0): { readonly op: Operation; readonly host: Host; readonly signal: AbortSignal } {
+  const timeout = new AbortController()
+  if (timeoutMs > 0) {
+    const error = new CedanaError('TIMEOUT', `${name} did not finish within ${timeoutMs / 1000} s`, { hint: 'everything was undone; try a longer --timeout' })
+    setTimeout(() => {
+      timeout.abort(error)
+    }, timeoutMs).unref()
+  }
+  const signal = AbortSignal.any([call.signal, timeout.signal])
+  const op = new Operation(name, { signal, log: env.log, onProgress: call.onProgress, faults: env.faults })
+  return { op, host: hostFor(env.runtimes, env.log, signal), signal }
+}
+
+/** Reports of a plan that forbid going on become one error. */
+export function refuseProblems(problems: readonly { readonly severity: string; readonly id: string; readonly message: string; readonly hint?: string }[]): void {
+  const errors = problems.filter((problem) => problem.severity === 'error')
+  const [first] = errors
+  if (!first) return
+  const more = errors.length > 1 ? ` (and ${errors.length - 1} more: see --dry-run)` : ''
+  throw new CedanaError('TARGET_UNFIT', first.message + more, { detail: { problems: errors }, ...(first.hint === undefined ? {} : { hint: first.hint }) })
+}

@@ -1,0 +1,164 @@
+/** Jobs as users see them: list, look, kill, delete. */
+import { existsSync } from 'node:fs'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import * as processes from '../host/processes.js'
+import type { JobRecord } from '../jobs/job.js'
+import { statusOf } from '../jobs/status.js'
+import { targetOf } from '../jobs/table.js'
+import { mayUseJob } from './authorize.js'
+import { checkpointView } from './checkpoints.js'
+import type { Environment } from './environment.js'
+import { hostFor } from './host.js'
+import { removeDirectory } from './run.js'
+import type { Call, JobView, KillRequest } from './verbs.js'
+
+const SIGKILL = 9
+const ATTACHABLE = '[Attachable]'
+
+/** All of the given jobs at once: one look at /proc, one at the database. */
+async function views(env: Environment, jobs: readonly JobRecord[]): Promise<JobView[]> {
+  const briefs = await processes.briefs(jobs.filter((job) => job.state !== 'ended').map((job) => job.pid))
+  const latest = env.checkpoints.latestByJob()
+  return jobs.map((job) => {
+    const status = statusOf(job, briefs.get(job.pid), { hostId: env.jobs.hostId, bootId: processes.bootId })
+    const attachable = status.isRunning && (job.stdio === 'pipe' || job.stdio === 'tty')
+    const newest = latest.get(job.jid)
+    return {
+      jid: job.jid,
+      type: job.type,
+      pid: job.pid,
+      status: status.word,
+      isRunning: status.isRunning,
+      isFrozen: status.isFrozen,
+      gpuEnabled: job.gpuEnabled,
+      log: attachable ? ATTACHABLE : job.log !== '' && existsSync(job.log) ? job.log : '',
+      logPath: job.log,
+      attachable,
+      tty: job.stdio === 'tty',
+      uid: job.owner.uid,
+      gid: job.owner.gid,
+      createdAt: job.createdAt,
+      startedAt: job.startedAt,
+      exitedAt: job.exitedAt,
+      exit: job.exit,
+      endReason: job.endReason,
+      latestCheckpoint: newest && checkpointView(newest.record),
+      checkpoints: newest?.count ?? 0,
+      args: job.args,
+      hostId: job.hostId,
+      details: job.details,
+      state: undefined,
+    }
+  })
+}
+
+/** Everybody sees their own jobs, root sees all. */
+const visible = (env: Environment, call: Call): readonly JobRecord[] =>
+  env.jobs.all().filter((job) => call.caller.uid === 0 || job.owner.uid === call.caller.uid)
+
+export async function listJobs(env: Environment, call: Call, filter: { allHosts: boolean; jids: readonly string[] }): Promise<readonly JobView[]> {
+  const wanted = visible(env, call).filter(
+    (job) => (filter.allHosts || job.hostId === env.jobs.hostId) && (filter.jids.length === 0 || filter.jids.includes(job.jid)),
+  )
+  return views(env, wanted)
+}
+
+export async function getJob(env: Environment, call: Call, jid: string): Promise<JobView> {
+  const job = env.jobs.get(jid)
+  mayUseJob(call.caller, job)
+  const [view] = await views(env, [job])
+  if (!view) throw new CedanaError('BUG', `no view of job ${jid}`)
+  if (!view.isRunning) return view
+  // It may end while it is looked at: then there is no live state to show.
+  const state = await processes.inspect(targetOf(job)).catch(() => undefined)
+  return { ...view, state }
+}
+
+/** The jobs a kill or delete names, or all that the caller may touch. Throws NO_SUCH_JOB when there is none. */
+function chosen(env: Environment, call: Call, request: { readonly jids: readonly string[]; readonly all: boolean }): readonly JobRecord[] {
+  const jobs = visible(env, call)
+  const selected = request.all && request.jids.length === 0 ? jobs : jobs.filter((job) => request.jids.includes(job.jid))
+  if (selected.length === 0) throw new CedanaError('NO_SUCH_JOB', 'no jobs found')
+  return selected
+}
+
+async function killOne(env: Environment, call: Call, job: JobRecord, request: KillRequest): Promise<string | undefined> {
+  if (job.hostId !== env.jobs.hostId) return `Cannot kill remote job ${job.jid}`
+  const target = targetOf(job)
+  if (job.state !== 'running' || !(await processes.isAlive(target))) return undefined
+  const signal = request.signal === 0 ? SIGKILL : request.signal
+  const host = hostFor(env.runtimes, env.log, call.signal)
+  const send = async (number: number): Promise<void> => {
+    env.jobs.expectEnd(job.jid, 'killed')
+    if (env.runtimes.supports(job.type, 'kill')) await (await env.runtimes.verb(job.type, 'kill'))(host, target, number)
+    else if (number === SIGKILL) await processes.killTree(target, number)
+    else await processes.killGroup(target, number)
+  }
+  try {
+    await send(signal)
+    if (signal !== SIGKILL && request.graceMs === 0) {
+      // A signal that the job may survive is not the reason of its end, should that come much later.
+      env.jobs.expectEnd(job.jid, undefined)
+      return `Killed job ${job.jid}`
+    }
+    if (signal !== SIGKILL && !(await endsWithin(env, job.jid, request.graceMs))) await send(SIGKILL)
+    await endsWithin(env, job.jid, 5000)
+    return `Killed job ${job.jid}`
+  } catch (thrown) {
+    env.jobs.expectEnd(job.jid, undefined)
+    return `Failed to kill job ${job.jid}: ${CedanaError.from(thrown).message}`
+  }
+}
+
+/** Waits for the recorded end of a job. */
+export async function endsWithin(env: Environment, jid: string, ms: number): Promise<boolean> {
+  const timer = new AbortController()
+  const late = new Promise<false>((resolve) => {
+    const timeout = setTimeout(() => {
+      resolve(false)
+    }, ms)
+    timer.signal.addEventListener('abort', () => {
+      clearTimeout(timeout)
+    })
+  })
+  try {
+    return await Promise.race([env.jobs.ended(jid).then(() => true), late])
+  } finally {
+    timer.abort()
+  }
+}
+
+export async function killJobs(env: Environment, call: Call, request: KillRequest): Promise<readonly string[]> {
+  const messages = await Promise.all(chosen(env, call, request).map((job) => killOne(env, call, job, request)))
+  return messages.filter((message) => message !== undefined)
+}
+
+export async function deleteJobs(env: Environment, call: Call, request: { jids: readonly string[]; all: boolean }): Promise<readonly string[]> {
+  const messages: string[] = []
+  for (const job of chosen(env, call, request)) {
+    if (job.hostId !== env.jobs.hostId) {
+      messages.push(`Cannot delete remote job ${job.jid}`)
+    } else if (job.state !== 'ended' && (await processes.isAlive(targetOf(job)))) {
+      messages.push(`Job ${job.jid} is running, please kill it first`)
+    } else {
+      using _ = env.locks.take(job.jid, 'delete')
+      await env.jobs.ended(job.jid)
+      env.jobs.remove(job.jid)
+      if (job.directory !== '') await removeDirectory(job.directory)
+      messages.push(`Deleted job ${job.jid}`)
+    }
+  }
+  return messages
+}
+
+/** Ends every running job that this daemon started or restored; what was only put under management is not ours to end. */
+export async function endAll(env: Environment): Promise<void> {
+  const running = env.jobs.all().filter((job) => job.state === 'running' && job.directory !== '' && job.hostId === env.jobs.hostId)
+  await Promise.all(
+    running.map(async (job) => {
+      env.jobs.expectEnd(job.jid, 'killed')
+      await processes.killTree(targetOf(job), SIGKILL)
+      await endsWithin(env, job.jid, 5000)
+    }),
+  )
+}

@@ -1,0 +1,56 @@
+/** `manage`: a process or container that exists (or is about to) becomes a job. It is only watched; nothing about it changes. */
+import { CedanaError } from '../../plugins/contract/errors.js'
+import * as processes from '../host/processes.js'
+import { mayUseTree } from './authorize.js'
+import { begin, type Environment } from './environment.js'
+import { chooseJobId, newJob, writePidFile } from './run.js'
+import type { Call, ManageRequest, Started } from './verbs.js'
+
+export async function manage(env: Environment, call: Call, request: ManageRequest): Promise<Started> {
+  const { op, host } = begin(env, 'manage', call, request.timeoutMs)
+  await using _ = op
+
+  const target = await op.step(request.upcoming ? 'wait for target' : 'find target', async () => {
+    if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
+      throw new CedanaError('BAD_OPTIONS', `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`)
+    }
+    const options = env.runtimes.options(request.type, 'resolve', request.options)
+    const find = await env.runtimes.verb(request.type, request.upcoming ? 'upcoming' : 'resolve')
+    return find(host, options)
+  })
+  const snapshot = await op.step('inspect', () => processes.inspect(target))
+  mayUseTree(call.caller, snapshot.processes)
+  const [root] = snapshot.processes
+  if (!root) throw new CedanaError('NO_SUCH_PROCESS', `process with PID ${target.pid} does not exist`)
+
+  const jid = chooseJobId(env, request.jid)
+  await op.step(
+    'record job',
+    () => {
+      const managed = env.jobs.byTarget(target)
+      if (managed) throw new CedanaError('JOB_EXISTS', `PID ${target.pid} is already being managed under job ${managed.jid}`)
+      const now = Date.now()
+      const job = newJob(env, {
+        jid,
+        type: request.type,
+        state: 'running',
+        owner: { uid: root.uids[0], gid: root.gids[0], groups: root.groups },
+        pid: target.pid,
+        startTicks: target.startTicks,
+        bootId: target.bootId,
+        args: root.args,
+        workingDirectory: root.workingDirectory,
+        details: request.options,
+        gpuEnabled: request.gpuEnabled,
+        createdAt: now,
+        startedAt: now,
+      })
+      env.jobs.create(job)
+      env.jobs.watch(job)
+    },
+    { onFailure: () => { env.jobs.remove(jid) } },
+  )
+  const messages = await op.step('write pid file', () => writePidFile(request.pidFile, target.pid, call.caller))
+  env.log.info({ op: 'manage', job: jid, pid: target.pid }, 'job managed')
+  return op.done({ jid, pid: target.pid, messages, steps: op.steps })
+}

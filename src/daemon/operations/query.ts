@@ -1,0 +1,10 @@
+import type { QueryResult } from '../../plugins/contract/runtime.js'
+import type { ParsedOptions } from '../../plugins/contract/options.js'
+import type { Environment } from './environment.js'
+import { hostFor } from './host.js'
+import type { Call } from './verbs.js'
+
+export async function query(env: Environment, call: Call, request: { type: string; options: ParsedOptions }): Promise<QueryResult> {
+  const ask = await env.runtimes.verb(request.type, 'query')
+  return ask(hostFor(env.runtimes, env.log, call.signal), env.runtimes.options(request.type, 'query', request.options))
+}

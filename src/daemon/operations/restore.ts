@@ -1,0 +1,327 @@
+/**
+ * `restore`: the checkpoint is opened and read whole, everything that can be known to fail is said, then the shim starts CRIU, which builds the
+ * tree as the shim's own child. Nothing is created before the last byte of the checkpoint has been verified. A failure leaves no process behind.
+ */
+import { randomBytes } from 'node:crypto'
+import { closeSync, openSync } from 'node:fs'
+import { copyFile, mkdtemp, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
+import type { CriuOptions, Inherit, Problem, RestorePlan } from '../../plugins/contract/plan.js'
+import * as criu from '../host/criu.js'
+import { files } from '../host/files.js'
+import * as processes from '../host/processes.js'
+import { launchShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
+import type { Manifest } from '../images/manifest.js'
+import { liveFacts, restoreProblems } from '../images/preflight.js'
+import { CheckpointReader } from '../images/reader.js'
+import { decodeState, STATE } from '../images/state.js'
+import type { JobRecord } from '../jobs/job.js'
+import { targetOf } from '../jobs/table.js'
+import { mayUseJob, mayUseTree } from './authorize.js'
+import { criuFailure } from './criu-failure.js'
+import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
+import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
+import { begin, ensureDirectories, type Environment, logsDirectory, refuseProblems, scratchDirectory } from './environment.js'
+import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
+import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
+
+export const CRIU_RESTORE_LOG = 'criu-restore.log'
+const SIGKILL = 9
+/** Processes that just died keep their PID until their parent looks: worth waiting for. */
+const PID_FREE_MS = 5000
+
+/** Where the streams go when the request does not say: to the log, unless the job has a terminal or nothing of ours. */
+function chooseStdio(request: RestoreRequest, job: JobRecord | undefined): StdioMode {
+  if (request.stdio !== undefined) return request.stdio
+  if (request.log !== '') return 'log'
+  if (!job || job.stdio === 'none') return 'none'
+  return job.stdio === 'tty' ? 'tty' : 'log'
+}
+
+/** The job to restore, which must not run. Throws NO_SUCH_JOB, PERMISSION_DENIED, JOB_RUNNING. */
+async function endedJob(env: Environment, call: Call, jid: string): Promise<JobRecord> {
+  const job = env.jobs.get(jid)
+  mayUseJob(call.caller, job)
+  if (job.state !== 'ended' && (await processes.isAlive(targetOf(job)))) throw new CedanaError('JOB_RUNNING', `job ${jid} is already running`)
+  return (await env.jobs.ended(jid))
+}
+
+function checkpointPath(env: Environment, request: RestoreRequest, job: JobRecord | undefined): string {
+  if (request.path !== '') return request.path
+  if (!job) throw new CedanaError('BAD_OPTIONS', 'no path provided', { hint: 'name the checkpoint with --path' })
+  const [latest] = env.checkpoints.ofJob(job.jid)
+  if (latest) return latest.path
+  throw new CedanaError('JOB_NOT_RUNNING', `job ${job.jid} has no saved checkpoint. pass in path to override`)
+}
+
+/** The saved look at the tree; of a checkpoint that CRIU made alone there is none. */
+async function savedSnapshot(reader: CheckpointReader): Promise<Snapshot | undefined> {
+  const bytes = (await reader.images.read([STATE])).get(STATE)
+  return bytes && decodeState(bytes)
+}
+
+interface Plan {
+  readonly criu: CriuOptions
+  readonly inherit: readonly Inherit[]
+  readonly problems: readonly Problem[]
+}
+
+interface Planning {
+  readonly manifest: Manifest | undefined
+  readonly snapshot: Snapshot | undefined
+  readonly stdio: StdioMode
+  readonly runtime: RestorePlan
+  readonly found: readonly Problem[]
+}
+
+/** Pure: flags win over what the checkpoint was made with. */
+function planRestore(env: Environment, request: RestoreRequest, { manifest, snapshot, stdio, runtime, found }: Planning): Plan {
+  const made = manifest?.criu
+  const chosen: CriuOptions = {
+    shell_job: request.shellJob ?? made?.shellJob ?? false,
+    tcp_established: request.tcpEstablished ?? made?.tcpEstablished ?? false,
+    tcp_close: request.tcpClose,
+    ext_unix_sk: made?.extUnixSockets,
+    file_locks: request.fileLocks ?? made?.fileLocks,
+    link_remap: request.linkRemap ?? made?.linkRemap,
+    leave_stopped: request.leaveStopped,
+    external: request.external.length > 0 ? [...request.external] : undefined,
+  }
+  const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_RESTORE_LOG)
+  return {
+    criu: mergeOptions(base, chosen, runtime.criu, parseCriuOpts(request.criuOpts, criu.criuOptionFields())),
+    inherit: [...(snapshot ? stdioInherits(snapshot, stdio) : []), ...runtime.inherit],
+    problems: [...found, ...runtime.problems],
+  }
+}
+
+/** Descriptor numbers that CRIU, started by the shim, finds the inherited files under. */
+function inheritFds(inherit: readonly Inherit[]): { readonly fds: { key: string; fd: number }[]; readonly open: { path: string; flags: number }[] } {
+  const open: { path: string; flags: number }[] = []
+  const fds = inherit.map(({ key, from }) => {
+    if ('stdio' in from) return { key, fd: SHIM_SLOTS[from.stdio] }
+    open.push({ path: from.path, flags: from.flags })
+    return { key, fd: shimOpenSlot(open.length - 1) }
+  })
+  return { fds, open }
+}
+
+export async function restore(env: Environment, call: Call, request: RestoreRequest): Promise<RestoreResult> {
+  const { op, host, signal } = begin(env, 'restore', call, request.timeoutMs)
+  await using _ = op
+
+  const binary = await op.step('find criu', () => env.criu())
+  const existing = request.jid === '' ? undefined : await op.step('find job', () => endedJob(env, call, request.jid))
+  const path = checkpointPath(env, request, existing)
+  const stdio = chooseStdio(request, existing)
+  checkStdio(env, stdio)
+  await op.step('lock', () => env.locks.take(existing?.jid ?? path, 'restore'), { always: (lock) => { lock[Symbol.dispose]() } })
+
+  const reader = await op.step(
+    'open checkpoint',
+    async () => {
+      await ensureDirectories(env)
+      return CheckpointReader.open(files, {
+        caller: call.caller,
+        path,
+        scratch: scratchDirectory(env),
+        onProgress: (progress) => {
+          op.progress({ phase: 'open checkpoint', bytes: progress.readBytes, totalBytes: 0, frozen: false })
+        },
+      })
+    },
+    { always: (opened) => opened.close() },
+  )
+  const { manifest } = reader
+  // Reading everything once takes a while: it goes on beside the planning and CRIU's own start, and is awaited before CRIU creates anything.
+  const verified = reader.verify()
+  verified.catch(() => undefined)
+  const snapshot = await op.step('read state', () => savedSnapshot(reader))
+  mayRestore(env, call, reader, snapshot)
+  const type = runtimeType(request, manifest, existing)
+
+  const planning = await op.step('ask runtime', async () => {
+    const planRuntime = await env.runtimes.verb(type, 'restore')
+    const options = env.runtimes.options(type, 'restore', request.options)
+    const context = {
+      snapshot: snapshot ?? emptySnapshot,
+      mountNamespace: env.mountNamespace,
+      stdio: { then: manifest?.stdio.mode ?? 'none', now: stdio },
+      log: manifest?.stdio.log,
+      attachment: async (name: string) => (await reader.images.read([name])).get(name),
+    }
+    const runtime = await planRuntime(host, context, options)
+    return { manifest, snapshot, stdio, runtime, found: [...reader.problems] }
+  })
+  if (snapshot) await op.step('wait for pids', () => waitForPids(snapshot))
+  const problems = manifest && snapshot ? await op.step('preflight', async () => restoreProblems(manifest, snapshot, await liveFacts(snapshot, binary.version, await env.facts()))) : []
+  const plan = await op.step('plan', () => planRestore(env, request, { ...planning, found: [...planning.found, ...problems] }))
+  if (request.dryRun) {
+    await op.step('verify', () => verified)
+    return op.done({ jid: '', pid: 0, messages: [], steps: op.steps, problems: plan.problems, state: snapshot, plan: { ...plan.criu, inherit: plan.inherit } })
+  }
+  refuseProblems(plan.problems)
+
+  const job = await op.step('record job', () => recordRestoring(env, call, request, { existing, type, stdio, snapshot, manifest }), {
+    onFailure: (made) => {
+      if (existing) env.jobs.update(existing.jid, existing)
+      else if (made) env.jobs.remove(made.jid)
+    },
+  })
+  const directory = await op.step('make directory', () => makeJobDirectory(env, job?.jid ?? `.restore-${randomBytes(6).toString('hex')}`), {
+    onFailure: removeDirectory,
+  })
+  const workDirectory = await op.step('make log directory', () => mkdtemp(join(logsDirectory(env), 'restore-')), { always: removeDirectory })
+  const workFd = await op.step('open log directory', () => openSync(workDirectory, 'r'), { always: closeSync })
+  const pending = await op.step('read input', () => pendingInput(reader, directory))
+
+  const { fds, open } = inheritFds(plan.inherit)
+  const session = criu.restoreSession(signal, async () => {
+    await verified
+  })
+  const kept = `${workDirectory}.log`
+  const started = await op.step(
+    'criu restore',
+    async () => {
+      const launched = launchShim({
+        shimPath: env.shimPath,
+        directory,
+        stdio,
+        log: job !== undefined && job.log !== '' ? job.log : undefined,
+        logAsUser: request.log !== '',
+        user: { uid: call.caller.uid, gid: call.caller.gid, groups: call.caller.groups },
+        environment: { PATH: env.searchPath },
+        argv: [binary.path, 'swrk', '3'],
+        windowSize: request.windowSize,
+        waitAttach: request.waitAttach,
+        foreground: env.foreground,
+        stdinFile: pending?.file,
+        stdinEnded: pending?.ended,
+        restore: { rpcFd: session.peerFd, open },
+        signal,
+      })
+      launched.catch(() => undefined)
+      closeSync(session.peerFd)
+      const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: workFd, inherit_fd: fds }
+      try {
+        await Promise.race([session.restore(options), launched])
+        await verified
+        return await launched
+      } catch (thrown) {
+        session.close()
+        await launched.catch(() => undefined)
+        // A damaged checkpoint explains whatever CRIU had to say about it.
+        await verified
+        const error = await criuFailure(await preferShim(thrown, launched), { directoryFd: workFd, name: CRIU_RESTORE_LOG, kept, pages: undefined })
+        if (error.detail['log'] === kept) await copyFile(join(workDirectory, CRIU_RESTORE_LOG), kept)
+        throw error
+      }
+    },
+    {
+      category: 'criu',
+      onFailure: async (shim) => {
+        const target = { pid: shim.pid, startTicks: shim.startTicks, bootId: processes.bootId } as Target
+        await processes.killTree(target, SIGKILL)
+        await shim.done
+      },
+    },
+  )
+  await op.step('record start', () => {
+    if (job) {
+      const running = { state: 'running', pid: started.pid, startTicks: started.startTicks, bootId: processes.bootId, hostId: env.jobs.hostId, startedAt: Date.now() } as const
+      env.jobs.watch(env.jobs.update(job.jid, running))
+    } else {
+      // No job, no trace: the directory goes with the shim.
+      void started.done.then(() => removeDirectory(directory))
+    }
+  })
+  const messages = await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))
+  env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
+  return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems: plan.problems, state: snapshot, plan: undefined })
+}
+
+const emptySnapshot: Snapshot = { target: { pid: 0, startTicks: '0', bootId: '' } as unknown as Target, processes: [], sockets: [], mounts: [] }
+
+/**
+ * CRIU restores processes with whatever user ids the images say. Who is not root may therefore only have restored what this daemon recorded when
+ * it was made, unchanged, and what was theirs then.
+ */
+function mayRestore(env: Environment, call: Call, reader: CheckpointReader, snapshot: Snapshot | undefined): void {
+  if (call.caller.uid === 0) return
+  const isOurs = env.checkpoints.ofJob(undefined).some((record) => record.manifestDigest !== '' && record.manifestDigest === reader.manifestDigest)
+  if (!isOurs || !snapshot) {
+    throw new CedanaError('PERMISSION_DENIED', `the checkpoint ${reader.path} was not made by this daemon`, { hint: 'only root may restore it' })
+  }
+  mayUseTree(call.caller, snapshot.processes)
+}
+
+function runtimeType(request: RestoreRequest, manifest: Manifest | undefined, job: JobRecord | undefined): string {
+  const type = job?.type || request.type || manifest?.type || ''
+  if (type === '') throw new CedanaError('BAD_OPTIONS', 'missing type', { hint: 'the checkpoint does not say of which type it is: use restore process' })
+  if (manifest && manifest.type !== type) {
+    throw new CedanaError('BAD_OPTIONS', `the checkpoint is of type ${manifest.type}, not ${type}`, { hint: `use: cedana restore ${manifest.type}` })
+  }
+  return type
+}
+
+async function waitForPids(snapshot: Snapshot): Promise<void> {
+  const briefs = await processes.briefs(snapshot.processes.map((facts) => facts.pid))
+  const dying = [...briefs.values()].filter((brief) => brief.state === 'Z' || brief.state === 'X' || isSame(snapshot, brief))
+  await Promise.all(dying.map((brief) => processes.waitReaped(brief.pid, brief.startTicks, PID_FREE_MS)))
+}
+
+/** The very process that was dumped, about to end. */
+const isSame = (snapshot: Snapshot, brief: processes.ProcessBrief): boolean =>
+  brief.state === 'Z' && snapshot.processes.some((facts) => facts.pid === brief.pid && facts.startTicks === brief.startTicks)
+
+interface RestoringJob {
+  readonly existing: JobRecord | undefined
+  readonly type: string
+  readonly stdio: StdioMode
+  readonly snapshot: Snapshot | undefined
+  readonly manifest: Manifest | undefined
+}
+
+/** The job goes on as it was; a bare checkpoint becomes a job when somebody is to attach to it or it runs in the foreground. */
+function recordRestoring(env: Environment, call: Call, request: RestoreRequest, made: RestoringJob): JobRecord | undefined {
+  const { existing, stdio, snapshot, manifest } = made
+  if (!existing && stdio === 'none') return undefined
+  const jid = existing?.jid ?? chooseJobId(env, '')
+  const formerLog = existing !== undefined && existing.log !== '' ? existing.log : defaultLog(jid)
+  const log = request.log !== '' ? request.log : stdio === 'log' ? formerLog : ''
+  const directory = join(env.config.run_dir, 'jobs', jid)
+  const changes = { state: 'restoring', stdio, log, directory, endReason: '', exit: undefined, exitedAt: 0, frozen: false } as const
+  if (existing) return env.jobs.update(existing.jid, changes)
+  const [root] = snapshot?.processes ?? []
+  const job = newJob(env, {
+    jid,
+    type: made.type,
+    owner: { uid: root?.uids[0] ?? call.caller.uid, gid: root?.gids[0] ?? call.caller.gid, groups: root?.groups ?? call.caller.groups },
+    args: root?.args ?? [],
+    workingDirectory: root?.workingDirectory ?? '/',
+    details: manifest?.details ?? {},
+    ...changes,
+  })
+  env.jobs.create(job)
+  return job
+}
+
+/** Input that was on its way to the job when it was dumped. */
+async function pendingInput(reader: CheckpointReader, directory: string): Promise<{ readonly file: string; readonly ended: boolean } | undefined> {
+  const section = reader.manifest?.sections.find((one) => one.name === STDIN_SECTION)
+  const bytes = section && (await reader.images.read([PENDING_STDIN])).get(PENDING_STDIN)
+  if (!bytes) return undefined
+  const file = join(directory, PENDING_STDIN)
+  await writeFile(file, bytes, { mode: 0o600 })
+  return { file, ended: (section.data as { readonly ended?: boolean }).ended === true }
+}
+
+/** When the shim could not even start CRIU, its report says more than the broken session. */
+async function preferShim(thrown: unknown, launched: Promise<unknown>): Promise<unknown> {
+  return launched.then(
+    () => thrown,
+    (reported: unknown) => (reported instanceof CedanaError && reported.code !== 'CRIU_RESTORE_FAILED' ? reported : thrown),
+  )
+}

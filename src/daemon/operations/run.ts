@@ -1,0 +1,152 @@
+/** `run`: a job is in the database before its program starts, and the caller hears of it after both are true. */
+import { mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Caller, ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
+import type { RunPlan } from '../../plugins/contract/plan.js'
+import { writeFileAs } from '../host/files.js'
+import * as processes from '../host/processes.js'
+import { launchShim } from '../host/shim.js'
+import type { JobRecord } from '../jobs/job.js'
+import { checkJobId, randomJobId } from '../jobs/names.js'
+import { begin, ensureDirectories, type Environment, jobsDirectory, refuseProblems } from './environment.js'
+import type { Call, RunRequest, Started } from './verbs.js'
+
+/** [must] the place where users look. */
+export const defaultLog = (jid: string): string => `/var/log/cedana-output-${jid}.log`
+
+const SIGKILL = 9
+
+export function newJob(env: Environment, parts: Partial<JobRecord> & Pick<JobRecord, 'jid' | 'type' | 'owner' | 'state'>): JobRecord {
+  return {
+    pid: 0,
+    startTicks: '0',
+    bootId: processes.bootId,
+    hostId: env.jobs.hostId,
+    endReason: '',
+    exit: undefined,
+    stdio: 'none',
+    stdioDetails: {},
+    log: '',
+    args: [],
+    workingDirectory: '/',
+    details: {},
+    gpuEnabled: false,
+    frozen: false,
+    directory: '',
+    createdAt: Date.now(),
+    startedAt: 0,
+    exitedAt: 0,
+    ...parts,
+  }
+}
+
+/** The id asked for, or a random one that is free. */
+export function chooseJobId(env: Environment, wanted: string): string {
+  if (wanted !== '') return checkJobId(wanted)
+  for (;;) {
+    const jid = randomJobId()
+    if (!env.jobs.find(jid)) return jid
+  }
+}
+
+/** A directory for one shim, private to the daemon. */
+export async function makeJobDirectory(env: Environment, name: string): Promise<string> {
+  await ensureDirectories(env)
+  const directory = join(jobsDirectory(env), name)
+  await rm(directory, { recursive: true, force: true })
+  await mkdir(directory, { mode: 0o700 })
+  return directory
+}
+
+export const removeDirectory = (directory: string): Promise<void> => rm(directory, { recursive: true, force: true })
+
+/** Only without a daemon are the caller's own streams within reach. */
+export function checkStdio(env: Environment, stdio: StdioMode): void {
+  if (stdio === 'inherit' && !env.foreground) throw new CedanaError('BAD_OPTIONS', 'a daemon cannot hand on the standard streams of its caller')
+}
+
+/** The program's PID for scripts, written as the caller. A job is not given up for it: what went wrong becomes a message. */
+export async function writePidFile(path: string, pid: number, caller: Caller): Promise<string[]> {
+  if (path === '') return []
+  return writeFileAs(caller, path, String(pid), 0o644).then(
+    () => [],
+    (thrown: unknown) => [`Failed to create PID file ${path}: ${CedanaError.from(thrown).message}`],
+  )
+}
+
+export async function run(env: Environment, call: Call, request: RunRequest): Promise<Started> {
+  const { op, host } = begin(env, 'run', call)
+  await using _ = op
+  checkStdio(env, request.stdio)
+  if (request.asRoot && call.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may use --as-root')
+
+  const plan: RunPlan = await op.step('plan', async () => {
+    const runPlan = await env.runtimes.verb(request.type, 'run')
+    const options = env.runtimes.options(request.type, 'run', request.options)
+    const caller = request.asRoot ? { ...call.caller, uid: 0, gid: 0, groups: [0] } : call.caller
+    return runPlan(host, { caller, environment: request.environment, workingDirectory: request.workingDirectory }, options)
+  })
+  refuseProblems(plan.problems)
+
+  const jid = chooseJobId(env, request.jid)
+  const log = request.log !== '' ? request.log : request.stdio === 'log' ? defaultLog(jid) : ''
+  const job = await op.step(
+    'record job',
+    () => {
+      const record = newJob(env, {
+        jid,
+        type: request.type,
+        state: 'starting',
+        owner: { uid: plan.user.uid, gid: plan.user.gid, groups: plan.user.groups },
+        stdio: request.stdio,
+        log,
+        args: plan.argv,
+        workingDirectory: plan.workingDirectory,
+        details: request.options,
+        gpuEnabled: request.gpuEnabled,
+        directory: join(jobsDirectory(env), jid),
+      })
+      env.jobs.create(record)
+      return record
+    },
+    { onFailure: () => { env.jobs.remove(jid) } },
+  )
+  const directory = await op.step('make directory', () => makeJobDirectory(env, jid), { onFailure: removeDirectory })
+
+  const started = await op.step(
+    'start',
+    () =>
+      launchShim({
+        shimPath: env.shimPath,
+        directory,
+        stdio: request.stdio,
+        log: log === '' ? undefined : log,
+        logAsUser: request.log !== '',
+        user: plan.user,
+        workingDirectory: plan.workingDirectory,
+        environment: plan.environment,
+        argv: plan.argv,
+        windowSize: request.windowSize,
+        waitAttach: request.waitAttach,
+        foreground: env.foreground,
+      }),
+    {
+      onFailure: async (shim) => {
+        const target = { pid: shim.pid, startTicks: shim.startTicks, bootId: processes.bootId } as Target
+        await processes.killTree(target, SIGKILL)
+        await processes.waitExit(target)
+        await shim.done
+      },
+    },
+  )
+  await op.step('record start', () => {
+    const running = env.jobs.update(jid, { state: 'running', pid: started.pid, startTicks: started.startTicks, startedAt: Date.now() })
+    env.jobs.watch(running)
+  })
+  const messages = await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))
+  env.log.info({ op: 'run', job: job.jid, pid: started.pid }, 'job started')
+  return op.done({ jid, pid: started.pid, messages, steps: op.steps })
+}
+
+export type { ExitStatus }
