@@ -103,6 +103,7 @@ std::optional<Errno> OutputFile::Complete() {
     if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) < 0) return Errno::Last("truncate " + name_);
   }
   if (durable_ && ::fdatasync(fd_.get()) < 0) return Errno::Last("sync " + name_);
+  if (::close(fd_.Release()) < 0) return Errno::Last("close " + name_);
   return std::nullopt;
 }
 

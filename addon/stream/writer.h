@@ -47,7 +47,7 @@ class OutputFile {
   std::optional<Errno> Complete();
 
   BlockWriter& writer_;
-  const UniqueFd fd_;
+  UniqueFd fd_;
   const std::string name_;
   const bool durable_;
   std::atomic<bool> direct_;

@@ -1,0 +1,91 @@
+#include "stream/source.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+
+namespace cedana {
+
+namespace {
+
+constexpr size_t kBufferBytes = size_t{256} << 10;
+
+}  // namespace
+
+Result<std::unique_ptr<Source>> Source::Open(UniqueFd fd, Format format) {
+  struct stat info{};
+  if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat archive");
+  static_cast<void>(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL));
+  return std::unique_ptr<Source>(new Source(std::move(fd), format, static_cast<uint64_t>(info.st_size)));
+}
+
+Source::Source(UniqueFd fd, Format format, uint64_t size)
+    : fd_(std::move(fd)),
+      format_(format),
+      size_(size),
+      decoder_(MakeStreamDecoder(format)),
+      buffer_(new std::byte[kBufferBytes]) {}
+
+Result<size_t> Source::Read(std::span<std::byte> out) {
+  while (!out.empty()) {
+    const bool is_boundary = decoder_->AtBoundary();
+    if (buffered_.empty()) {
+      if (auto error = Fill()) return *error;
+      if (buffered_.empty() && is_boundary) return size_t{0};
+    }
+    const bool is_end = buffered_.empty();
+    const StreamDecoder::Step step = decoder_->Decode(buffered_, out);
+    buffered_ = buffered_.subspan(step.consumed);
+    if (step.bad) return Bad(is_boundary ? "data after the end" : "corrupt");
+    if (step.produced > 0) return step.produced;
+    if (step.consumed == 0 && !decoder_->AtBoundary()) return Bad(is_end ? "cut off" : "corrupt");
+  }
+  return size_t{0};
+}
+
+std::optional<Errno> Source::ReadAll(std::span<std::byte> out) {
+  while (!out.empty()) {
+    const auto n = Read(out);
+    if (!n.ok()) return n.error();
+    if (n.value() == 0) return Bad("cut off");
+    out = out.subspan(n.value());
+  }
+  return std::nullopt;
+}
+
+std::optional<Errno> Source::Skip(uint64_t size) {
+  if (format_ == Format::kTar) {  // no need to read
+    const uint64_t start = position_ - buffered_.size();
+    if (size > size_ - start) return Bad("cut off");
+    const uint64_t ahead = std::min<uint64_t>(size, buffered_.size());
+    buffered_ = buffered_.subspan(ahead);
+    position_ += size - ahead;
+    return std::nullopt;
+  }
+  const std::unique_ptr<std::byte[]> scrap(size > 0 ? new std::byte[kBufferBytes] : nullptr);
+  while (size > 0) {
+    const size_t n = std::min<uint64_t>(size, kBufferBytes);
+    if (auto error = ReadAll({scrap.get(), n})) return error;
+    size -= n;
+  }
+  return std::nullopt;
+}
+
+std::optional<Errno> Source::Fill() {
+  ssize_t n;
+  do {
+    n = ::pread(fd_.get(), buffer_.get(), kBufferBytes, static_cast<off_t>(position_));
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return Errno::Last("read archive");
+  position_ += static_cast<uint64_t>(n);
+  buffered_ = {buffer_.get(), static_cast<size_t>(n)};
+  return std::nullopt;
+}
+
+Errno Source::Bad(const char* what) const { return {std::string(TraitsOf(format_).name) + ": " + what, EBADMSG}; }
+
+}  // namespace cedana

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "stream/codec.h"
+#include "stream/format.h"
+
+namespace cedana {
+
+// The unpacked content of a file, front to back. A cut or changed stream is EBADMSG.
+class Source {
+ public:
+  static Result<std::unique_ptr<Source>> Open(UniqueFd fd, Format format);
+
+  // Some bytes; 0 only at the end of a complete stream.
+  Result<size_t> Read(std::span<std::byte> out);
+  // All of it; an end before is EBADMSG.
+  std::optional<Errno> ReadAll(std::span<std::byte> out);
+  std::optional<Errno> Skip(uint64_t size);
+
+  // Of the file itself.
+  [[nodiscard]] uint64_t consumed() const { return position_; }
+
+ private:
+  Source(UniqueFd fd, Format format, uint64_t size);
+  std::optional<Errno> Fill();
+  [[nodiscard]] Errno Bad(const char* what) const;
+
+  const UniqueFd fd_;
+  const Format format_;
+  const uint64_t size_;
+  uint64_t position_ = 0;  // in the file, behind buffered_
+  const std::unique_ptr<StreamDecoder> decoder_;
+  const std::unique_ptr<std::byte[]> buffer_;
+  Bytes buffered_;
+};
+
+}  // namespace cedana

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+#include "stream/source.h"
+
+namespace cedana {
+
+constexpr size_t kTarBlock = 512;
+using TarBlock = std::array<char, kTarBlock>;
+
+// The header of a regular file; `name` of at most 100 bytes.
+TarBlock TarHeader(const std::string& name, uint64_t size, int64_t modified);
+
+// The regular files of a tar, strictly: every byte that is not content has to be what the format says.
+class TarReader {
+ public:
+  struct Member {
+    std::string name;
+    uint64_t size;
+  };
+
+  explicit TarReader(Source& source) : source_(source) {}
+
+  // The next regular file; none after the last, with the end of the stream checked too. Content that was
+  // not read is skipped. Directories and devices are passed over; links and names that could leave the
+  // directory are refused.
+  Result<std::optional<Member>> Next();
+  // Reads content into all of `out`, which is no longer than left().
+  std::optional<Errno> Read(std::span<std::byte> out);
+  [[nodiscard]] uint64_t left() const { return left_; }
+
+ private:
+  std::optional<Errno> SkipContent();
+  std::optional<Errno> ExpectEnd();
+  std::optional<Errno> ReadBlock(TarBlock& block);
+  [[nodiscard]] std::optional<Errno> CheckExtension();
+
+  Source& source_;
+  uint64_t left_ = 0;     // content of the member
+  uint64_t padding_ = 0;  // zeros behind it
+};
+
+}  // namespace cedana
