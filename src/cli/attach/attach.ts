@@ -1,0 +1,90 @@
+/** A terminal or pipes, connected to the standard streams of a job until one of the two goes. */
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { ExitStatus } from '../../plugins/contract/job.js'
+import type { Engine } from '../../daemon/api/engine.js'
+import { EXIT } from '../exit-codes.js'
+import type { Session } from '../session.js'
+import { windowSize } from '../shared-flags.js'
+import { DetachKeys } from './detach-keys.js'
+import { InputSource } from './input.js'
+import { flushed, write } from './write.js'
+
+export interface Attachment {
+  /** One of the two. */
+  readonly jid: string
+  readonly pid: number
+  readonly detachKeys: readonly number[]
+}
+
+/** As a shell reports it. */
+export const exitCode = ({ code, signal }: ExitStatus): number => (signal ? 128 + signal : (code ?? 0) & 0xff)
+
+const nameOf = ({ jid, pid }: Attachment): string => (jid === '' ? `process ${pid}` : `job ${jid}`)
+
+/** Returns the exit code: of the job, or that of a detach. */
+export async function attach(session: Session, engine: Engine, attachment: Attachment): Promise<number> {
+  const { jid, pid } = attachment
+  const { stdin, stdout, stderr } = session.world
+  const detach = new AbortController()
+  const signal = AbortSignal.any([session.signal, detach.signal])
+  const keys = new DetachKeys(attachment.detachKeys)
+  let isRaw = false
+  let isConnected = false
+  const input = new InputSource(stdin, (bytes) => {
+    if (!isRaw) return bytes
+    const { pass, isDetach } = keys.feed(bytes)
+    if (isDetach) detach.abort()
+    return pass
+  })
+  const onResize = (): void => {
+    const size = windowSize(session.world)
+    if (size !== undefined) input.resize(size)
+  }
+  const restoreTerminal = (): void => {
+    if (isRaw) stdin.setRawMode(false)
+    isRaw = false
+  }
+  process.once('exit', restoreTerminal)
+  try {
+    for await (const output of engine.attach({ jid, pid, windowSize: windowSize(session.world) }, input, { signal })) {
+      isConnected = true
+      if (output.kind === 'exit') return await ended(session, engine, attachment, output.exit)
+      if (output.kind !== 'tty') await write(output.kind === 'stdout' ? stdout : stderr, output.bytes)
+      else if (output.tty && stdin.isTTY) {
+        // Every key is the job's now, Ctrl-C too; only the detach keys are ours.
+        stdin.setRawMode(true)
+        isRaw = true
+        stdout.on('resize', onResize)
+      }
+    }
+  } catch (thrown) {
+    if (!signal.aborted) throw isConnected ? lost(attachment, thrown) : thrown
+  } finally {
+    stdout.off('resize', onResize)
+    input.close()
+    restoreTerminal()
+    process.off('exit', restoreTerminal)
+    await Promise.all([flushed(stdout), flushed(stderr)])
+  }
+  if (!signal.aborted) throw lost(attachment, undefined)
+  session.note('Detached')
+  return EXIT.detached
+}
+
+/** CRIU ends the tree it has dumped by SIGKILL: for the job that is no end. */
+async function ended(session: Session, engine: Engine, { jid }: Attachment, exit: ExitStatus): Promise<number> {
+  if (jid === '' || exit.signal !== 9) return exitCode(exit)
+  const job = await engine.getJob(jid).catch(() => undefined)
+  if (job?.endReason !== 'dumped') return exitCode(exit)
+  session.note(`Job ${jid} was dumped; bring it back with: cedana restore job ${jid}`)
+  return EXIT.dumped
+}
+
+function lost(attachment: Attachment, cause: unknown): unknown {
+  if (cause !== undefined && !(cause instanceof CedanaError && cause.code === 'DAEMON_UNREACHABLE')) return cause
+  const again = attachment.jid === '' ? `cedana attach ${attachment.pid}` : `cedana job attach ${attachment.jid}`
+  return new CedanaError('DAEMON_UNREACHABLE', `the connection to the daemon was lost; ${nameOf(attachment)} goes on`, {
+    cause,
+    hint: `when the daemon is back: ${again}`,
+  })
+}

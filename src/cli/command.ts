@@ -1,0 +1,154 @@
+/** A command of the tree: commander's, with our way to run, to pass flags on, to show examples and to complain. */
+import type { EventEmitter } from 'node:events'
+import { Command, Help, Option, type ErrorOptions } from 'commander'
+import { usageError } from './exit-codes.js'
+import { Session, type GlobalOptions, type OutputOptions, type World } from './session.js'
+
+/** What the tree shares: the world it acts on, and how the command that ran ended. */
+export interface App {
+  readonly world: World
+  exitCode: number
+  session: Session | undefined
+  /** The tree as far as this command line needs it; without one: all of it. */
+  tree(argv?: readonly string[]): Promise<CliCommand>
+}
+
+/** Undefined: success. */
+export type Handler<O> = (session: Session, options: O, args: readonly string[]) => Promise<number | void>
+
+const GLOBAL = 'Global options:'
+
+export class CliCommand extends Command {
+  readonly examples: string[] = []
+  private readonly inherited = new Set<Option>()
+
+  constructor(
+    name: string | undefined,
+    readonly app: App,
+  ) {
+    super(name)
+    this.enablePositionalOptions()
+    this.helpCommand(false)
+    this.helpOption('-h, --help', 'show this help')
+    this.configureHelp({
+      subcommandTerm: (command) => [command.name(), ...command.aliases()].join(', '),
+      // Its own flags first, those of every command last.
+      visibleOptions(command) {
+        const options = new Help().visibleOptions(command)
+        const isInherited = (option: Option): boolean => (command as CliCommand).isInherited(option)
+        return [...options.filter((option) => !isInherited(option)), ...options.filter(isInherited)]
+      },
+    })
+    this.addHelpText('after', () => (this.examples.length > 0 ? `\nExamples:\n${this.examples.map((line) => `  ${line}`).join('\n')}` : ''))
+    this.exitOverride()
+    this.configureOutput({
+      writeOut: (text) => void app.world.stdout.write(text),
+      // Every mistake is thrown and printed once, by main: never the whole usage.
+      writeErr: () => {},
+    })
+  }
+
+  override createCommand(name?: string): CliCommand {
+    return new CliCommand(name, this.app)
+  }
+
+  /** A sub-command. The flags of this command are flags of it too, before or after its arguments. */
+  add(name: string, summary: string, { isHidden = false }: { readonly isHidden?: boolean | undefined } = {}): CliCommand {
+    const child = this.command(name, { hidden: isHidden }).description(summary) as unknown as CliCommand
+    for (const option of this.options) child.inherit(option)
+    return child
+  }
+
+  private inherit(option: Option): void {
+    const copy: Option = Object.assign(new Option(option.flags, option.description), option)
+    copy.helpGroup(this.parent?.parent === null ? GLOBAL : (option.helpGroupHeading ?? 'Options:'))
+    this.addOption(copy)
+    this.inherited.add(copy)
+  }
+
+  isInherited(option: Option): boolean {
+    return this.inherited.has(option)
+  }
+
+  /** A command's own flag takes the place of an inherited one of the same name. */
+  override addOption(option: Option): this {
+    const shadowed = this.options.find((one) => this.inherited.has(one) && one.long === option.long)
+    if (shadowed !== undefined) {
+      const options = this.options as Option[]
+      options.splice(options.indexOf(shadowed), 1)
+      const emitter: unknown = this
+      ;(emitter as EventEmitter).removeAllListeners(`option:${shadowed.name()}`)
+    }
+    return super.addOption(option)
+  }
+
+  example(...lines: readonly string[]): this {
+    this.examples.push(...lines)
+    return this
+  }
+
+  /** What the command does. The options of its parents, given before its name, are among its own. */
+  does<O = Record<string, never>>(handler: Handler<O>): this {
+    return this.action(async () => {
+      const options = this.mergedOptions()
+      const session = new Session(this.app.world, options as GlobalOptions & OutputOptions)
+      this.app.session = session
+      this.app.exitCode = (await handler(session, options as O, this.args)) ?? 0
+    })
+  }
+
+  private mergedOptions(): Record<string, unknown> {
+    const above = this.parent === null ? {} : (this.parent as CliCommand).mergedOptions()
+    // A default here must not undo what was said above.
+    const said = Object.entries(this.opts()).filter(([name]) => !(name in above) || this.getOptionValueSource(name) !== 'default')
+    return { ...above, ...Object.fromEntries(said) }
+  }
+
+  /** A switch with three states: `--x`, `--no-x`, not said. */
+  tristate(name: string, description: string): this {
+    return this.option(`--${name}`, description).addOption(new Option(`--no-${name}`, `turns --${name} off, whatever is configured or detected`).hideHelp())
+  }
+
+  choice(flags: string, description: string, choices: readonly string[]): this {
+    return this.addOption(new Option(flags, description).choices(choices))
+  }
+
+  /** A command that only groups others was called by itself. */
+  override help(context?: { error: boolean } | ((text: string) => string)): never {
+    if (typeof context === 'object' && context.error) {
+      const names = this.visibleCommands().map((command) => command.name())
+      throw usageError(`${this.path()} needs one of: ${names.join(', ')} (see ${this.path()} --help)`)
+    }
+    return super.help(context as { error: boolean })
+  }
+
+  override error(message: string, options?: ErrorOptions): never {
+    if (options?.code !== 'commander.unknownCommand') return super.error(message, options)
+    if (this.parent === null) return super.error(message, options)
+    const names = this.visibleCommands().map((command) => command.name())
+    const [unknown, suggestion] = message.split('\n')
+    return super.error(`${unknown} of ${this.path()}${suggestion === undefined ? `, which has: ${names.join(', ')}` : `\n${suggestion}`}`, options)
+  }
+
+  visibleCommands(): CliCommand[] {
+    return this.createHelp().visibleCommands(this) as CliCommand[]
+  }
+
+  /** `cedana dump process`. */
+  path(): string {
+    return this.parent === null ? this.name() : `${(this.parent as CliCommand).path()} ${this.name()}`
+  }
+
+  /** Switches also take `=true` and `=false`, as scripts write them. */
+  override parseOptions(argv: string[]): ReturnType<Command['parseOptions']> {
+    const end = argv.indexOf('--')
+    const rewritten = argv.flatMap((arg, index) => {
+      const [, name, value] = (end === -1 || index < end ? /^--([a-z][a-z0-9-]*)=(true|false)$/.exec(arg) : null) ?? []
+      const option = name === undefined ? undefined : this.options.find((one) => one.long === `--${name}`)
+      if (option === undefined || option.required || option.optional) return [arg]
+      if (value === 'true') return [`--${name}`]
+      return this.options.some((one) => one.long === `--no-${name}`) ? [`--no-${name}`] : []
+    })
+    return super.parseOptions(rewritten)
+  }
+}

@@ -1,0 +1,59 @@
+import type { CheckpointView } from '../../daemon/api/engine.js'
+import type { CliCommand } from '../command.js'
+import { printListing, type Listing } from '../render/listing.js'
+import { formatSize, formatTime } from '../render/units.js'
+import { outputFlags } from '../shared-flags.js'
+import { checkpointInspect } from './checkpoint-inspect.js'
+
+export const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string): Listing<CheckpointView> => ({
+  items: [...checkpoints].sort((a, b) => b.time - a.time),
+  columns: [
+    { header: 'id', cell: (one) => ({ text: one.id }) },
+    { header: 'time', cell: (one) => ({ text: formatTime(one.time) }) },
+    { header: 'size', align: 'right', cell: (one) => ({ text: formatSize(one.size) }) },
+    { header: 'path', cell: (one) => ({ text: one.path, colour: one.exists ? undefined : 'grey' }) },
+  ],
+  wide: [
+    { header: 'job', cell: (one) => ({ text: one.jid }) },
+    { header: 'type', cell: (one) => ({ text: one.type, colour: 'cyan' }) },
+    { header: 'compression', cell: (one) => ({ text: one.compression }) },
+    { header: 'exists', cell: (one) => (one.exists ? { text: 'yes' } : { text: 'no', colour: 'red' }) },
+  ],
+  id: (one) => one.id,
+  none: jid === '' ? 'No checkpoints found' : `No checkpoints found for job ${jid}`,
+  hints: ['Use `inspect <checkpoint-id>` to inspect a checkpoint.'],
+})
+
+export function checkpointList(command: CliCommand): void {
+  outputFlags(command.argument('[JID]', 'job id; not said: all jobs'), { list: true })
+    .example('cedana checkpoints train', 'cedana checkpoints -o wide')
+    .does(async (session, _options, [jid = '']) => {
+      const checkpoints = await session.ask((engine) => engine.listCheckpoints(jid, { signal: session.signal }))
+      await printListing(session, checkpointListing(checkpoints, jid))
+    })
+}
+
+const ID = ['<CHECKPOINT>', 'checkpoint id, the beginning of one, or a path'] as const
+
+export function checkpoint(command: CliCommand): void {
+  const list = command.add('list', 'list checkpoints')
+  list.alias('ls')
+  checkpointList(list)
+  checkpointInspect(command.add('inspect', 'show what is in a checkpoint: processes, open files, memory, sockets').argument(...ID))
+
+  outputFlags(command.add('verify', 'read a checkpoint and compare it with its checksums').argument(...ID))
+    .example('cedana checkpoint verify 4be1')
+    .does(async (session, _options, [id = '']) => {
+      const result = await session.ask((engine) => engine.verifyCheckpoint(id, { signal: session.signal }))
+      if (session.isStructured) return session.printDocument(result, session.format!)
+      session.print(session.options.quiet === true ? result.path : `Verified ${result.path}: ${result.files} files, ${formatSize(result.bytes) || '0 bytes'}`)
+    })
+
+  outputFlags(command.add('delete', 'remove a checkpoint from disk and from its job').argument(...ID))
+    .example('cedana checkpoint delete 4be1')
+    .does(async (session, _options, [id = '']) => {
+      const result = await session.ask((engine) => engine.deleteCheckpoint(id, { signal: session.signal }))
+      if (session.isStructured) return session.printDocument(result, session.format!)
+      session.print(session.options.quiet === true ? result.path : `Deleted ${result.path}`)
+    })
+}

@@ -1,0 +1,55 @@
+import type { JobView } from '../../daemon/api/engine.js'
+import type { CliCommand } from '../command.js'
+import { printListing, type Listing } from '../render/listing.js'
+import type { Colour } from '../render/style.js'
+import { formatAge, formatSize, formatTime } from '../render/units.js'
+import { outputFlags } from '../shared-flags.js'
+
+const STATUS_COLOURS: Readonly<Record<string, Colour>> = { running: 'green', sleep: 'green', zombie: 'yellow', frozen: 'blue', remote: 'blue' }
+
+export function exitText({ exit }: JobView): string {
+  if (exit === undefined) return ''
+  return exit.signal ? `signal ${exit.signal}` : String(exit.code ?? '')
+}
+
+/** By status, then those dumped or started last. */
+function compare(a: JobView, b: JobView): number {
+  if (a.status !== b.status) return a.status < b.status ? 1 : -1
+  return (b.latestCheckpoint?.time ?? 0) - (a.latestCheckpoint?.time ?? 0) || b.createdAt - a.createdAt
+}
+
+export const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => ({
+  items: [...jobs].sort(compare),
+  columns: [
+    { header: 'job', cell: (job) => ({ text: job.jid }) },
+    { header: 'type', cell: (job) => ({ text: job.type, colour: 'cyan' }) },
+    { header: 'pid', align: 'right', cell: (job) => ({ text: String(job.pid) }) },
+    { header: 'status', cell: (job) => ({ text: job.status, colour: STATUS_COLOURS[job.status] ?? 'grey' }) },
+    { header: 'gpu', cell: (job) => (job.gpuEnabled ? { text: 'yes', colour: 'green' } : { text: 'no', colour: 'grey' }) },
+    { header: 'checkpoint', align: 'right', cell: (job) => ({ text: formatAge(job.latestCheckpoint?.time ?? 0, now) }) },
+    { header: 'size', align: 'right', cell: (job) => ({ text: formatSize(job.latestCheckpoint?.size ?? 0) }) },
+    { header: 'log', cell: (job) => ({ text: job.log }) },
+  ],
+  wide: [
+    { header: 'checkpoints', align: 'right', cell: (job) => ({ text: String(job.checkpoints) }) },
+    { header: 'exit', cell: (job) => ({ text: exitText(job), colour: job.exit?.code === 0 ? undefined : 'red' }) },
+    { header: 'ended', cell: (job) => ({ text: [job.endReason, formatTime(job.exitedAt)].filter(Boolean).join(' ') }) },
+    { header: 'created', cell: (job) => ({ text: formatTime(job.createdAt) }) },
+    { header: 'uid', align: 'right', cell: (job) => ({ text: String(job.uid) }) },
+    { header: 'command', cell: (job) => ({ text: job.args.join(' ') }) },
+  ],
+  id: (job) => job.jid,
+  none: 'No jobs found',
+  hints: ['Use `job inspect <JID>` for more details about a job', 'Use `job checkpoint list <JID>` to list all checkpoints for a job'],
+})
+
+export function jobList(command: CliCommand): void {
+  outputFlags(command, { list: true })
+    .option('-a, --all', 'also jobs of other hosts')
+    .example('cedana ps', 'cedana ps -o wide', 'cedana ps -q', "cedana ps -o json | jq '.[] | select(.is_running)'")
+    .does<{ readonly all?: boolean }>(async (session, { all = false }) => {
+      const { signal } = session
+      const jobs = await session.ask((engine) => engine.listJobs({ allHosts: all, jids: [] }, { signal }))
+      await printListing(session, jobListing(jobs, Date.now()))
+    })
+}

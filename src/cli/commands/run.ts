@@ -1,0 +1,62 @@
+import type { RunRequest } from '../../daemon/api/engine.js'
+import type { CliCommand } from '../command.js'
+import { findExecutable } from '../executable.js'
+import type { Session } from '../session.js'
+import { absolute, outputFlags, stdioFlags, stdioOf, windowSize, type StdioFlags } from '../shared-flags.js'
+import { start } from '../start.js'
+import { executableField, typeCommand, typeCommands, type TypeCommand } from '../targets.js'
+
+interface RunFlags extends StdioFlags {
+  readonly jid?: string
+  readonly gpuEnabled?: boolean
+  readonly asRoot?: boolean
+}
+
+function runFlags(command: CliCommand): CliCommand {
+  command.option('-j, --jid <JID>', 'job id (default: a random one)').option('-g, --gpu-enabled', 'with GPU support')
+  stdioFlags(command).option('--no-server', 'run it in this process, without the daemon and without a job')
+  return outputFlags(command, { short: false })
+}
+
+function request(session: Session, flags: RunFlags, chosen: Pick<RunRequest, 'type' | 'options'>): RunRequest {
+  const { world } = session
+  return {
+    ...chosen,
+    jid: flags.jid ?? '',
+    environment: Object.fromEntries(Object.entries(world.env).filter((entry): entry is [string, string] => entry[1] !== undefined)),
+    workingDirectory: world.cwd,
+    stdio: stdioOf(flags) ?? 'log',
+    waitAttach: flags.attach ?? false,
+    log: absolute(world, flags.out),
+    pidFile: absolute(world, flags.pidFile),
+    asRoot: flags.asRoot ?? false,
+    gpuEnabled: flags.gpuEnabled ?? false,
+    windowSize: windowSize(world),
+  }
+}
+
+async function runType({ command, manifest, read }: TypeCommand): Promise<void> {
+  const program = await executableField(manifest.options.run)
+  if (program !== undefined) command.option('--as-root', 'as root instead of as you')
+  command.does<RunFlags>(async (session, flags, args) => {
+    const given = read.run!(args, flags)
+    const options = program === undefined ? given : { ...given, [program]: await findExecutable(String(given[program]), session.world) }
+    return start(session, 'run', flags, {
+      where: { local: flags.server === false },
+      start: (engine) => engine.run(request(session, flags, { type: manifest.name, options }), { signal: session.signal }),
+      line: ({ pid }) => `Running managed ${manifest.name} PID ${pid}`,
+    })
+  })
+}
+
+export async function run(command: CliCommand): Promise<void> {
+  runFlags(command)
+  for (const one of await typeCommands(command, 'run', ['run'], (name) => `start a job of type ${name}`)) await runType(one)
+  command.example('cedana run process --jid train -- python3 train.py', 'cedana run process --attach --tty bash')
+}
+
+/** `exec`: `run process` by a shorter name. */
+export async function exec(command: CliCommand): Promise<void> {
+  runFlags(command).example('cedana exec --jid train -- python3 train.py', 'cedana exec --attach -- sh -c "date; sleep 60"', 'cedana exec --no-server ./program')
+  await runType(await typeCommand(command, 'process', ['run']))
+}

@@ -1,0 +1,32 @@
+import { expect, test } from 'vitest'
+import { fakeJob, runFake } from '../../../test/support/fake-world.js'
+
+const engine = {
+  listJobs: async () => [fakeJob(), fakeJob({ jid: 'done', pid: 9, isRunning: false, status: 'halted' })],
+  listCheckpoints: async () => [{ id: 'c1', jid: 'train', type: 'process', path: '/p', time: 1, size: 1, compression: 'none', exists: true }],
+}
+const complete = async (...words: string[]) => (await runFake(['__complete', '--', ...words], { engine })).stdout.trimEnd().split('\n')
+
+test('commands and sub-commands', async () => {
+  const lines = await complete('du')
+  expect(lines).toContain('dump\tmake a checkpoint')
+  expect(lines.join()).not.toContain('__complete')
+  expect(await complete('dump', '')).toEqual(['job\tdump a job', 'process\tdump a target of type process', ':none'])
+})
+
+test('flags, and the values of a flag', async () => {
+  expect((await complete('dump', 'process', '--com')).join()).toContain('--compression')
+  expect(await complete('ps', '--output', '')).toEqual(['table\t', 'wide\t', 'json\t', 'yaml\t', 'name\t', ':none'])
+  expect(await complete('dump', 'process', '--dir', '')).toEqual([':files'])
+})
+
+test('ids that the daemon knows', async () => {
+  expect(await complete('dump', 'job', '')).toEqual(['train\tprocess, running', 'done\tprocess, halted', ':none'])
+  expect(await complete('kill', 'train', '')).toEqual(['train\tprocess, running', 'done\tprocess, halted', ':none'])
+  expect(await complete('attach', '')).toEqual(['4711\ttrain', ':none'])
+  expect(await complete('checkpoint', 'inspect', '')).toEqual(['c1\ttrain', ':files'])
+})
+
+test('without a daemon: silence', async () => {
+  expect((await runFake(['__complete', '--', 'job', 'kill', ''])).stdout).toBe(':none\n')
+})

@@ -1,0 +1,83 @@
+/** What may come next on a command line: sub-commands, flags, values, ids that the daemon knows. */
+import type { Option } from 'commander'
+import type { Engine } from '../../daemon/api/engine.js'
+import type { CliCommand } from '../command.js'
+
+export interface Candidate {
+  readonly text: string
+  readonly description: string
+}
+export interface Completion {
+  readonly candidates: readonly Candidate[]
+  /** Names of files fit too. */
+  readonly files: boolean
+}
+
+/** Asked for ids only when ids are what fits. Fails when there is no daemon. */
+export type AskEngine = <T>(question: (engine: Engine) => Promise<T>) => Promise<T>
+
+const NOTHING: Completion = { candidates: [], files: false }
+/** A shell that waits longer is a nuisance. */
+const LIMIT = { timeoutMs: 300 }
+const FILES: Completion = { candidates: [], files: true }
+
+async function ids(kind: string, ask: AskEngine): Promise<Completion> {
+  if (kind === 'JID') {
+    const jobs = await ask((engine) => engine.listJobs({ allHosts: false, jids: [] }, LIMIT))
+    return { candidates: jobs.map(({ jid, type, status }) => ({ text: jid, description: `${type}, ${status}` })), files: false }
+  }
+  if (kind === 'PID') {
+    const jobs = await ask((engine) => engine.listJobs({ allHosts: false, jids: [] }, LIMIT))
+    const running = jobs.filter(({ isRunning }) => isRunning)
+    return { candidates: running.map(({ jid, pid }) => ({ text: String(pid), description: jid })), files: false }
+  }
+  const checkpoints = await ask((engine) => engine.listCheckpoints('', LIMIT))
+  return { candidates: checkpoints.map(({ id, jid }) => ({ text: id, description: jid })), files: true }
+}
+
+/** What fits in a place called `kind`: FILE, DIR, PATH, JID, CHECKPOINT … */
+async function values(kind: string, choices: readonly string[] | undefined, ask: AskEngine): Promise<Completion> {
+  if (choices !== undefined) return { candidates: choices.map((text) => ({ text, description: '' })), files: false }
+  if (/^(FILE|DIR|PATH|BUNDLE|ARG)$/.test(kind)) return FILES
+  return /^(JID|PID|CHECKPOINT)$/.test(kind) ? ids(kind, ask).catch(() => NOTHING) : NOTHING
+}
+
+const optionValues = (option: Option, ask: AskEngine): Promise<Completion> =>
+  values(/<([^>]+)>/.exec(option.flags)?.[1] ?? '', option.argChoices, ask)
+
+function flags(command: CliCommand): Candidate[] {
+  return command
+    .createHelp()
+    .visibleOptions(command)
+    .flatMap(({ long, description }) => (long ? [{ text: long, description }] : []))
+}
+
+/** The word before is a flag that wants a value. */
+const awaiting = (command: CliCommand, word: string | undefined): Option | undefined =>
+  command.options.find((option) => option.required && (option.long === word || option.short === word))
+
+/** `words`: all after `cedana`; the last is the one being typed. */
+export async function complete(root: CliCommand, words: readonly string[], ask: AskEngine): Promise<Completion> {
+  const typed = words.at(-1) ?? ''
+  let command = root
+  let positional = 0
+  let pending: Option | undefined
+  for (const word of words.slice(0, -1)) {
+    if (word === '--') return FILES
+    if (pending !== undefined) pending = undefined
+    else if (word.startsWith('-')) pending = awaiting(command, word)
+    else {
+      const next = command.commands.find((one) => one.name() === word || one.aliases().includes(word))
+      if (next === undefined) positional++
+      else command = next as CliCommand
+    }
+  }
+  if (pending !== undefined) return optionValues(pending, ask)
+  if (typed.startsWith('-')) return { candidates: flags(command), files: false }
+  if (command.commands.length > 0) {
+    return { candidates: command.visibleCommands().map((one) => ({ text: one.name(), description: one.description() })), files: false }
+  }
+  const places = command.registeredArguments
+  const place = places[positional] ?? (places.at(-1)?.variadic === true ? places.at(-1) : undefined)
+  return place === undefined ? NOTHING : values(place.name(), place.argChoices, ask)
+}

@@ -1,0 +1,130 @@
+/** The reference of the command line as Markdown, and as a man page: made from the tree itself, so that it is never behind. */
+import type { KeyDescription } from '../../daemon/config.js'
+import type { CliCommand } from '../command.js'
+import { EXIT } from '../exit-codes.js'
+
+export interface Page {
+  readonly name: string
+  readonly text: string
+}
+
+const EXIT_CODES: readonly (readonly [code: number, meaning: string])[] = [
+  [EXIT.ok, 'success'],
+  [EXIT.error, 'any error'],
+  [EXIT.usage, 'misuse of the command line'],
+  [EXIT.dumped, 'attached: the job was dumped; it can be restored'],
+  [EXIT.detached, 'attached: detached by Ctrl-C or the detach keys; the job goes on'],
+]
+const OWN_CODE = 'attach, --attach and --no-server end with the exit code of the job itself; 128 + N when signal N ended it.'
+
+interface Described {
+  readonly command: CliCommand
+  readonly path: string
+  readonly usage: string
+  readonly own: readonly Term[]
+  readonly inherited: readonly Term[]
+  readonly arguments: readonly Term[]
+}
+interface Term {
+  readonly term: string
+  readonly text: string
+}
+
+function describe(command: CliCommand): Described {
+  const help = command.createHelp()
+  const term = (option: Parameters<typeof help.optionTerm>[0]): Term => ({ term: help.optionTerm(option), text: help.optionDescription(option) })
+  const options = help.visibleOptions(command).filter(({ long }) => long !== '--help')
+  return {
+    command,
+    path: command.path(),
+    usage: help.commandUsage(command),
+    own: options.filter((option) => !command.isInherited(option)).map(term),
+    inherited: options.filter((option) => command.isInherited(option)).map(term),
+    arguments: help.visibleArguments(command).map((one) => ({ term: help.argumentTerm(one), text: help.argumentDescription(one) })),
+  }
+}
+
+function* leaves(command: CliCommand): Generator<CliCommand> {
+  yield command
+  for (const child of command.visibleCommands()) yield* leaves(child)
+}
+
+// Markdown
+
+const escape = (text: string): string => text.replace(/([|<>*_])/g, '\\$1')
+const rows = (head: string, terms: readonly Term[]): string =>
+  terms.length === 0 ? '' : `\n| ${head} | |\n|---|---|\n${terms.map(({ term, text }) => `| \`${term.replaceAll('|', '\\|')}\` | ${escape(text)} |\n`).join('')}`
+
+function section({ command, path, usage, own, arguments: args }: Described, inherited: readonly Term[]): string {
+  const aliases = command.aliases().length > 0 ? `\nAlso: \`${command.aliases().join('`, `')}\`\n` : ''
+  const examples = command.examples.length > 0 ? `\n\`\`\`sh\n${command.examples.join('\n')}\n\`\`\`\n` : ''
+  return `## ${path}\n\n${command.description()}\n\n\`${usage}\`\n${aliases}${rows('Argument', args)}${rows('Flag', own)}${rows('Flag of all its kind', inherited)}${examples}`
+}
+
+/** One page for each command of the first level, one for the configuration, and an index. */
+export function markdownPages(root: CliCommand, keys: readonly KeyDescription[]): Page[] {
+  const globals = new Set(describe(root).own.map(({ term }) => term))
+  const page = (top: CliCommand): Page => {
+    const sections = [...leaves(top)].map(describe).map((one) =>
+      section(
+        one,
+        one.inherited.filter(({ term }) => !globals.has(term)),
+      ),
+    )
+    return { name: `${top.name()}.md`, text: `# cedana ${top.name()}\n\n${sections.join('\n')}` }
+  }
+  const tops = root.visibleCommands()
+  const index = tops.map((top) => `| [${top.name()}](${top.name()}.md) | ${escape(top.description())} |\n`).join('')
+  const codes = EXIT_CODES.map(([code, meaning]) => `| ${code} | ${meaning} |\n`).join('')
+  const settings = keys.map(
+    ({ name, type, default: value, variables, description }) =>
+      `| \`${name}\` | ${escape(description)} | ${escape(type)} | \`${JSON.stringify(value)}\` | ${variables.map((one) => `\`${one}\``).join(' ')} |\n`,
+  )
+  return [
+    {
+      name: 'README.md',
+      text: `# Commands\n\nMade by \`cedana docs-gen\` from the commands themselves.\n\n| Command | |\n|---|---|\n${index}\nSee also the [configuration](configuration.md).\n\n## Flags of every command\n${rows('Flag', describe(root).own)}\n## Exit codes\n\n| Code | Meaning |\n|---|---|\n${codes}\n${escape(OWN_CODE)}\n`,
+    },
+    {
+      name: 'configuration.md',
+      text: `# Configuration\n\nA value comes from, the last wins: the default, \`config.json\`, the environment, \`--config\`, a flag of its own.\n\n| Key | Meaning | Value | Default | Environment |\n|---|---|---|---|---|\n${settings.join('')}`,
+    },
+    ...tops.map(page),
+  ]
+}
+
+// man(7)
+
+const roff = (text: string): string => text.replace(/\\/g, '\\e').replace(/-/g, '\\-').replace(/^([.'])/gm, '\\&$1')
+const terms = (list: readonly Term[]): string => list.map(({ term, text }) => `.TP\n.B ${roff(term)}\n${roff(text)}\n`).join('')
+
+function manSection({ command, path, usage, own, arguments: args }: Described, inherited: readonly Term[]): string {
+  const examples = command.examples.length > 0 ? `.PP\nExamples:\n.PP\n.nf\n.RS\n${command.examples.map(roff).join('\n')}\n.RE\n.fi\n` : ''
+  return `.SS ${roff(path)}\n${roff(command.description())}.\n.PP\n.B ${roff(usage)}\n${terms([...args, ...own, ...inherited])}${examples}`
+}
+
+export function manPage(root: CliCommand, keys: readonly KeyDescription[]): string {
+  const globals = new Set(describe(root).own.map(({ term }) => term))
+  const commands = root.visibleCommands().flatMap((top) => [...leaves(top)])
+  const body = commands.map(describe).map((one) =>
+    manSection(
+      one,
+      one.inherited.filter(({ term }) => !globals.has(term)),
+    ),
+  )
+  const settings = keys.map(({ name, description, type, default: value, variables }) => ({
+    term: name,
+    text: `${description}; ${type}; default ${JSON.stringify(value)}; environment ${variables.join(', ')}`,
+  }))
+  const codes = EXIT_CODES.map(([code, meaning]) => ({ term: String(code), text: meaning }))
+  return [
+    '.TH CEDANA 1\n.SH NAME\ncedana \\- checkpoint and restore of running processes and containers\n',
+    '.SH SYNOPSIS\n.B cedana\n[\\fIglobal options\\fR] \\fIcommand\\fR [\\fIoptions\\fR] [\\fIarguments\\fR]\n',
+    `.SH DESCRIPTION\n${roff(root.description())}\n`,
+    `.SH GLOBAL OPTIONS\n${terms(describe(root).own)}`,
+    `.SH COMMANDS\n${body.join('')}`,
+    `.SH EXIT STATUS\n${terms(codes)}.PP\n${roff(OWN_CODE)}\n`,
+    `.SH CONFIGURATION\nA value comes from, the last wins: the default, config.json, the environment, \\-\\-config, a flag of its own.\n${terms(settings)}`,
+    '.SH FILES\n.TP\n.I /etc/cedana/config.json\nthe configuration\n.TP\n.I /run/cedana.sock\nsocket of the daemon\n.SH SEE ALSO\n.BR criu (8)\n',
+  ].join('')
+}

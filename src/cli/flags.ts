@@ -1,0 +1,95 @@
+/** The options of a plugin's verb, as flags and arguments of a command and back: the schema says everything. */
+import { Argument, Option } from 'commander'
+import type { OptionMeta, OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
+import type { CliCommand } from './command.js'
+import { CliError } from './exit-codes.js'
+
+interface Property extends Partial<OptionMeta> {
+  readonly type?: string
+  readonly enum?: readonly string[]
+  readonly default?: unknown
+  readonly items?: Property
+}
+interface Field {
+  readonly key: string
+  readonly flag: string
+  readonly property: Property
+  readonly isRequired: boolean
+}
+
+const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
+/** Loads zod: only commands with options of plugins come here. */
+export async function fieldsOf(schema: OptionSchema | undefined): Promise<readonly Field[]> {
+  if (schema === undefined) return []
+  const { z } = await import('zod')
+  const { properties = {}, required = [] } = z.toJSONSchema(schema, { io: 'output', unrepresentable: 'any' }) as {
+    properties?: Record<string, Property>
+    required?: string[]
+  }
+  return Object.entries(properties).map(([key, property]) => ({
+    key,
+    flag: kebab(key),
+    property,
+    isRequired: required.includes(key) && property.default === undefined,
+  }))
+}
+
+const repeat = (value: string, previous: readonly string[] | undefined): readonly string[] => [...(previous ?? []), ...value.split(',').filter(Boolean)]
+
+function toOption({ flag, property }: Field, prefix: string): Option {
+  const { type, description = '', short, default: fallback } = property
+  const isDefault = fallback !== undefined && fallback !== false && !(Array.isArray(fallback) && fallback.length === 0)
+  const text = `${prefix}${description}${isDefault ? ` (default: ${JSON.stringify(fallback)})` : ''}`
+  const lead = short === undefined ? '' : `-${short}, `
+  const value = property.value ?? (type === 'integer' || type === 'number' ? 'N' : flag.toUpperCase().replaceAll('-', '_'))
+  const option = type === 'boolean' ? new Option(`${lead}--${fallback === true ? 'no-' : ''}${flag}`, text) : new Option(`${lead}--${flag} <${value}>`, text)
+  if (property.enum !== undefined) option.choices(property.enum)
+  if (type === 'array') option.argParser(repeat)
+  return option.hideHelp(property.hidden === true)
+}
+
+const label = ({ key, property }: Field): string => property.value ?? (property.type === 'array' ? key.replace(/s$/, '') : key).toUpperCase()
+
+/** Flags and arguments of a schema. `isOverride`: flags of another plugin's target, offered on `job` sub-commands; what is there already stays. */
+export function addFields(command: CliCommand, fields: readonly Field[], prefix = ''): void {
+  for (const field of fields) {
+    const { property } = field
+    if (property.positional === true) {
+      if (prefix !== '') continue
+      command.addArgument(new Argument(`${field.isRequired ? '<' : '['}${label(field)}${property.type === 'array' ? '...' : ''}${field.isRequired ? '>' : ']'}`, property.description))
+    } else if (!command.options.some(({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`))) {
+      command.addOption(toOption(field, prefix))
+    }
+  }
+}
+
+function coerce(property: Property, value: unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => coerce(property.items ?? {}, item))
+  const isNumber = property.type === 'integer' || property.type === 'number'
+  // A number too large for JavaScript stays text: the schema refuses it as it was written.
+  const isSafe = typeof value === 'string' && /^-?\d+(\.\d+)?$/.test(value) && Math.abs(Number(value)) <= Number.MAX_SAFE_INTEGER
+  return isNumber && isSafe ? Number(value) : value
+}
+
+/** What was given on the command line, by the schema's names; unchecked. */
+export function collect(fields: readonly Field[], args: readonly string[], flags: Readonly<Record<string, unknown>>): ParsedOptions {
+  const rest = [...args]
+  const entries = fields.map(({ key, property }): [string, unknown] => {
+    if (property.positional !== true) return [key, coerce(property, flags[key])]
+    return [key, coerce(property, property.type === 'array' ? rest.splice(0) : rest.shift())]
+  })
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
+}
+
+/** The daemon checks again; this is for a mistake to be seen before anything is asked. */
+export function check(schema: OptionSchema | undefined, given: ParsedOptions): ParsedOptions {
+  const result = schema?.safeParse(given)
+  if (result === undefined || result.success) return given
+  const issue = result.error.issues[0]!
+  const [key, ...inner] = issue.path
+  const value = inner.reduce<unknown>((at, step) => (at as Record<PropertyKey, unknown> | undefined)?.[step], given[String(key)])
+  const shown = value === undefined || typeof value === 'object' ? '' : `: ${String(value as string)}`
+  const name = key === undefined || /^invalid |^no /.test(issue.message) ? '' : `${kebab(String(key))}: `
+  throw new CliError(`${name}${issue.message}${shown}`)
+}

@@ -1,0 +1,60 @@
+/** The entry point of the command line. Only here do it and the daemon's own parts meet, and only when they are needed. */
+import { readFileSync } from 'node:fs'
+import { flushed } from './attach/write.js'
+import { EXIT } from './exit-codes.js'
+import { runCli } from './run-cli.js'
+import type { World } from './session.js'
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+
+/** The world as it is. */
+function realWorld(): World {
+  const cancel = new AbortController()
+  let isHeld = false
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      if (isHeld) return
+      if (cancel.signal.aborted) process.exit(EXIT.detached)
+      cancel.abort()
+    })
+  }
+  // A reader that went away (`cedana ps | head -1`) is no failure.
+  process.stdout.on('error', () => {})
+  const caller = { uid: process.getuid!(), gid: process.getgid!(), groups: process.getgroups!(), pid: process.pid }
+  return {
+    version,
+    env: process.env,
+    cwd: process.cwd(),
+    caller,
+    // Made when they are first used: standard input is for few commands.
+    get stdin() {
+      return process.stdin
+    },
+    get stdout() {
+      return process.stdout as NodeJS.WriteStream
+    },
+    get stderr() {
+      return process.stderr as NodeJS.WriteStream
+    },
+    signal: cancel.signal,
+    holdSignals: () => {
+      isHeld = true
+    },
+    loadConfig: async (sources) => (await import('../daemon/config.js')).loadConfig(sources).config,
+    writeConfig: async (kind, sources) => (await import('../daemon/config.js')).writeConfig(kind, sources),
+    describeConfig: async () => (await import('../daemon/config.js')).describeConfig(),
+    connect: async ({ protocol, address, client, tcp }) =>
+      (await import('../daemon/api/client.js')).connect({ protocol, address, waitForReady: client.wait_for_ready, tokenFile: tcp.token_file }),
+    openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
+    startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
+    plugins: async () => (await import('../plugins/index.js')).builtins,
+  }
+}
+
+/** Standard output may be a pipe that is slow to take: nothing is cut off. */
+async function end(code: number): Promise<void> {
+  await Promise.all([flushed(process.stdout), flushed(process.stderr)])
+  process.exit(code)
+}
+
+void runCli(realWorld(), process.argv.slice(2)).then(end)

@@ -1,0 +1,217 @@
+import { describe, expect, test, vi } from 'vitest'
+import { CedanaError } from '../plugins/contract/errors.js'
+import type { AttachOutput, Engine } from '../daemon/api/engine.js'
+import { fakeJob, runFake } from '../../test/support/fake-world.js'
+
+const steps = [{ name: 'criu dump', category: 'criu', durationNs: 1_000_000, bytes: 0 }]
+const dumped = { checkpointId: 'c1', paths: ['/tmp/d1'], size: 1, messages: ['a note'], steps, problems: [], state: undefined, plan: undefined, frozenUs: 1 }
+const started = { jid: 'train', pid: 4711, messages: [], steps }
+
+describe('misuse is one line and exit code 2', () => {
+  test.each([
+    [['dmup'], "Error: unknown command 'dmup', did you mean dump?\n"],
+    [['dump', 'proces', '1'], "Error: unknown command 'proces' of cedana dump, did you mean process?\n"],
+    [['dump', 'nothing'], "Error: unknown command 'nothing' of cedana dump, which has: job, process\n"],
+    [['dump'], 'Error: cedana dump needs one of: job, process (see cedana dump --help)\n'],
+    [['dump', 'process'], "Error: missing required argument 'PID'\n"],
+    [['dump', 'process', '1', '--comprssion', 'gzip'], "Error: unknown option '--comprssion', did you mean --compression?\n"],
+    [['ps', '-o', 'xml'], /^Error: option '-o, --output <FORMAT>' argument 'xml' is invalid\. Allowed choices are table.*\n$/],
+    [['kill', 'train', '--grace', 'soon'], /^Error: option .* is invalid\. It is not a duration such as 30s or 5m\.\n$/],
+    [['kill', 'train', '--signal', 'NOPE'], 'Error: unknown signal NOPE\n'],
+    [['exec', '--attach', '--out', '/tmp/x', 'ls'], /^Error: option '-a, --attach' cannot be used with option '-o, --out <FILE>'\n$/],
+  ])('%j', async (argv, stderr) => {
+    const outcome = await runFake(argv)
+    expect(outcome).toMatchObject({ code: 2, stdout: '', connections: [] })
+    if (typeof stderr === 'string') expect(outcome.stderr).toBe(stderr)
+    else expect(outcome.stderr).toMatch(stderr)
+  })
+
+  test('as JSON when that was asked for', async () => {
+    const { code, stderr } = await runFake(['ps', '--output', 'json', '--bogus'])
+    expect(code).toBe(2)
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'USAGE', message: "unknown option '--bogus'" } })
+  })
+})
+
+describe('errors are exit code 1', () => {
+  test.each([
+    [['dump', 'process', '1753353235123456789'], 'Error: invalid pid: 1753353235123456789\n'],
+    [['kill'], 'Error: Please provide at least one JID or use the --all flag\n'],
+    [['delete'], 'Error: Please provide a job ID or use the --all flag\n'],
+    [['exec', 'no-such-program'], 'Error: exec: "no-such-program": executable file not found in $PATH\n'],
+    [['exec', '/etc/passwd'], 'Error: exec: "/etc/passwd": permission denied\n'],
+  ])('%j, and nothing is asked', async (argv, stderr) => {
+    expect(await runFake(argv)).toEqual({ code: 1, stdout: '', stderr, connections: [] })
+  })
+
+  test('of the engine, with the hint', async () => {
+    const getJob = async (): Promise<never> => {
+      throw new CedanaError('NO_SUCH_JOB', 'job x not found', { hint: 'see cedana ps' })
+    }
+    expect(await runFake(['job', 'inspect', 'x'], { engine: { getJob } })).toMatchObject({
+      code: 1,
+      stderr: 'Error: NotFound: job x not found\n  → see cedana ps\n',
+    })
+    const { stderr } = await runFake(['job', 'inspect', 'x', '-o', 'json'], { engine: { getJob } })
+    expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'NO_SUCH_JOB', grpc: 'NOT_FOUND', hint: 'see cedana ps' } })
+  })
+})
+
+describe('jobs', () => {
+  const listJobs = async () => [fakeJob(), fakeJob({ jid: 'other', pid: 5, status: 'sleep', log: '[Attachable]' })]
+
+  test('the table and its hints', async () => {
+    const { stdout } = await runFake(['ps'], { engine: { listJobs } })
+    expect(stdout).toBe(
+      [
+        'JOB    TYPE      PID  STATUS   GPU  CHECKPOINT  SIZE  LOG',
+        'other  process     5  sleep    no                     [Attachable]',
+        'train  process  4711  running  no                     /var/log/cedana-output-train.log',
+        '',
+        'Use `job inspect <JID>` for more details about a job',
+        'Use `job checkpoint list <JID>` to list all checkpoints for a job',
+        '',
+      ].join('\n'),
+    )
+  })
+
+  test('JID and PID are never coloured, the rest is on terminals', async () => {
+    const { stdout } = await runFake(['jobs'], { engine: { listJobs }, isTTY: true })
+    expect(stdout.split('\n')[1]).toMatch(/^other {2}\x1b\[36mprocess\x1b\[0m {5}5 {2}\x1b\[32msleep\x1b\[0m/)
+  })
+
+  test('ids only, JSON, none', async () => {
+    expect((await runFake(['job', 'ls', '-q'], { engine: { listJobs } })).stdout).toBe('other\ntrain\n')
+    expect((await runFake(['ps', '-o', 'name'], { engine: { listJobs } })).stdout).toBe('other\ntrain\n')
+    expect(JSON.parse((await runFake(['ps', '--format', 'json'], { engine: { listJobs } })).stdout)).toMatchObject([{ jid: 'other', is_running: true }, {}])
+    expect((await runFake(['ps'], { engine: { listJobs: async () => [] } })).stdout).toBe('No jobs found\n')
+    expect((await runFake(['ps', '-o', 'json'], { engine: { listJobs: async () => [] } })).stdout).toBe('[]\n')
+  })
+
+  test('kill asks only on a terminal', async () => {
+    const killJobs = vi.fn<Engine['killJobs']>(async () => ['Killed job train'])
+    expect(await runFake(['kill', '--all'], { engine: { killJobs } })).toMatchObject({ code: 1, connections: [] })
+    const options = { engine: { killJobs }, isTTY: true }
+    expect((await runFake(['kill', '--all'], { ...options, stdin: 'maybe\ny\n' })).stdout).toContain('Killed job train')
+    expect(await runFake(['kill', '--all'], { ...options, stdin: 'n\n' })).toMatchObject({ code: 0, connections: [] })
+    expect(await runFake(['kill', '--all'], { ...options, stdin: '' })).toMatchObject({ code: 0, connections: [] })
+    expect((await runFake(['job', 'kill', '-s', 'SIGTERM', '-t', '10s', 'train'], { engine: { killJobs } })).stdout).toBe('Killed job train\n')
+    expect(killJobs.mock.lastCall?.[0]).toEqual({ jids: ['train'], all: false, signal: 15, graceMs: 10_000 })
+  })
+})
+
+describe('dump', () => {
+  const dump = vi.fn<Engine['dump']>(async () => dumped)
+  const options = { engine: { dump } }
+
+  test('profile, messages, and the path last', async () => {
+    const { stdout } = await runFake(['dump', 'process', '4711'], options)
+    expect(stdout).toMatch(/dump \(total\)\n\na note\nDumped to \/tmp\/d1\n$/)
+    const off = await runFake(['dump', 'process', '4711', '--no-profiling'], options)
+    expect(off.stdout).toBe('a note\nDumped to /tmp/d1\n')
+    const byConfig = await runFake(['--config', '{"profiling":{"enabled":false}}', 'dump', 'process', '4711'], options)
+    expect(byConfig.stdout).not.toContain('total')
+  })
+
+  test('flags at any place, both ways to write them', async () => {
+    await runFake(['dump', '--dir', 'sub', 'process', '-R', '4711', '--name=n', '--tcp-established=false', '--external', 'a,b', '--external', 'c', '--timeout', '1m'], options)
+    expect(dump.mock.lastCall?.[0]).toMatchObject({
+      jid: '',
+      type: 'process',
+      target: { pid: 4711 },
+      options: {},
+      dir: '/work/dir/sub',
+      name: 'n',
+      leaveRunning: true,
+      tcpEstablished: false,
+      fileLocks: undefined,
+      external: ['a', 'b', 'c'],
+      timeoutMs: 60_000,
+    })
+  })
+
+  test('a job, and without a daemon', async () => {
+    expect((await runFake(['dump', 'job', 'train', '-d', 's3://b/x'], options)).connections).toEqual(['daemon'])
+    expect(dump.mock.lastCall?.[0]).toMatchObject({ jid: 'train', type: '', target: {}, dir: 's3://b/x' })
+    expect((await runFake(['dump', 'job', 'train', '--no-server'], options)).connections).toEqual(['local with jobs'])
+    expect((await runFake(['dump', '--no-server', 'process', '1'], options)).connections).toEqual(['local'])
+  })
+
+  test('quiet and JSON', async () => {
+    expect((await runFake(['dump', 'process', '1', '-q'], options)).stdout).toBe('/tmp/d1\n')
+    expect(JSON.parse((await runFake(['dump', 'process', '1', '-o', 'json'], options)).stdout)).toMatchObject({ checkpoint_id: 'c1', frozen_us: 1 })
+  })
+
+  test('a dry run shows the plan, and fails when the dump would', async () => {
+    const problem = { severity: 'error' as const, id: 'io-uring', message: 'uses io_uring', hint: 'turn it off', pid: 7 }
+    const refused = { ...dumped, plan: { criu: { pid: 7 } }, problems: [problem] }
+    expect(await runFake(['dump', 'process', '7', '--dry-run'], { engine: { dump: async () => refused } })).toMatchObject({
+      code: 1,
+      stdout: 'criu:\n  pid: 7\n\nerror: pid 7: uses io_uring\n  → turn it off\n\nThis would fail.\n',
+    })
+  })
+})
+
+describe('run', () => {
+  const run = vi.fn<Engine['run']>(async () => started)
+
+  test('interspersed flags; what follows -- is the program\'s own', async () => {
+    const { stdout } = await runFake(['exec', 'echo', 'hello', '--jid', 'x', '--no-profiling'], { engine: { run } })
+    expect(stdout).toBe('Running managed process PID 4711\n')
+    expect(run.mock.lastCall?.[0]).toMatchObject({ jid: 'x', stdio: 'log', options: { path: '/usr/bin/echo', args: ['hello'] }, workingDirectory: '/work/dir' })
+    await runFake(['run', 'process', '--attachable', '--', 'sh', '-c', '--jid y'], { engine: { run } })
+    expect(run.mock.lastCall?.[0]).toMatchObject({ jid: '', stdio: 'pipe', options: { path: '/usr/bin/sh', args: ['-c', '--jid y'] } })
+    await runFake(['exec', '--', 'sh', '-c', 'x'], { engine: { run } })
+    expect(run.mock.lastCall?.[0]).toMatchObject({ options: { args: ['-c', 'x'] } })
+  })
+
+  test('attached: its output, its code', async () => {
+    const attach = async function* (): AsyncGenerator<AttachOutput> {
+      yield { kind: 'tty', tty: false }
+      yield { kind: 'stdout', bytes: Buffer.from('out\n') }
+      yield { kind: 'stderr', bytes: Buffer.from('err\n') }
+      yield { kind: 'exit', exit: { code: 42 } }
+    }
+    const outcome = await runFake(['exec', '--attach', '--no-profiling', 'true'], { engine: { run, attach } })
+    expect(outcome).toMatchObject({ code: 42, stdout: 'out\n', stderr: 'err\n' })
+    expect(run.mock.lastCall?.[0]).toMatchObject({ stdio: 'pipe', waitAttach: true })
+  })
+
+  test('without a daemon: the code of the process, nothing else said', async () => {
+    const attach = async function* (): AsyncGenerator<AttachOutput> {
+      yield { kind: 'exit', exit: { signal: 15 } }
+    }
+    const outcome = await runFake(['exec', '--no-server', '--attachable', 'true', '--no-profiling'], { engine: { run, attach } })
+    expect(outcome).toMatchObject({ code: 143, stdout: '', connections: ['local'] })
+    expect(outcome.stderr).toBe('--attachable ignored: with --no-server the standard output is copied to the caller\n')
+    expect(run.mock.lastCall?.[0]).toMatchObject({ stdio: 'inherit' })
+  })
+})
+
+describe('restore, manage, freeze', () => {
+  test('the line that scripts read', async () => {
+    const restore = vi.fn<Engine['restore']>(async () => ({ ...started, problems: [], state: undefined, plan: undefined }))
+    const { stdout } = await runFake(['restore', 'process', '-p', 'd1', '-o', 'log.txt', '--no-profiling'], { engine: { restore } })
+    expect(stdout).toBe('Restored successfully, PID: 4711\n')
+    expect(restore.mock.lastCall?.[0]).toMatchObject({ path: '/work/dir/d1', log: '/work/dir/log.txt', stdio: undefined, type: 'process' })
+
+    const manage = async () => started
+    expect((await runFake(['manage', 'process', '4711', '--no-profiling'], { engine: { manage } })).stdout).toBe('Managing process PID 4711\n')
+    const freeze = async () => ({ type: 'process', pid: 3 })
+    expect((await runFake(['freeze', 'job', 'x'], { engine: { freeze } })).stdout).toBe('Froze process PID 3\n')
+    expect((await runFake(['unfreeze', 'process', '3'], { engine: { unfreeze: freeze } })).stdout).toBe('Unfroze process PID 3\n')
+  })
+})
+
+test('help of every command has an example or sub-commands', async () => {
+  for (const argv of [['ps'], ['dump', 'job'], ['job', 'attach'], ['checkpoint', 'verify'], ['completion', 'zsh']]) {
+    expect((await runFake([...argv, '--help'])).stdout).toMatch(/^Usage: cedana [\s\S]*\nExamples:\n {2}cedana /)
+  }
+  expect((await runFake(['help', 'dump', 'job'])).stdout).toContain('Usage: cedana dump job')
+})
+
+test('alone, and versions', async () => {
+  expect(await runFake([])).toMatchObject({ code: 0, stderr: '' })
+  expect(await runFake(['--version'])).toMatchObject({ code: 0, stdout: 'cedana version 1.2.3\n' })
+  expect(await runFake(['version'])).toMatchObject({ code: 0, stdout: '1.2.3\n' })
+})

@@ -1,0 +1,144 @@
+/** One command being carried out: its configuration, where it prints and in which form, and the engine it asks. */
+import type { Engine, Step } from '../daemon/api/engine.js'
+import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
+import type { Caller } from '../plugins/contract/job.js'
+import type { RuntimeManifest } from '../plugins/contract/runtime.js'
+import type { ColourMode, Style } from './render/style.js'
+import { styleFor } from './render/style.js'
+
+/** What surrounds the command line: the process, the daemon, the plugins. main.ts builds the real one, tests a fake. */
+export interface World {
+  readonly version: string
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+  readonly caller: Caller
+  readonly stdin: NodeJS.ReadStream
+  readonly stdout: NodeJS.WriteStream
+  readonly stderr: NodeJS.WriteStream
+  /** Aborted by the first SIGINT or SIGTERM. */
+  readonly signal: AbortSignal
+  /** From now on SIGINT and SIGTERM are not for this program but for the process it started. */
+  holdSignals(): void
+  loadConfig(sources: ConfigSources): Promise<Config>
+  writeConfig(kind: 'init' | 'merge', sources: ConfigSources): Promise<string>
+  describeConfig(): Promise<readonly KeyDescription[]>
+  /** The daemon, over gRPC. */
+  connect(config: Config): Promise<Engine>
+  /** The same verbs in this process (`--no-server`); `withJobs`: with the jobs of the database. */
+  openLocal(config: Config, options: { readonly withJobs: boolean }): Promise<Engine>
+  startDaemon(config: Config): Promise<void>
+  plugins(): Promise<readonly RuntimeManifest[]>
+}
+
+export const OUTPUT_FORMATS = ['table', 'wide', 'json', 'yaml', 'name'] as const
+export type OutputFormat = (typeof OUTPUT_FORMATS)[number]
+
+export interface GlobalOptions {
+  readonly config?: string
+  readonly configDir?: string
+  readonly initConfig?: boolean
+  readonly mergeConfig?: boolean
+  readonly protocol?: string
+  readonly address?: string
+  readonly profiling?: boolean
+  readonly profilingPath?: string
+  readonly logLevel?: string
+  readonly color?: ColourMode
+  readonly db?: string
+}
+export interface OutputOptions {
+  readonly output?: OutputFormat
+  readonly format?: OutputFormat
+  readonly quiet?: boolean
+  readonly headers?: boolean
+  readonly trunc?: boolean
+}
+
+/** Which engine: the daemon's, or one in this process. */
+export interface Where {
+  readonly local?: boolean
+  /** The request names a job: the local engine reads the database. */
+  readonly withJobs?: boolean
+}
+
+export class Session {
+  readonly style: Style
+  readonly errorStyle: Style
+  /** Undefined: not said, the command has its own default. */
+  readonly format: OutputFormat | undefined
+  private config: Promise<Config> | undefined
+
+  constructor(
+    readonly world: World,
+    readonly options: GlobalOptions & OutputOptions,
+  ) {
+    const mode = options.color ?? 'auto'
+    this.style = styleFor(world.stdout, mode, world.env)
+    this.errorStyle = styleFor(world.stderr, mode, world.env)
+    this.format = options.output ?? options.format
+  }
+
+  /** For programs: one document on standard output, errors as JSON. */
+  get isStructured(): boolean {
+    return this.format === 'json' || this.format === 'yaml'
+  }
+
+  get signal(): AbortSignal {
+    return this.world.signal
+  }
+
+  print(text: string): void {
+    this.world.stdout.write(`${text}\n`)
+  }
+
+  /** For people: never mixed with results. */
+  note(text: string): void {
+    this.world.stderr.write(`${text}\n`)
+  }
+
+  loadConfig(): Promise<Config> {
+    this.config ??= this.readConfig()
+    return this.config
+  }
+
+  private async readConfig(): Promise<Config> {
+    const { config, configDir, initConfig, mergeConfig, address, protocol, profiling, profilingPath, db, logLevel } = this.options
+    const level = logLevel === undefined ? {} : { CEDANA_LOG_LEVEL: logLevel, CEDANA_LOG_LEVEL_NO_SERVER: logLevel }
+    const env = { ...this.world.env, ...level }
+    const sources = { configJson: config, configDir, address, protocol, profiling, profilingPath, db, env, uid: this.world.caller.uid }
+    if (initConfig === true || mergeConfig === true) await this.world.writeConfig(mergeConfig === true ? 'merge' : 'init', sources)
+    return this.world.loadConfig(sources)
+  }
+
+  /** Asks the engine and hangs up, whatever happens. */
+  async ask<T>(question: (engine: Engine) => Promise<T>, where: Where = {}): Promise<T> {
+    const config = await this.loadConfig()
+    const engine = where.local === true ? await this.world.openLocal(config, { withJobs: where.withJobs ?? false }) : await this.world.connect(config)
+    try {
+      return await question(engine)
+    } finally {
+      engine.close()
+    }
+  }
+
+  /** The profiling tables, when the client's configuration wants them, and the file. */
+  async printProfile(operation: string, steps: readonly Step[]): Promise<void> {
+    const { profiling } = await this.loadConfig()
+    if (!profiling.enabled || steps.length === 0) return
+    const { profileJson, profileText } = await import('./render/profile.js')
+    if (!this.isStructured && this.options.quiet !== true) {
+      const { detailed, precision } = profiling
+      this.world.stdout.write(profileText({ operation, steps }, { detailed, precision, style: this.style }))
+    }
+    if (profiling.path !== '') {
+      const { writeFile } = await import('node:fs/promises')
+      await writeFile(profiling.path, profileJson({ operation, steps }), { mode: 0o644 })
+    }
+  }
+
+  /** One document, in the form asked for. */
+  async printDocument(value: unknown, format: OutputFormat): Promise<void> {
+    const { toJson, toYaml } = await import('./render/structured.js')
+    this.world.stdout.write(format === 'json' ? toJson(value) : await toYaml(value))
+  }
+}

@@ -1,0 +1,73 @@
+/** The sub-commands of a verb: one for each runtime that has it, and `job`. Flags and arguments come from the manifests. */
+import type { TargetRequest } from '../daemon/api/engine.js'
+import { CedanaError } from '../plugins/contract/errors.js'
+import type { OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
+import type { RuntimeManifest, Verb } from '../plugins/contract/runtime.js'
+import type { CliCommand, Handler } from './command.js'
+import { addFields, check, collect, fieldsOf } from './flags.js'
+
+/** Reads what the command line says, by the schema; nothing is left unchecked. */
+export type Reader = (args: readonly string[], flags: object) => ParsedOptions
+
+async function reader(command: CliCommand, schema: OptionSchema | undefined): Promise<Reader> {
+  const fields = await fieldsOf(schema)
+  addFields(command, fields)
+  return (args, flags) => check(schema, collect(fields, args, flags as Record<string, unknown>))
+}
+
+export interface TypeCommand {
+  readonly command: CliCommand
+  readonly manifest: RuntimeManifest
+  /** By verb of the schema; an absent schema reads as nothing. */
+  readonly read: Readonly<Record<string, Reader>>
+  /** An argument for examples: a PID, or the name of a container. */
+  readonly sample: string
+}
+
+async function fill(command: CliCommand, manifest: RuntimeManifest, schemas: readonly string[]): Promise<TypeCommand> {
+  const read: Record<string, Reader> = {}
+  for (const schema of schemas) read[schema] = await reader(command, manifest.options[schema])
+  const first = (await fieldsOf(manifest.options.resolve)).find(({ property }) => property.positional === true)
+  return { command, manifest, read, sample: first?.property.type === 'integer' ? '4711' : 'web' }
+}
+
+/** One sub-command for each runtime with `verb`; `schemas`: whose options it takes, in the order of their arguments. */
+export async function typeCommands(parent: CliCommand, verb: Verb, schemas: readonly string[], summary: (name: string) => string): Promise<TypeCommand[]> {
+  const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
+  return Promise.all(manifests.map((manifest) => fill(parent.add(manifest.name, summary(manifest.name)), manifest, schemas)))
+}
+
+/** This command itself, for one runtime. */
+export async function typeCommand(command: CliCommand, name: string, schemas: readonly string[]): Promise<TypeCommand> {
+  const manifest = (await command.app.world.plugins()).find((one) => one.name === name)
+  if (manifest === undefined) throw new CedanaError('NO_SUCH_PLUGIN', `no runtime plugin named ${name}`)
+  return fill(command, manifest, schemas)
+}
+
+/** Name of the option that is a program to be looked up in PATH. */
+export const executableField = async (schema: OptionSchema | undefined): Promise<string | undefined> =>
+  (await fieldsOf(schema)).find(({ property }) => property.executable === true)?.key
+
+/** `job`: takes the flags of every runtime too, as overrides. */
+export async function jobCommand(parent: CliCommand, verb: Verb, schema: string, summary: string): Promise<{ command: CliCommand; read: Reader }> {
+  const command = parent.add('job', summary).argument('<JID>', 'job id')
+  const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
+  const fields = await Promise.all(manifests.map(async ({ name, options }) => ({ name, fields: await fieldsOf(options[schema]) })))
+  for (const one of fields) addFields(command, one.fields, `(${one.name}) `)
+  const flags = fields.flatMap((one) => one.fields).filter(({ property }) => property.positional !== true)
+  return { command, read: (_args, given) => collect(flags, [], given as Record<string, unknown>) }
+}
+
+/** Freeze and unfreeze differ in a word. */
+export async function targetCommands(
+  parent: CliCommand,
+  verb: 'freeze' | 'unfreeze',
+  handler: (request: TargetRequest) => Handler<object>,
+): Promise<void> {
+  const { command } = await jobCommand(parent, verb, 'none', `${verb} a job`)
+  command.example(`cedana ${verb} job train`).does((session, flags, args) => handler({ jid: args[0] ?? '', type: '', target: {} })(session, flags, args))
+  for (const { command: sub, manifest, read, sample } of await typeCommands(parent, verb, ['resolve'], (name) => `${verb} a target of type ${name}`)) {
+    sub.example(`cedana ${verb} ${manifest.name} ${sample}`)
+    sub.does((session, flags, args) => handler({ jid: '', type: manifest.name, target: read.resolve!(args, flags) })(session, flags, args))
+  }
+}
