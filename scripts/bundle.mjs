@@ -4,10 +4,10 @@
 // new URL('../x', import.meta.url) finds the same file of the package, bundled or not; and import() of a name known only
 // at run time is a real one, so that it takes ES modules.
 import { build } from 'esbuild'
-import { cpSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { makeCodeCache } from './code-cache.mjs'
+import { dropCodeCache, makeCodeCache } from './code-cache.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const dist = join(root, 'dist')
@@ -38,8 +38,7 @@ const asModules = {
   },
 }
 
-rmSync(dist, { recursive: true, force: true })
-await build({
+const { outputFiles } = await build({
   absWorkingDir: root,
   entryPoints: ['src/cli/main.ts'],
   outfile: 'dist/cedana.cjs',
@@ -60,5 +59,14 @@ const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/..
   sourcemap: 'external',
   legalComments: 'external',
   logLevel: 'warning',
-})
+  write: false,
+}).catch(() => process.exit(1)) // esbuild has said why
+
+// A command that starts meanwhile finds the old program or the new one, and never the cache of the other.
+mkdirSync(dist, { recursive: true })
+dropCodeCache(root)
+for (const { path, contents } of outputFiles) {
+  writeFileSync(`${path}.new`, contents)
+  renameSync(`${path}.new`, path)
+}
 makeCodeCache(root)

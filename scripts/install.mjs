@@ -44,7 +44,7 @@ On Debian 12 or newer, as root, let its own set-up bring them:
 In a checkout: scripts/setup`)
     process.exit(1)
   }
-  const { status } = spawnSync(process.execPath, [require.resolve('cmake-js/bin/cmake-js'), 'compile', '--silent'], { cwd: root, stdio: 'inherit' })
+  const { status } = spawnSync(process.execPath, [require.resolve('cmake-js/bin/cmake-js'), 'compile', '--log-level', 'warn'], { cwd: root, stdio: 'inherit' })
   if (status !== 0 || !nativeWorks()) {
     console.error('cedana: the native part did not build, see above')
     process.exit(1)
