@@ -31,7 +31,7 @@ const asModules = {
       if (!text.includes('__dirname')) return undefined
       const home = path.slice(0, path.lastIndexOf(`${directory}/`))
       for (const name of readdirSync(home, { recursive: true })) {
-        if (name.endsWith('.proto') && !name.startsWith('node_modules/')) cpSync(join(home, name), join(dist, 'lib', library, name))
+        if (/(^|[/])proto[/](grpc|health)[/].*[.]proto$/.test(name)) cpSync(join(home, name), join(dist, 'lib', library, name))
       }
       return { contents: text.replaceAll('__dirname', `(__dirname + ${JSON.stringify(`/lib/${library}${directory}`)})`), loader: 'js' }
     })
