@@ -6,6 +6,13 @@ namespace {
 
 using Shared = std::shared_ptr<MainThread>;
 
+// False in an environment that ends (a worker being terminated): there every call fails that could
+// run JavaScript, as the setting of a property.
+bool CanRunJavaScript(napi_env env) {
+  napi_value probe = nullptr;
+  return napi_create_object(env, &probe) == napi_ok && napi_set_named_property(env, probe, "", probe) == napi_ok;
+}
+
 }  // namespace
 
 void MainThread::Install(Napi::Env env) {
@@ -41,7 +48,10 @@ void MainThread::Drop(Napi::Env env) {
 
 void MainThread::OnCall(napi_env env, napi_value, void*, void* data) {
   Call* call = static_cast<Call*>(data);
-  if (env == nullptr) return;  // queued while the environment ended: leaked, see Post
+  // Queued while the environment ended: leaked, see Post.
+  if (env == nullptr) return;
+  const Napi::HandleScope scope(env);
+  if (!CanRunJavaScript(env)) return;
   call->Run(Napi::Env(env));
   delete call;
 }

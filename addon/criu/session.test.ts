@@ -67,15 +67,19 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
     for (const session of sessions.splice(0)) native.criuClose(session)
     for (const pid of restored.splice(0)) process.kill(pid, 'SIGKILL')
     for (const child of children.splice(0)) {
-      if (child.exitCode !== null || child.signalCode !== null) continue
       child.kill('SIGKILL')
-      await once(child, 'exit')
+      await ended(child)
     }
     for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
   })
 
+  async function ended(child: ChildProcess) {
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+  }
+
   function start(command: string, args: string[], stdio: ('ignore' | number)[] = ['ignore', 'ignore', 'ignore']) {
-    const child = spawn(command, args, { stdio, detached: true })
+    // An environment of its own: the libraries that a sanitizer run preloads are not for CRIU.
+    const child = spawn(command, args, { stdio, detached: true, env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' } })
     children.push(child)
     return child
   }
@@ -125,7 +129,7 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
     expect(scripts.map(([script]) => script)).toEqual(['pre-dump', 'query-ext-files', 'post-dump'])
     expect(scripts[0]?.[1]).toBe('S')
     expect(scripts[2]?.[1]).toMatch(/^[tT]$/)
-    if (child.signalCode === null) await once(child, 'exit')
+    await ended(child)
 
     const pids: (number | null)[] = []
     const restore = swrk()
@@ -176,7 +180,7 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
     const dump = criu.request('DUMP', options, async (script) => {
       if (script !== 'post-dump') return
       criu.child.kill('SIGKILL')
-      await once(criu.child, 'exit')
+      await ended(criu.child)
     })
     await expect(dump).rejects.toMatchObject({ code: 'ECONNRESET', op: 'criuRequest' })
     expect(await settled(pid)).toBe('S')
@@ -192,7 +196,7 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
       return new Promise(() => {})
     })
     await expect(dump).rejects.toMatchObject({ code: 'ECONNRESET' })
-    if (criu.child.exitCode === null) await once(criu.child, 'exit')
+    await ended(criu.child)
     expect(await settled(pid)).toBe('S')
     done()
   })

@@ -16,7 +16,7 @@ afterAll(() => rmSync(dir, { recursive: true }))
 
 describe.skipIf(process.getuid?.() !== 0)('as another user (needs root)', () => {
   const open = (path: string, flags: number, groups: number[] = []) => native.openAs(NOBODY, NOBODY, groups, AT_FDCWD, path, flags, 0o640)
-  const status = () => readFileSync('/proc/self/task/' + process.pid + '/status', 'utf8').match(/^(Uid|Gid|Groups|CapEff):.*$/gm)
+  const status = () => readFileSync(`/proc/self/task/${process.pid}/status`, 'utf8').match(/^(Uid|Gid|Groups|CapEff):.*$/gm)
 
   beforeAll(() => {
     chmodSync(dir, 0o755)
