@@ -19,8 +19,11 @@ export interface OpenDatabase {
   close(): void
 }
 
+/** For one process, gone with it. */
+export const IN_MEMORY = ':memory:'
+
 export function openDatabase(path: string): OpenDatabase {
-  makePrivate(path)
+  if (path !== IN_MEMORY) makePrivate(path)
   let db: Database.Database | undefined
   try {
     db = new Database(path, { timeout: BUSY_MS })

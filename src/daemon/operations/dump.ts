@@ -49,13 +49,15 @@ interface Planning {
   readonly stdio: StdioMode
   readonly facts: HostFacts
   readonly runtime: DumpPlan
+  /** /proc/locks */
+  readonly locks: string
 }
 
 /** Pure: the same look at the tree and the same request give the same plan. */
-function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
+function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, facts, runtime, locks }: Planning): Plan {
   const leaveRunning = request.leaveRunning ?? env.config.criu.leave_running
   const given = { tcpEstablished: request.tcpEstablished, shellJob: request.shellJob, fileLocks: request.fileLocks, linkRemap: request.linkRemap }
-  const switches = dumpSwitches(snapshot, { stdio, given })
+  const switches = dumpSwitches(snapshot, { stdio, given, locks })
   const chosen: CriuOptions = {
     pid: snapshot.target.pid,
     leave_running: leaveRunning,
@@ -135,7 +137,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
     const options = env.runtimes.options(found.type, 'dump', request.options)
     const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio }, options)
-    return { snapshot, stdio, facts: await env.facts(), runtime }
+    return { snapshot, stdio, facts: await env.facts(), runtime, locks: (await processes.readText('/proc/locks')) ?? '' }
   })
   const plan = await op.step('plan', () => planDump(env, request, planning))
   if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })

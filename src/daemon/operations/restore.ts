@@ -14,7 +14,7 @@ import { files } from '../host/files.js'
 import * as processes from '../host/processes.js'
 import { launchShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
 import type { Manifest } from '../images/manifest.js'
-import { liveFacts, restoreProblems } from '../images/preflight.js'
+import { externalInherits, liveFacts, restoreProblems } from '../images/preflight.js'
 import { CheckpointReader } from '../images/reader.js'
 import { decodeState, STATE } from '../images/state.js'
 import type { JobRecord } from '../jobs/job.js'
@@ -73,11 +73,10 @@ interface Planning {
   readonly snapshot: Snapshot | undefined
   readonly stdio: StdioMode
   readonly runtime: RestorePlan
-  readonly found: readonly Problem[]
 }
 
 /** Pure: flags win over what the checkpoint was made with. */
-function planRestore(env: Environment, request: RestoreRequest, { manifest, snapshot, stdio, runtime, found }: Planning): Plan {
+function planRestore(env: Environment, request: RestoreRequest, { manifest, snapshot, stdio, runtime }: Planning): Plan {
   const made = manifest?.criu
   const chosen: CriuOptions = {
     shell_job: request.shellJob ?? made?.shellJob ?? false,
@@ -92,8 +91,8 @@ function planRestore(env: Environment, request: RestoreRequest, { manifest, snap
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_RESTORE_LOG)
   return {
     criu: mergeOptions(base, chosen, runtime.criu, parseCriuOpts(request.criuOpts, criu.criuOptionFields())),
-    inherit: [...(snapshot ? stdioInherits(snapshot, stdio) : []), ...runtime.inherit],
-    problems: [...found, ...runtime.problems],
+    inherit: [...(snapshot ? [...stdioInherits(snapshot, stdio), ...externalInherits(snapshot)] : []), ...runtime.inherit],
+    problems: runtime.problems,
   }
 }
 
@@ -153,16 +152,20 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       attachment: async (name: string) => (await reader.images.read([name])).get(name),
     }
     const runtime = await planRuntime(host, context, options)
-    return { manifest, snapshot, stdio, runtime, found: [...reader.problems] }
+    return { manifest, snapshot, stdio, runtime }
   })
-  if (snapshot) await op.step('wait for pids', () => waitForPids(snapshot))
-  const problems = manifest && snapshot ? await op.step('preflight', async () => restoreProblems(manifest, snapshot, await liveFacts(snapshot, binary.version, await env.facts()))) : []
-  const plan = await op.step('plan', () => planRestore(env, request, { ...planning, found: [...planning.found, ...problems] }))
+  const plan = await op.step('plan', () => planRestore(env, request, planning))
+  const problems = await op.step('preflight', async () => {
+    if (!manifest || !snapshot) return [...reader.problems, ...plan.problems]
+    await waitForPids(snapshot)
+    const live = await liveFacts(snapshot, binary.version, await env.facts(), reader.images)
+    return [...reader.problems, ...plan.problems, ...restoreProblems(manifest, snapshot, live, new Set(plan.inherit.map(({ key }) => key)))]
+  })
   if (request.dryRun) {
     await op.step('verify', () => verified)
-    return op.done({ jid: '', pid: 0, messages: [], steps: op.steps, problems: plan.problems, state: snapshot, plan: { ...plan.criu, inherit: plan.inherit } })
+    return op.done({ jid: '', pid: 0, messages: [], steps: op.steps, problems, state: snapshot, plan: { ...plan.criu, inherit: plan.inherit } })
   }
-  refuseProblems(plan.problems)
+  refuseProblems(problems)
 
   const job = await op.step('record job', () => recordRestoring(env, call, request, { existing, type, stdio, snapshot, manifest }), {
     onFailure: (made) => {
@@ -239,7 +242,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   })
   const messages = await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
-  return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems: plan.problems, state: snapshot, plan: undefined })
+  return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
 }
 
 const emptySnapshot: Snapshot = { target: { pid: 0, startTicks: '0', bootId: '' } as unknown as Target, processes: [], sockets: [], mounts: [] }
