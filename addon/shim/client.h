@@ -67,8 +67,8 @@ class Client {
   std::optional<Incoming> Next();
   void Consume(const Incoming& frame);
 
-  bool attached = false;       // gets output
-  bool wants_exit = false;     // gets kExit
+  bool attached = false;       // gets output, and kExit after it
+  bool watches_exit = false;   // gets kExit alone
   bool waits_for_job = false;  // its next frame is input which the job does not take yet
 
  private:

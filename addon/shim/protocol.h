@@ -70,7 +70,8 @@ constexpr int kFirstOpenFd = 20;
 enum class Frame : unsigned char {
   // client → shim
   kAttach = 'A',      // u8 flags. Answered with one kStatus, then output frames follow, then kExit.
-                      // bit 0: the last output (64 KiB) first. bit 1: no output, kExit alone
+                      // bit 0: the last output (64 KiB) first. bit 1: no output, and kExit as soon
+                      // as `exit` is written
   kStdin = 'I',       // bytes for stdin; not taken from the socket while the job does not read
   kStdinEof = 'E',    // ends stdin: pipe: the write end is closed; tty: ^D (VEOF) is written
   kWindowSize = 'W',  // u16 rows, u16 columns, little-endian

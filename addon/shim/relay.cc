@@ -70,6 +70,7 @@ void Relay::SetInput(const std::string& input, bool ends) {
 void Relay::Run(pid_t root) {
   root_ = root;
   Reap();  // what ended before the signal was watched
+  AnnounceExit();
   while (!JobIsOver() || !clients_.empty()) Poll();
 }
 
@@ -125,7 +126,7 @@ void Relay::Poll() {
   for (Client& each : clients_) Serve(&each);
   if (polled[1].revents != 0) Accept();
   if (polled[0].revents != 0) Reap();
-  if (root_exited_ && !exit_announced_) AnnounceExit();
+  AnnounceExit();
 
   const int64_t now = NowMs();
   const bool over = JobIsOver();
@@ -152,6 +153,9 @@ void Relay::Reap() {
 void Relay::RootExited(int status) {
   root_exited_ = true;
   record_->WriteExit(root_, status);
+  for (Client& client : clients_) {
+    if (client.watches_exit) SendExit(&client);
+  }
   streams_->slave.Reset();  // now the master comes to its end when the others let go
   if (stdio_ == Stdio::kPipe) EndInput();
   for (Source& source : sources_) {
@@ -163,7 +167,7 @@ void Relay::RootExited(int status) {
 
 // Once everything that the root had written is on its way to the attachers.
 void Relay::AnnounceExit() {
-  if (hold_until_ms_ != 0) return;
+  if (!root_exited_ || exit_announced_ || hold_until_ms_ != 0) return;
   for (Source& source : sources_) {
     while (source.fd.valid() && (source.before_exit > 0 || stdio_ == Stdio::kTty)) {
       if (!ReadsOutput()) return;
@@ -172,7 +176,7 @@ void Relay::AnnounceExit() {
   }
   exit_announced_ = true;
   for (Client& client : clients_) {
-    if (client.wants_exit) SendExit(&client);
+    if (client.attached) SendExit(&client);
   }
 }
 
@@ -285,13 +289,15 @@ void Relay::Handle(Client* client, const Client::Incoming& frame) {
 
 void Relay::Attach(Client* client, unsigned char flags) {
   client->Send(Frame::kStatus, record_->Text());
-  client->wants_exit = true;
-  if ((flags & kAttachExitOnly) == 0) {
-    client->attached = true;
-    hold_until_ms_ = 0;
-    if ((flags & kAttachReplay) != 0) {
-      replay_.ForEach([client](Frame stream, const char* data, size_t size) { client->Send(stream, {data, size}); });
-    }
+  if ((flags & kAttachExitOnly) != 0) {
+    client->watches_exit = true;
+    if (root_exited_) SendExit(client);
+    return;
+  }
+  client->attached = true;
+  hold_until_ms_ = 0;
+  if ((flags & kAttachReplay) != 0) {
+    replay_.ForEach([client](Frame stream, const char* data, size_t size) { client->Send(stream, {data, size}); });
   }
   if (exit_announced_) SendExit(client);
 }

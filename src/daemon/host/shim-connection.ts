@@ -4,11 +4,10 @@ import { createConnection, type Socket } from 'node:net'
 
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ExitStatus } from '../../plugins/contract/job.js'
-import { exitStatus, parseShimStatus, type ShimExit, type ShimState } from './shim-files.js'
+import { exitStatus, parseShimStatus, readShimExit, type ShimExit, type ShimState } from './shim-files.js'
 
 export type ShimOutput =
-  | { readonly kind: 'stdout' | 'stderr'; readonly bytes: Buffer }
-  | { readonly kind: 'exit'; readonly exit: ExitStatus }
+  { readonly kind: 'stdout' | 'stderr'; readonly bytes: Buffer } | { readonly kind: 'exit'; readonly exit: ExitStatus }
 
 export interface ShimStatus {
   readonly state: ShimState
@@ -115,7 +114,10 @@ export class ShimConnection {
 
   /** Resolves when the shim has room for it: a job that does not read its stdin makes the writer wait. */
   async write(data: Uint8Array): Promise<void> {
-    for (let at = 0; at < data.length; at += WRITE_FRAME) await this.#send('I', data.subarray(at, at + WRITE_FRAME))
+    // All frames are queued at once, so that an end() called meanwhile comes after them.
+    const sent: Promise<void>[] = []
+    for (let at = 0; at < data.length; at += WRITE_FRAME) sent.push(this.#send('I', data.subarray(at, at + WRITE_FRAME)))
+    await Promise.all(sent)
   }
 
   /** Ends stdin; at a terminal, types the end-of-file character. */
@@ -166,14 +168,14 @@ export class ShimConnection {
         return
       }
       this.#socket.write(Buffer.concat([header, payload]), (error) => {
-        if (error == null) resolve()
+        if (!error) resolve()
         else reject(gone(error))
       })
     })
   }
 
   async *#take(): AsyncGenerator<ShimOutput, void> {
-    while (true) {
+    for (;;) {
       const output = this.#outputs.shift()
       if (output !== undefined) {
         if (output.kind !== 'exit') this.#ahead -= output.bytes.length
@@ -258,6 +260,17 @@ export class ShimConnection {
   }
 }
 
+/** How the job of this shim ended, as soon as it has; undefined when its shim was killed and nobody knows. */
+export async function waitForShimExit(directory: string): Promise<ExitStatus | undefined> {
+  try {
+    const exit = await (await ShimConnection.open(directory)).exit()
+    if (exit !== undefined) return exit
+  } catch (error) {
+    if (!(error instanceof CedanaError) || error.code !== 'JOB_NOT_RUNNING') throw error
+  }
+  return (await readShimExit(directory))?.exit
+}
+
 function openDirectory(path: string): number {
   try {
     return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -269,7 +282,10 @@ function openDirectory(path: string): number {
 function noShim(directory: string, cause: unknown): CedanaError {
   const { code = '' } = cause as NodeJS.ErrnoException
   const isGone = ['ENOENT', 'ECONNREFUSED'].includes(code)
-  return new CedanaError(isGone ? 'JOB_NOT_RUNNING' : 'NOT_ATTACHABLE', `no shim answers in ${directory}`, { cause, detail: { errnoName: code } })
+  return new CedanaError(isGone ? 'JOB_NOT_RUNNING' : 'NOT_ATTACHABLE', `no shim answers in ${directory}`, {
+    cause,
+    detail: { errnoName: code },
+  })
 }
 
 function gone(cause: Error | undefined): CedanaError {

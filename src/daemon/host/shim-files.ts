@@ -28,7 +28,10 @@ export interface ShimExit {
   readonly exitedAt: number
 }
 
-const number = z.string().regex(/^\d{1,15}$/).transform(Number)
+const number = z
+  .string()
+  .regex(/^\d{1,15}$/)
+  .transform(Number)
 const pid = number.pipe(z.number().min(1)).transform((value) => value as Pid)
 const digits = z.string().regex(/^\d{1,20}$/)
 
@@ -59,13 +62,27 @@ const State = z
       it.stdin_inode !== undefined && it.stdout_inode !== undefined && it.stderr_inode !== undefined
         ? { stdin: it.stdin_inode, stdout: it.stdout_inode, stderr: it.stderr_inode }
         : undefined,
-    tty: it.tty !== undefined && it.tty_rdev !== undefined && it.tty_dev !== undefined ? { path: it.tty, rdev: it.tty_rdev, dev: it.tty_dev } : undefined,
+    tty:
+      it.tty !== undefined && it.tty_rdev !== undefined && it.tty_dev !== undefined
+        ? { path: it.tty, rdev: it.tty_rdev, dev: it.tty_dev }
+        : undefined,
   }))
-  .refine((it) => (it.stdio === 'pipe') === (it.pipes !== undefined) && (it.stdio === 'tty') === (it.tty !== undefined), 'streams do not match the mode')
+  .refine(
+    (it) => (it.stdio === 'pipe') === (it.pipes !== undefined) && (it.stdio === 'tty') === (it.tty !== undefined),
+    'streams do not match the mode',
+  )
 
 const Exit = z
-  .object({ pid, code: z.string().regex(/^(-1|\d{1,3})$/).transform(Number), signal: number, exited_at: number })
-  .refine((it) => (it.code === -1) === (it.signal > 0), 'neither code nor signal')
+  .object({
+    pid,
+    code: z
+      .string()
+      .regex(/^(-1|\d{1,3})$/)
+      .transform(Number),
+    signal: number,
+    exited_at: number,
+  })
+  .refine((it) => (it.code === -1) === it.signal > 0, 'neither code nor signal')
   .transform((it): ShimExit => ({ pid: it.pid, exit: exitStatus(it.code, it.signal), exitedAt: it.exited_at }))
 
 /** As the shim says it: code -1 when a signal ended it, signal 0 when it exited. */

@@ -6,7 +6,7 @@ import { getSystemErrorMap } from 'node:util'
 import { CedanaError, type ErrorCode } from '../../plugins/contract/errors.js'
 import type { Caller, Pid, StdioMode, Target } from '../../plugins/contract/job.js'
 
-export { ShimConnection, type PendingStdin, type ShimOutput, type ShimStatus } from './shim-connection.js'
+export { ShimConnection, waitForShimExit, type PendingStdin, type ShimOutput, type ShimStatus } from './shim-connection.js'
 export { readShimExit, readShimState, type ShimExit, type ShimState } from './shim-files.js'
 
 /** The numbers that the job's streams have in CRIU, for inherit_fd. Which exist depends on the stdio mode. */
@@ -126,7 +126,9 @@ function shimArguments(request: ShimRequest): string[] {
     ...flag('foreground', request.foreground),
     ...option('stdin-file', request.stdinFile),
     ...flag('stdin-eof', request.stdinEnded),
-    ...(request.restore?.open ?? []).flatMap(({ path, flags }, index) => option('open', `${String(shimOpenSlot(index))}:${String(flags)}:${path}`)),
+    ...(request.restore?.open ?? []).flatMap(({ path, flags }, index) =>
+      option('open', `${String(shimOpenSlot(index))}:${String(flags)}:${path}`),
+    ),
     '--',
     ...request.argv,
   ]
@@ -136,7 +138,8 @@ function shimDescriptors({ stdio, restore }: ShimRequest): StdioOptions {
   const standard = stdio === 'inherit' ? 'inherit' : 'ignore'
   const descriptors: ('inherit' | 'ignore' | 'pipe' | number)[] = [standard, standard, standard]
   if (restore !== undefined) descriptors.push(restore.rpcFd, ...(restore.pass ?? []))
-  if (descriptors.length > LAST_PASSED_FD + 1) throw new CedanaError('BUG', `CRIU can be passed descriptors ${String(RPC_FD)} to ${String(LAST_PASSED_FD)} only`)
+  if (descriptors.length > LAST_PASSED_FD + 1)
+    throw new CedanaError('BUG', `CRIU can be passed descriptors ${String(RPC_FD)} to ${String(LAST_PASSED_FD)} only`)
   while (descriptors.length < REPORT_FD) descriptors.push('ignore')
   return [...descriptors, 'pipe']
 }
@@ -154,10 +157,14 @@ async function readLine(stream: Readable): Promise<string> {
 }
 
 function cannotRunShim(request: ShimRequest, cause: unknown): CedanaError {
-  return new CedanaError('START_FAILED', `cannot run the shim ${request.shimPath}: ${reasonOf((cause as NodeJS.ErrnoException).errno ?? 0)}`, {
-    cause,
-    hint: 'build it with: npm run build:native',
-  })
+  return new CedanaError(
+    'START_FAILED',
+    `cannot run the shim ${request.shimPath}: ${reasonOf((cause as NodeJS.ErrnoException).errno ?? 0)}`,
+    {
+      cause,
+      hint: 'build it with: npm run build:native',
+    },
+  )
 }
 
 function startFailed(request: ShimRequest, line: string): CedanaError {
