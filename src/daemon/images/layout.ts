@@ -1,0 +1,103 @@
+/** Names of checkpoints, and of what stands beside them while they are made. */
+import { extname } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+
+export const COMPRESSIONS = ['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd'] as const
+export type Compression = (typeof COMPRESSIONS)[number]
+/** How the bytes of an archive are coded; `none` is a directory. */
+export type ArchiveFormat = Exclude<Compression, 'none'>
+
+const SUFFIXES: Readonly<Record<Compression, string>> = {
+  none: '',
+  tar: '.tar',
+  gzip: '.tar.gz',
+  lz4: '.tar.lz4',
+  zlib: '.tar.zlib',
+  zstd: '.tar.zst',
+}
+const FORMATS: ReadonlyMap<string, ArchiveFormat> = new Map([
+  ['', 'tar'],
+  ['.tar', 'tar'],
+  ['.gz', 'gzip'],
+  ['.tgz', 'gzip'],
+  ['.lz4', 'lz4'],
+  ['.zlib', 'zlib'],
+  ['.zst', 'zstd'],
+])
+
+/** Leaves room for the suffix and for what a partial name adds (a file name has at most 255 bytes). */
+const MAX_NAME_BYTES = 160
+
+export const suffixOf = (compression: Compression): string => SUFFIXES[compression]
+
+/** The compression a user asked for. Throws FORMAT_UNSUPPORTED. */
+export function parseCompression(value: string): Compression {
+  const known = COMPRESSIONS.find((compression) => compression === value)
+  if (known) return known
+  throw new CedanaError('FORMAT_UNSUPPORTED', `unsupported compression format '${value}'`, { hint: `use one of ${COMPRESSIONS.join(', ')}` })
+}
+
+/** How to read the archive at `path`, by its extension; without one it is a plain tar. */
+export function formatOf(path: string): ArchiveFormat {
+  const extension = extname(path)
+  const format = FORMATS.get(extension)
+  if (format) return format
+  const hint = `a checkpoint is a directory or ends in ${Object.values(SUFFIXES).filter(Boolean).join(', ')}`
+  throw new CedanaError('FORMAT_UNSUPPORTED', `Unsupported compression format: ${extension}`, { detail: { path }, hint })
+}
+
+/** `dump-process-<ns>`, or `dump-process-<jid>-<ns>` for a job. Nanoseconds, so that two dumps of one job never collide. */
+export const defaultName = (type: string, jid: string | undefined, unixNs: bigint): string =>
+  ['dump', type, ...(jid ? [jid] : []), unixNs.toString()].join('-')
+
+/** Wall clock in nanoseconds; strictly increasing within this process although the clock has milliseconds only. */
+export function unixNanoseconds(): bigint {
+  const now = BigInt(Date.now()) * 1_000_000n + (process.hrtime.bigint() % 1_000_000n)
+  lastNs = now > lastNs ? now : lastNs + 1n
+  return lastNs
+}
+let lastNs = 0n
+
+/** Throws BAD_OPTIONS unless `name` can be the name of a checkpoint in its directory. */
+export function checkName(name: string): void {
+  const bad = (why: string): CedanaError => new CedanaError('BAD_OPTIONS', `invalid checkpoint name '${name}': ${why}`)
+  if (name === '') throw bad('it is empty')
+  if (name.includes('/')) throw bad('it contains a slash')
+  if (name.startsWith('.')) throw bad('it starts with a dot')
+  // eslint-disable-next-line no-control-regex -- control characters are what is looked for
+  if (/[\u0000-\u001f\u007f]/.test(name)) throw bad('it contains a control character')
+  if (Buffer.byteLength(name) > MAX_NAME_BYTES) throw bad(`it is longer than ${MAX_NAME_BYTES} bytes`)
+}
+
+/** Throws NO_SUCH_PLUGIN for `scheme://…`. */
+export function requireLocal(path: string): void {
+  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(path)?.[1]?.toLowerCase()
+  if (scheme) throw new CedanaError('NO_SUCH_PLUGIN', `plugin storage/${scheme} was not found`, { detail: { path }, hint: 'use a local path' })
+}
+
+/** Who makes a checkpoint: stands in the partial name, so that another process can tell what a crash has left. */
+export interface Maker {
+  readonly pid: number
+  readonly startTicks: string
+  readonly bootId: string
+}
+
+const PARTIAL = /^\..+\.partial-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-z]+$/
+const bootKey = (bootId: string): string => bootId.slice(0, 8)
+
+/** Name of the unfinished checkpoint `name`, in the same directory: hidden, and never valid as a checkpoint's own name. */
+export const partialName = (name: string, maker: Maker, random: string): string =>
+  `.${name}.partial-${bootKey(maker.bootId)}-${maker.pid}-${maker.startTicks}-${random}`
+
+export interface Partial {
+  readonly pid: number
+  readonly startTicks: string
+  readonly isThisBoot: boolean
+}
+
+/** Whose partial this directory entry is; undefined when it is no partial. */
+export function parsePartial(entry: string, bootId: string): Partial | undefined {
+  const [, boot, pid, startTicks] = PARTIAL.exec(entry) ?? []
+  if (boot === undefined || pid === undefined || startTicks === undefined) return undefined
+  return { pid: Number(pid), startTicks, isThisBoot: boot === bootKey(bootId) }
+}
