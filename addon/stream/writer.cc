@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace cedana {
 
@@ -62,10 +63,9 @@ bool OutputFile::Submit(bool last) {
   // The last job takes over the filler's share, so that whoever finishes last completes the file.
   if (!last) pending_++;
   if (filled_ > 0) Reserve(size_ + filled_);
-  writer_.Enqueue({this, block_, size_, filled_});
-  size_ += filled_;
-  block_ = nullptr;
-  filled_ = 0;
+  const BlockWriter::Job job{this, std::exchange(block_, nullptr), size_, std::exchange(filled_, 0)};
+  size_ += job.size;
+  writer_.Enqueue(job);  // with the last job the file is the threads'
   return !writer_.failed_;
 }
 
