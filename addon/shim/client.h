@@ -50,8 +50,8 @@ class Client {
   void Close() { socket_.Reset(); }
 
   void Send(Frame type, std::string_view payload);
-  // Writes what the socket takes; closes after the last byte when `Finish` was called. A client that
-  // left gets nothing any more, but what it wrote before is still to be read.
+  // Writes what the socket takes; closes after the last byte when `Finish` was called. A client
+  // that left gets nothing any more, but what it wrote before is still to be read.
   void Flush(int64_t now_ms);
   void Finish() { finishing_ = true; }
   [[nodiscard]] bool finishing() const { return finishing_; }
@@ -59,7 +59,8 @@ class Client {
   [[nodiscard]] std::optional<int64_t> Deadline() const;
 
   void Receive();
-  // The next whole frame, valid until Consume; empty when there is none yet. Closes on a frame too long.
+  // The next whole frame, valid until Consume; empty when there is none yet. Closes on a frame too
+  // long.
   struct Incoming {
     Frame type;
     std::string_view payload;

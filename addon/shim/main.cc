@@ -1,5 +1,5 @@
-// cedana-shim: holds one job's standard streams, log and exit status, so that the job can outlive the
-// daemon. What it is told and what it tells: protocol.h.
+// cedana-shim: holds one job's standard streams, log and exit status, so that the job can outlive
+// the daemon. What it is told and what it tells: protocol.h.
 
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -26,7 +26,8 @@ namespace {
 
 void Report(const std::string& line) {
   UniqueFd report(kReportFd);
-  [[maybe_unused]] const ssize_t written = write(report.get(), line.data(), line.size());  // perhaps nobody is there
+  [[maybe_unused]] const ssize_t written =
+      write(report.get(), line.data(), line.size());  // perhaps nobody is there
 }
 
 int ReportFailure(const Failure& failure) {
@@ -34,7 +35,8 @@ int ReportFailure(const Failure& failure) {
   for (char& byte : text) {
     if (byte == '\n') byte = ' ';
   }
-  Report(std::string("failed ") + failure.step + " " + std::to_string(failure.error.code) + " " + text + "\n");
+  Report(std::string("failed ") + failure.step + " " + std::to_string(failure.error.code) + " " +
+         text + "\n");
   return 1;
 }
 
@@ -73,14 +75,15 @@ bool ReadInput(const Options& options, std::string* input, Failure* failure) {
   }
   char buffer[4096];
   ssize_t size = 0;
-  while ((size = read(fd.get(), buffer, sizeof buffer)) > 0) input->append(buffer, static_cast<size_t>(size));
+  while ((size = read(fd.get(), buffer, sizeof buffer)) > 0)
+    input->append(buffer, static_cast<size_t>(size));
   unlink(options.stdin_file);
   return true;
 }
 
 // Both ways to start answer the root of the job, or -1 and why.
-pid_t StartProgram(const Options& options, const Streams& streams, Record* record, const std::string& oom_score_adj,
-                   Failure* failure) {
+pid_t StartProgram(const Options& options, const Streams& streams, Record* record,
+                   const std::string& oom_score_adj, Failure* failure) {
   ChildSpec spec;
   spec.argv = options.argv;
   spec.fds = JobDescriptors(streams);
@@ -103,8 +106,8 @@ pid_t StartProgram(const Options& options, const Streams& streams, Record* recor
   return child.value().Go(failure) ? pid : -1;
 }
 
-// Until CRIU has ended, or SIGTERM tells to give up. Nothing else is reaped meanwhile, so that the root
-// is found among our children even when it has ended already.
+// Until CRIU has ended, or SIGTERM tells to give up. Nothing else is reaped meanwhile, so that the
+// root is found among our children even when it has ended already.
 int WaitForCriu(pid_t criu) {
   sigset_t set;
   sigemptyset(&set);
@@ -120,7 +123,8 @@ int WaitForCriu(pid_t criu) {
 
 std::string DescribeStatus(int status) {
   if (WIFSIGNALED(status)) return "criu was killed by signal " + std::to_string(WTERMSIG(status));
-  if (WEXITSTATUS(status) != 0) return "criu exited with code " + std::to_string(WEXITSTATUS(status));
+  if (WEXITSTATUS(status) != 0)
+    return "criu exited with code " + std::to_string(WEXITSTATUS(status));
   return "criu restored nothing";
 }
 
@@ -137,8 +141,9 @@ pid_t FindRoot() {
   return root;
 }
 
-pid_t RestoreTree(const Options& options, const Streams& streams, const std::vector<std::pair<int, int>>& passed,
-                  Record* record, const std::string& oom_score_adj, Failure* failure) {
+pid_t RestoreTree(const Options& options, const Streams& streams,
+                  const std::vector<std::pair<int, int>>& passed, Record* record,
+                  const std::string& oom_score_adj, Failure* failure) {
   ChildSpec spec;
   spec.argv = options.argv;
   spec.fds = CriuDescriptors(options.stdio, streams);
@@ -162,7 +167,8 @@ pid_t RestoreTree(const Options& options, const Streams& streams, const std::vec
     failure->step = "criu";
     return -1;
   }
-  for (const auto& [fd, number] : passed) close(fd);  // else nobody would see CRIU's end of the socket close
+  for (const auto& [fd, number] : passed)
+    close(fd);  // else nobody would see CRIU's end of the socket close
   const int status = WaitForCriu(child.value().pid());
   const bool restored = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   const pid_t root = restored ? FindRoot() : -1;
@@ -171,14 +177,16 @@ pid_t RestoreTree(const Options& options, const Streams& streams, const std::vec
     return -1;
   }
   const Result<Unit> written = record->WriteState(options, root, StartTicks(root), streams.facts);
-  // It runs: losing it for a disk that is full would be worse than a daemon that has to look for it.
+  // It runs: losing it for a disk that is full would be worse than a daemon that has to look for
+  // it.
   if (!written.ok()) record->Complain("state: " + written.error().op, written.error().code);
   return root;
 }
 
 int Main(int argc, char** argv) {
   Result<Options> parsed = ParseOptions(argc, argv);
-  const std::vector<std::pair<int, int>> passed = TidyDescriptors(parsed.ok() && parsed.value().restore);
+  const std::vector<std::pair<int, int>> passed =
+      TidyDescriptors(parsed.ok() && parsed.value().restore);
   if (!parsed.ok()) return ReportFailure({"setup", parsed.error()});
   const Options& options = parsed.value();
   // Buffers of a busy moment go back to the kernel: there may be a thousand of us.
@@ -191,7 +199,8 @@ int Main(int argc, char** argv) {
   std::string input;
   Result<Record> record = Record::Open(options.directory);
   if (!record.ok()) return ReportFailure({"setup", record.error()});
-  if (!ReadInput(options, &input, &failure) || !OpenStreams(options, &streams, &failure)) return ReportFailure(failure);
+  if (!ReadInput(options, &input, &failure) || !OpenStreams(options, &streams, &failure))
+    return ReportFailure(failure);
   Result<UniqueFd> listener = record.value().Listen();
   pid_t root = -1;
   if (!listener.ok()) {
@@ -211,7 +220,9 @@ int Main(int argc, char** argv) {
   LetGoOfCaller(streams.null.get());
   streams.null.Reset();
   [[maybe_unused]] const int moved = chdir("/");  // so that no file system is kept busy
-  const auto identity = [](pid_t pid) { return std::to_string(pid) + " " + std::to_string(StartTicks(pid)) + " "; };
+  const auto identity = [](pid_t pid) {
+    return std::to_string(pid) + " " + std::to_string(StartTicks(pid)) + " ";
+  };
   Report("started " + identity(root) + identity(getpid()) + BootId() + "\n");
 
   static Relay relay(options, &streams, &record.value(), std::move(listener.value()));

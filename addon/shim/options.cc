@@ -12,8 +12,24 @@ namespace {
 
 constexpr Stdio kModes[] = {Stdio::kLog, Stdio::kPipe, Stdio::kTty, Stdio::kInherit, Stdio::kNone};
 
-enum Option : int { kDir, kStdio, kRestore, kLog, kLogAsUser, kUid, kGid, kGroups, kCwd, kRows,
-                    kColumns, kWaitAttach, kForeground, kStdinFile, kStdinEof, kOpen };
+enum Option : int {
+  kDir,
+  kStdio,
+  kRestore,
+  kLog,
+  kLogAsUser,
+  kUid,
+  kGid,
+  kGroups,
+  kCwd,
+  kRows,
+  kColumns,
+  kWaitAttach,
+  kForeground,
+  kStdinFile,
+  kStdinEof,
+  kOpen
+};
 
 constexpr option kOptions[] = {
     {"dir", required_argument, nullptr, kDir},
@@ -92,11 +108,16 @@ Errno Invalid(const std::string& what) { return Errno{what, EINVAL}; }
 
 const char* NameOf(Stdio stdio) {
   switch (stdio) {
-    case Stdio::kLog: return "log";
-    case Stdio::kPipe: return "pipe";
-    case Stdio::kTty: return "tty";
-    case Stdio::kInherit: return "inherit";
-    case Stdio::kNone: return "none";
+    case Stdio::kLog:
+      return "log";
+    case Stdio::kPipe:
+      return "pipe";
+    case Stdio::kTty:
+      return "tty";
+    case Stdio::kInherit:
+      return "inherit";
+    case Stdio::kNone:
+      return "none";
   }
   return "none";
 }
@@ -111,23 +132,57 @@ Result<Options> ParseOptions(int argc, char** argv) {
   while ((found = getopt_long(argc, argv, "+", kOptions, &index)) != -1) {
     bool good = true;
     switch (found) {
-      case kDir: options.directory = optarg; break;
-      case kStdio: good = has_stdio = ParseStdio(optarg, &options.stdio); break;
-      case kRestore: options.restore = true; break;
-      case kLog: good = strchr(optarg, '\n') == nullptr; options.log = optarg; break;
-      case kLogAsUser: options.log_as_user = true; break;
-      case kUid: good = has_uid = ParseNumber(optarg, kMaxId, &options.ids.uid); break;
-      case kGid: good = has_gid = ParseNumber(optarg, kMaxId, &options.ids.gid); break;
-      case kGroups: good = has_groups = ParseGroups(optarg, &options.ids.groups); break;
-      case kCwd: options.working_directory = optarg; break;
-      case kRows: good = ParseNumber(optarg, 65535, &options.rows); break;
-      case kColumns: good = ParseNumber(optarg, 65535, &options.columns); break;
-      case kWaitAttach: options.wait_attach = true; break;
-      case kForeground: options.foreground = true; break;
-      case kStdinFile: options.stdin_file = optarg; break;
-      case kStdinEof: options.stdin_eof = true; break;
-      case kOpen: good = ParseOpen(optarg, &options.open); break;
-      default: return Invalid(std::string("option ") + argv[optind - 1]);
+      case kDir:
+        options.directory = optarg;
+        break;
+      case kStdio:
+        good = has_stdio = ParseStdio(optarg, &options.stdio);
+        break;
+      case kRestore:
+        options.restore = true;
+        break;
+      case kLog:
+        good = strchr(optarg, '\n') == nullptr;
+        options.log = optarg;
+        break;
+      case kLogAsUser:
+        options.log_as_user = true;
+        break;
+      case kUid:
+        good = has_uid = ParseNumber(optarg, kMaxId, &options.ids.uid);
+        break;
+      case kGid:
+        good = has_gid = ParseNumber(optarg, kMaxId, &options.ids.gid);
+        break;
+      case kGroups:
+        good = has_groups = ParseGroups(optarg, &options.ids.groups);
+        break;
+      case kCwd:
+        options.working_directory = optarg;
+        break;
+      case kRows:
+        good = ParseNumber(optarg, 65535, &options.rows);
+        break;
+      case kColumns:
+        good = ParseNumber(optarg, 65535, &options.columns);
+        break;
+      case kWaitAttach:
+        options.wait_attach = true;
+        break;
+      case kForeground:
+        options.foreground = true;
+        break;
+      case kStdinFile:
+        options.stdin_file = optarg;
+        break;
+      case kStdinEof:
+        options.stdin_eof = true;
+        break;
+      case kOpen:
+        good = ParseOpen(optarg, &options.open);
+        break;
+      default:
+        return Invalid(std::string("option ") + argv[optind - 1]);
     }
     if (!good) return Invalid(std::string("--") + kOptions[index].name + " " + optarg);
   }
@@ -135,10 +190,13 @@ Result<Options> ParseOptions(int argc, char** argv) {
   options.has_ids = has_uid;
   if (options.directory == nullptr || !has_stdio) return Invalid("--dir and --stdio are needed");
   if (*options.argv == nullptr) return Invalid("no program given");
-  if (has_uid != has_gid || has_uid != has_groups) return Invalid("--uid --gid --groups go together");
+  if (has_uid != has_gid || has_uid != has_groups)
+    return Invalid("--uid --gid --groups go together");
   if (options.log_as_user && !has_uid) return Invalid("--log-as-user needs ids");
-  if (options.stdio == Stdio::kLog && options.log == nullptr) return Invalid("--stdio log needs --log");
-  if (options.foreground && options.stdio != Stdio::kInherit) return Invalid("--foreground needs --stdio inherit");
+  if (options.stdio == Stdio::kLog && options.log == nullptr)
+    return Invalid("--stdio log needs --log");
+  if (options.foreground && options.stdio != Stdio::kInherit)
+    return Invalid("--foreground needs --stdio inherit");
   if (!options.open.empty() && !options.restore) return Invalid("--open needs --restore");
   return options;
 }

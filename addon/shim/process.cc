@@ -25,7 +25,8 @@ struct Trouble {
 
 bool WriteText(const char* path, const std::string& text) {
   const UniqueFd fd(open(path, O_WRONLY | O_CLOEXEC));
-  return fd.valid() && write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  return fd.valid() &&
+         write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
 }
 
 void ResetSignals() {
@@ -43,7 +44,8 @@ void ResetSignals() {
   _exit(127);
 }
 
-[[noreturn]] void RunChild(const ChildSpec& spec, const std::string& oom_score_adj, int go, int trouble) {
+[[noreturn]] void RunChild(const ChildSpec& spec, const std::string& oom_score_adj, int go,
+                           int trouble) {
   if (spec.new_session && setsid() < 0) Abort(trouble, "setup");
   if (spec.terminal >= 0 && ioctl(spec.terminal, TIOCSCTTY, 0) < 0) Abort(trouble, "tty");
   if (!oom_score_adj.empty()) WriteText(kOomScoreAdj, oom_score_adj);  // as best we can
@@ -100,7 +102,8 @@ Result<Child> Child::Fork(const ChildSpec& spec, const std::string& oom_score_ad
 
 bool Child::Go(Failure* failure) {
   const char byte = 1;
-  [[maybe_unused]] const ssize_t sent = write(go_.get(), &byte, 1);  // fails when the child did already
+  [[maybe_unused]] const ssize_t sent =
+      write(go_.get(), &byte, 1);  // fails when the child did already
   go_.Reset();
   Trouble message = {};
   const ssize_t size = read(trouble_.get(), &message, sizeof message);

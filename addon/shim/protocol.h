@@ -17,23 +17,23 @@
 //     --stdin-file PATH bytes for the job's stdin before anything else: the input that was not read
 //                       at the dump. Read and unlinked before the start
 //     --stdin-eof       close stdin after them: it was already closed at the dump
-//     --open N:FLAGS:PATH             (--restore) opens PATH with the decimal open(2) FLAGS and gives it
-//                       to CRIU as descriptor N, from 20 on; repeatable
+//     --open N:FLAGS:PATH             (--restore) opens PATH with the decimal open(2) FLAGS and
+//                       gives it to CRIU as descriptor N, from 20 on; repeatable
 //   The environment of the shim is that of PROGRAM. The shim is statically linked: nothing in it
 //   (LD_PRELOAD) acts on the shim. Without --foreground the shim and PROGRAM each have a session of
 //   their own, so the job's PID = PGID = SID.
 //
 // Signals: all that can be are blocked in the shim; PROGRAM gets an empty mask and default actions.
-// SIGTERM while CRIU runs gives the restore up: CRIU and what it made are killed, "failed" is reported.
+// SIGTERM while CRIU runs gives the restore up: CRIU and what it made are killed.
 //
 // Descriptors at start
 //   0 1 2   the caller's: the job's with inherit, else not used
 //   3       CRIU's end of the RPC socket (--restore); closed in the shim once CRIU runs
 //   4…8     given to CRIU unchanged (--restore)
-//   9       the report pipe: one line, then closed. Nobody need read it: the shim goes on all the same
+//   9       the report pipe: one line, then closed. When nobody reads it the shim goes on the same
 //       "started PID START_TICKS SHIM_PID SHIM_START_TICKS BOOT_ID\n" or "failed STEP ERRNO TEXT\n"
-//       STEP: setup, log, tty, cwd, ids, exec, open, criu. After "failed" nothing is left behind and
-//       the shim exits with 1.
+//       STEP: setup, log, tty, cwd, ids, exec, open, criu. After "failed" nothing is left behind
+//       and the shim exits with 1.
 #pragma once
 
 namespace cedana::shim {
@@ -56,8 +56,8 @@ constexpr int kFirstOpenFd = 20;
 // Lines are "key value".
 //   state     before the program's first instruction (start), after CRIU is done (restore): pid,
 //             start_ticks, boot_id, shim_pid, shim_start_ticks, stdio, log, started_at (ms); pipe:
-//             stdin_inode, stdout_inode, stderr_inode; tty: tty (path of the slave), tty_rdev, tty_dev (st_rdev and
-//             st_dev in decimal)
+//             stdin_inode, stdout_inode, stderr_inode; tty: tty (path of the slave), tty_rdev,
+//             tty_dev (st_rdev and st_dev in decimal)
 //   exit      before anybody is told: pid, code, signal, exited_at (ms); code is -1 when a signal
 //             ended it, signal is 0 when it exited
 //   shim.log  what went wrong after the start (the log's disk is full …); only when something did
@@ -77,9 +77,9 @@ enum class Frame : unsigned char {
   kWindowSize = 'W',  // u16 rows, u16 columns, little-endian
   // both ways
   kPendingStdin = 'P',  // request: empty. Answer: u8 (1 when stdin ends after them), then the bytes
-                        // the job has not read yet (those in the pipe, by tee(2), and those held here).
-                        // Nothing is consumed. In parts of at most 1 MiB; the last is shorter than that
-  kStatus = 'S',        // request: empty. Answer: the lines of `state`, then those of `exit` if any
+  // the job has not read yet (those in the pipe, by tee(2), and those held here).
+  // Nothing is consumed. In parts of at most 1 MiB; the last is shorter than that
+  kStatus = 'S',  // request: empty. Answer: the lines of `state`, then those of `exit` if any
   // shim → client
   kStdout = 'O',  // bytes (all output of a terminal)
   kStderr = 'R',
@@ -89,8 +89,8 @@ constexpr unsigned kMaxFrame = 1 << 20;
 constexpr unsigned char kAttachReplay = 1;
 constexpr unsigned char kAttachExitOnly = 2;
 
-// While an attacher has this much waiting the job's output is not read; one that takes nothing for the
-// time below meanwhile is dropped: a stuck attacher holds the job up no longer than that.
+// While an attacher has this much waiting the job's output is not read; one that takes nothing for
+// the time below meanwhile is dropped: a stuck attacher holds the job up no longer than that.
 constexpr unsigned kMaxPending = 1 << 20;
 constexpr int kStuckMs = 10'000;
 constexpr int kWaitAttachMs = 10'000;

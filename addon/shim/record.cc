@@ -26,7 +26,9 @@ std::string NowMs() {
   return std::to_string(static_cast<long long>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000);
 }
 
-std::string Line(const char* key, const std::string& value) { return std::string(key) + " " + value + "\n"; }
+std::string Line(const char* key, const std::string& value) {
+  return std::string(key) + " " + value + "\n";
+}
 
 }  // namespace
 
@@ -41,7 +43,8 @@ Result<Unit> Record::WriteState(const Options& options, pid_t pid, unsigned long
                                 const std::string& facts) {
   state_ = Line("pid", std::to_string(pid)) + Line("start_ticks", std::to_string(start_ticks)) +
            Line("boot_id", BootId()) + Line("shim_pid", std::to_string(getpid())) +
-           Line("shim_start_ticks", std::to_string(StartTicks(getpid()))) + Line("stdio", NameOf(options.stdio));
+           Line("shim_start_ticks", std::to_string(StartTicks(getpid()))) +
+           Line("stdio", NameOf(options.stdio));
   if (options.log != nullptr) state_ += Line("log", options.log);
   state_ += Line("started_at", NowMs()) + facts;
   return WriteDurably(kState, state_);
@@ -59,9 +62,11 @@ void Record::WriteExit(pid_t pid, int status) {
 Result<Unit> Record::WriteDurably(const char* name, const std::string& text) const {
   const int directory = directory_.get();
   const std::string temporary = std::string(".") + name;
-  const UniqueFd fd(openat(directory, temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
+  const UniqueFd fd(openat(directory, temporary.c_str(),
+                           O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return Errno::Last("open");
-  if (write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) return Errno::Last("write");
+  if (write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+    return Errno::Last("write");
   if (fsync(fd.get()) < 0) return Errno::Last("fsync");
   if (renameat(directory, temporary.c_str(), directory, name) < 0) return Errno::Last("rename");
   const UniqueFd names(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -70,14 +75,16 @@ Result<Unit> Record::WriteDurably(const char* name, const std::string& text) con
 }
 
 void Record::Complain(const std::string& what, int error) const {
-  const UniqueFd fd(openat(directory_.get(), kLog, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+  const UniqueFd fd(
+      openat(directory_.get(), kLog, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
   dprintf(fd.get(), "%s %s: %s\n", NowMs().c_str(), what.c_str(), strerror(error));
 }
 
 void Record::RemoveSocket() const { unlinkat(directory_.get(), kSocket, 0); }
 
 void Record::RemoveAll() const {
-  for (const char* name : {kState, kExit, kSocket, kLog, ".state", ".exit"}) unlinkat(directory_.get(), name, 0);
+  for (const char* name : {kState, kExit, kSocket, kLog, ".state", ".exit"})
+    unlinkat(directory_.get(), name, 0);
 }
 
 Result<UniqueFd> Record::Listen() const {

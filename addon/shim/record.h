@@ -14,7 +14,8 @@ class Record {
  public:
   static Result<Record> Open(const char* directory);
 
-  Result<Unit> WriteState(const Options& options, pid_t pid, unsigned long long start_ticks, const std::string& facts);
+  Result<Unit> WriteState(const Options& options, pid_t pid, unsigned long long start_ticks,
+                          const std::string& facts);
   // `status` as wait(2) gives it.
   void WriteExit(pid_t pid, int status);
   // Appends to shim.log: for what goes wrong when nobody is there to be told.

@@ -52,11 +52,18 @@ bool WriteAll(int fd, const char* data, size_t size) {
 }  // namespace
 
 Relay::Relay(const Options& options, Streams* streams, Record* record, UniqueFd listener)
-    : stdio_(options.stdio), streams_(streams), record_(record), listener_(std::move(listener)), signals_(ChildSignals()) {
-  if (streams->stdout_read.valid()) sources_.push_back({std::move(streams->stdout_read), Frame::kStdout});
-  if (streams->stderr_read.valid()) sources_.push_back({std::move(streams->stderr_read), Frame::kStderr});
+    : stdio_(options.stdio),
+      streams_(streams),
+      record_(record),
+      listener_(std::move(listener)),
+      signals_(ChildSignals()) {
+  if (streams->stdout_read.valid())
+    sources_.push_back({std::move(streams->stdout_read), Frame::kStdout});
+  if (streams->stderr_read.valid())
+    sources_.push_back({std::move(streams->stderr_read), Frame::kStderr});
   if (streams->master.valid()) {
-    sources_.push_back({UniqueFd(fcntl(streams->master.get(), F_DUPFD_CLOEXEC, 3)), Frame::kStdout});
+    sources_.push_back(
+        {UniqueFd(fcntl(streams->master.get(), F_DUPFD_CLOEXEC, 3)), Frame::kStdout});
   }
   if (options.wait_attach && !sources_.empty()) hold_until_ms_ = NowMs() + kWaitAttachMs;
 }
@@ -76,15 +83,19 @@ void Relay::Run(pid_t root) {
 
 bool Relay::JobIsOver() const {
   return children_gone_ && exit_announced_ &&
-         std::all_of(sources_.begin(), sources_.end(), [](const Source& source) { return !source.fd.valid(); });
+         std::all_of(sources_.begin(), sources_.end(),
+                     [](const Source& source) { return !source.fd.valid(); });
 }
 
 bool Relay::ReadsOutput() const {
   return hold_until_ms_ == 0 &&
-         std::none_of(clients_.begin(), clients_.end(), [](const Client& client) { return client.attached && client.full(); });
+         std::none_of(clients_.begin(), clients_.end(),
+                      [](const Client& client) { return client.attached && client.full(); });
 }
 
-bool Relay::TakesInput() const { return input_.size() < kMaxInput || input_ended_ || input_fd() < 0; }
+bool Relay::TakesInput() const {
+  return input_.size() < kMaxInput || input_ended_ || input_fd() < 0;
+}
 
 int Relay::input_fd() const {
   return stdio_ == Stdio::kTty ? streams_->master.get() : streams_->stdin_write.get();
@@ -99,8 +110,8 @@ int Relay::Timeout() const {
 }
 
 void Relay::Poll() {
-  // Made anew each time from what each descriptor is wanted for, so nothing can go stale. One that is
-  // wanted for nothing is left out: its POLLHUP would wake us for ever.
+  // Made anew each time from what each descriptor is wanted for, so nothing can go stale. One that
+  // is wanted for nothing is left out: its POLLHUP would wake us for ever.
   std::vector<pollfd> polled = {{signals_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
   polled.push_back({input_.empty() ? -1 : input_fd(), POLLOUT, 0});
   const bool reads = ReadsOutput();
@@ -111,7 +122,8 @@ void Relay::Poll() {
     if (!client.waits_for_job && !client.full() && !client.finishing()) events |= POLLIN;
     polled.push_back({events == 0 ? -1 : client.fd(), events, 0});
   }
-  if (poll(polled.data(), polled.size(), Timeout()) < 0 && errno != EINTR) record_->Complain("poll", errno);
+  if (poll(polled.data(), polled.size(), Timeout()) < 0 && errno != EINTR)
+    record_->Complain("poll", errno);
 
   if (hold_until_ms_ != 0 && NowMs() >= hold_until_ms_) hold_until_ms_ = 0;
   // Exits last: output that is there already is then seen as from before.
@@ -121,7 +133,8 @@ void Relay::Poll() {
   }
   auto client = clients_.begin();
   for (size_t index = first_client; index < polled.size(); ++index, ++client) {
-    if ((polled[index].events & POLLIN) != 0 && (polled[index].revents & ~POLLOUT) != 0) client->Receive();
+    if ((polled[index].events & POLLIN) != 0 && (polled[index].revents & ~POLLOUT) != 0)
+      client->Receive();
   }
   for (Client& each : clients_) Serve(&each);
   if (polled[1].revents != 0) Accept();
@@ -161,7 +174,8 @@ void Relay::RootExited(int status) {
   for (Source& source : sources_) {
     int size = 0;
     // A terminal tells by EAGAIN or its end; a pipe may be written on by others without a pause.
-    if (source.fd.valid() && ioctl(source.fd.get(), FIONREAD, &size) == 0) source.before_exit = static_cast<size_t>(size);
+    if (source.fd.valid() && ioctl(source.fd.get(), FIONREAD, &size) == 0)
+      source.before_exit = static_cast<size_t>(size);
   }
 }
 
@@ -261,8 +275,10 @@ void Relay::Handle(Client* client, const Client::Incoming& frame) {
     case Frame::kAttach:
       if (frame.payload.size() == 1) return Attach(client, bytes[0]);
       break;
-    case Frame::kStatus: return client->Send(Frame::kStatus, record_->Text());
-    case Frame::kPendingStdin: return SendPendingInput(client);
+    case Frame::kStatus:
+      return client->Send(Frame::kStatus, record_->Text());
+    case Frame::kPendingStdin:
+      return SendPendingInput(client);
     case Frame::kStdin:
       if (input_ended_ || input_fd() < 0 || frame.payload.empty()) return;
       input_.Append(frame.payload.data(), frame.payload.size());
@@ -282,7 +298,8 @@ void Relay::Handle(Client* client, const Client::Incoming& frame) {
       break;
     case Frame::kStdout:
     case Frame::kStderr:
-    case Frame::kExit: break;
+    case Frame::kExit:
+      break;
   }
   client->Close();  // it does not speak this protocol
 }
@@ -297,19 +314,23 @@ void Relay::Attach(Client* client, unsigned char flags) {
   client->attached = true;
   hold_until_ms_ = 0;
   if ((flags & kAttachReplay) != 0) {
-    replay_.ForEach([client](Frame stream, const char* data, size_t size) { client->Send(stream, {data, size}); });
+    replay_.ForEach([client](Frame stream, const char* data, size_t size) {
+      client->Send(stream, {data, size});
+    });
   }
   if (exit_announced_) SendExit(client);
 }
 
 void Relay::SendExit(Client* client) {
-  const uint32_t numbers[] = {htole32(static_cast<uint32_t>(record_->code())), htole32(static_cast<uint32_t>(record_->signal()))};
+  const uint32_t numbers[] = {htole32(static_cast<uint32_t>(record_->code())),
+                              htole32(static_cast<uint32_t>(record_->signal()))};
   client->Send(Frame::kExit, {reinterpret_cast<const char*>(numbers), sizeof numbers});
   client->Finish();
 }
 
 void Relay::SendPendingInput(Client* client) {
-  const std::string pending = (input_ended_ ? '\1' : '\0') + PeekInput() + std::string(input_.view());
+  const std::string pending =
+      (input_ended_ ? '\1' : '\0') + PeekInput() + std::string(input_.view());
   for (size_t at = 0;; at += kMaxFrame) {
     const std::string_view part = std::string_view(pending).substr(at, kMaxFrame);
     client->Send(Frame::kPendingStdin, part);
@@ -330,7 +351,8 @@ std::string Relay::PeekInput() const {
   if (tee(pipe, writer.get(), INT_MAX, SPLICE_F_NONBLOCK) <= 0) return bytes;
   char buffer[4096];
   ssize_t size = 0;
-  while ((size = read(reader.get(), buffer, sizeof buffer)) > 0) bytes.append(buffer, static_cast<size_t>(size));
+  while ((size = read(reader.get(), buffer, sizeof buffer)) > 0)
+    bytes.append(buffer, static_cast<size_t>(size));
   return bytes;
 }
 

@@ -17,8 +17,8 @@
 
 namespace cedana::shim {
 
-// The life of a shim after the start: output to the log, the replay and the attachers, their input to
-// the job, the exit of the root, the reaping of the rest. One thread, one poll(2).
+// The life of a shim after the start: output to the log, the replay and the attachers, their input
+// to the job, the exit of the root, the reaping of the rest. One thread, one poll(2).
 class Relay {
  public:
   Relay(const Options& options, Streams* streams, Record* record, UniqueFd listener);
@@ -68,10 +68,10 @@ class Relay {
   std::list<Client> clients_;
   Replay replay_;
   Buffer input_;
-  bool input_ended_ = false;     // by an attacher, by the dump, or by the root's exit
+  bool input_ended_ = false;  // by an attacher, by the dump, or by the root's exit
   char last_input_ = '\n';
   bool log_failed_ = false;
-  int64_t hold_until_ms_ = 0;    // --wait-attach: no output is read before
+  int64_t hold_until_ms_ = 0;  // --wait-attach: no output is read before
   pid_t root_ = -1;
   bool root_exited_ = false;
   bool exit_announced_ = false;

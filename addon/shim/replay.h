@@ -9,7 +9,8 @@
 
 namespace cedana::shim {
 
-// The last output, for those who attach late: bytes in a ring, and which stream each run of them is of.
+// The last output, for those who attach late: bytes in a ring, and which stream each run of them is
+// of.
 class Replay {
  public:
   void Add(Frame stream, const char* data, size_t size) {

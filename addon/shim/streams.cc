@@ -16,7 +16,8 @@
 namespace cedana::shim {
 namespace {
 
-// File system ids of somebody else for a while; the capabilities to pass over permissions go with them.
+// File system ids of somebody else for a while; the capabilities to pass over permissions go with
+// them.
 class AsUser {
  public:
   explicit AsUser(const Ids* ids) : active_(ids != nullptr) {
@@ -57,14 +58,16 @@ Result<UniqueFd> OpenLog(const Options& options, Streams* streams) {
     streams->created_log = options.log;
     streams->log_ids = ids;
     // Only a file that we made is given away: an existing one is its owner's business.
-    if (ids == nullptr && options.has_ids && fchown(fd.get(), options.ids.uid, options.ids.gid) < 0) {
+    if (ids == nullptr && options.has_ids &&
+        fchown(fd.get(), options.ids.uid, options.ids.gid) < 0) {
       return Errno::Last(std::string("chown ") + options.log);
     }
   }
   return fd;
 }
 
-bool OpenPipe(const Options& options, const char* fact, int job_end, UniqueFd* job, UniqueFd* ours, Streams* streams) {
+bool OpenPipe(const Options& options, const char* fact, int job_end, UniqueFd* job, UniqueFd* ours,
+              Streams* streams) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) < 0) return false;
   job->Reset(ends[job_end]);
@@ -78,9 +81,12 @@ bool OpenPipe(const Options& options, const char* fact, int job_end, UniqueFd* j
 }
 
 bool OpenPipes(const Options& options, Streams* streams) {
-  if (!OpenPipe(options, "stdin_inode", 0, &streams->job[0], &streams->stdin_write, streams)) return false;
-  if (!OpenPipe(options, "stdout_inode", 1, &streams->job[1], &streams->stdout_read, streams)) return false;
-  if (!OpenPipe(options, "stderr_inode", 1, &streams->job[2], &streams->stderr_read, streams)) return false;
+  if (!OpenPipe(options, "stdin_inode", 0, &streams->job[0], &streams->stdin_write, streams))
+    return false;
+  if (!OpenPipe(options, "stdout_inode", 1, &streams->job[1], &streams->stdout_read, streams))
+    return false;
+  if (!OpenPipe(options, "stderr_inode", 1, &streams->job[2], &streams->stderr_read, streams))
+    return false;
   streams->stdin_peek.Reset(fcntl(streams->job[0].get(), F_DUPFD_CLOEXEC, 3));
   return streams->stdin_peek.valid();
 }
@@ -100,8 +106,8 @@ bool OpenTty(const Options& options, Streams* streams) {
   struct stat facts = {};
   char path[64];
   if (fstat(slave, &facts) < 0 || ptsname_r(master, path, sizeof path) != 0) return false;
-  streams->facts = std::string("tty ") + path + "\ntty_rdev " + std::to_string(facts.st_rdev) + "\ntty_dev " +
-                   std::to_string(facts.st_dev) + "\n";
+  streams->facts = std::string("tty ") + path + "\ntty_rdev " + std::to_string(facts.st_rdev) +
+                   "\ntty_dev " + std::to_string(facts.st_dev) + "\n";
   for (UniqueFd& end : streams->job) end.Reset(fcntl(slave, F_DUPFD_CLOEXEC, 3));
   return streams->job[0].valid() && streams->job[1].valid() && streams->job[2].valid();
 }
@@ -143,8 +149,10 @@ bool OpenAll(const Options& options, Streams* streams, Failure* failure) {
     case Stdio::kTty:
       streams->log = std::move(log);
       return OpenTty(options, streams) || failed("tty", "open a terminal");
-    case Stdio::kInherit: return DuplicateTo(streams, 0, 1, 2) || failed("setup", "standard streams");
-    case Stdio::kNone: return DuplicateTo(streams, null, null, null) || failed("setup", "dup");
+    case Stdio::kInherit:
+      return DuplicateTo(streams, 0, 1, 2) || failed("setup", "standard streams");
+    case Stdio::kNone:
+      return DuplicateTo(streams, null, null, null) || failed("setup", "dup");
   }
   return false;
 }
@@ -155,7 +163,8 @@ void Streams::Undo() const {
   if (created_log.empty()) return;
   const AsUser as_user(log_ids);
   struct stat facts = {};
-  if (lstat(created_log.c_str(), &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size == 0) unlink(created_log.c_str());
+  if (lstat(created_log.c_str(), &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_size == 0)
+    unlink(created_log.c_str());
 }
 
 bool OpenStreams(const Options& options, Streams* streams, Failure* failure) {
@@ -181,9 +190,14 @@ std::vector<std::pair<int, int>> CriuDescriptors(Stdio stdio, const Streams& str
       fds.emplace_back(streams.job[1].get(), kSlotStdout);
       fds.emplace_back(streams.job[2].get(), kSlotStderr);
       break;
-    case Stdio::kTty: fds.emplace_back(streams.slave.get(), kSlotTty); break;
-    case Stdio::kLog: fds.emplace_back(streams.job[1].get(), kSlotLog); break;
-    case Stdio::kNone: break;
+    case Stdio::kTty:
+      fds.emplace_back(streams.slave.get(), kSlotTty);
+      break;
+    case Stdio::kLog:
+      fds.emplace_back(streams.job[1].get(), kSlotLog);
+      break;
+    case Stdio::kNone:
+      break;
   }
   return fds;
 }

@@ -314,8 +314,9 @@ describe('pipe', () => {
     expect(stdout.length).toBe(65536)
     expect(stdout.endsWith('19999\n20000\nend\n')).toBe(true)
     const second = await ShimConnection.open(wanted.directory)
+    const fresh = collect(second.attach(false))
     await second.end()
-    expect((await collect(second.attach(false))).stdout).toBe('')
+    expect((await fresh).stdout).toBe('')
   })
 
   it('serves several attachers at once', async () => {
@@ -679,6 +680,22 @@ describe('daemon', () => {
     }
     expect({ stderr, exit }).toEqual({ stderr: 'done\n', exit: { code: 8 } })
     expect(readFileSync(log, 'utf8')).toBe(`${execFileSync('seq', ['1', '1300000'], { maxBuffer: 20_000_000 }).toString()}done\n`)
+  })
+
+  it('may be killed while it restores: the job is there all the same', async () => {
+    bundle()
+    const argv = ['bash', '-c', '((sleep 0.6; exit 13) &); sleep 0.3']
+    const wanted = { ...request({ argv: ['true'] }), argv, stdio: 'none', restore: { rpcFd: 0, open: [] } }
+    writeFileSync(
+      launcher,
+      `import { launchShim } from './shim.mjs'
+       void launchShim(${JSON.stringify(wanted)})
+       setTimeout(() => process.kill(process.pid, 'SIGKILL'), 100)`,
+    )
+    await new Promise((done) => spawn(process.execPath, [launcher], { stdio: ['pipe', 'inherit', 'inherit'] }).once('exit', done))
+    expect(await readShimState(wanted.directory)).toBeUndefined()
+    await until(async () => (await readShimState(wanted.directory)) !== undefined)
+    await until(async () => (await readShimExit(wanted.directory))?.exit.code === 13)
   })
 
   it('starts jobs quickly', { timeout: 60_000 }, async () => {
