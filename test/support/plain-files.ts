@@ -2,21 +2,19 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
-import { close, fsync, open as openCallback } from 'node:fs'
+import { close, open as openCallback } from 'node:fs'
 import { promisify } from 'node:util'
 import { at, OPEN_DIRECTORY, OPEN_NEW, type FileDigest, type Files } from '../../src/daemon/images/files.js'
 
 const openFd = promisify(openCallback)
 const closeFd = promisify(close)
-const sync = promisify(fsync)
 
 export const digestOf = (bytes: Uint8Array): string => createHash('md5').update(bytes).digest('hex')
 const failed = (code: string): Error => Object.assign(new Error(code), { code })
 const under = (directoryFd: number | undefined, path: string): string => (directoryFd === undefined ? path : at(directoryFd, path))
 
-async function digestFile(directoryFd: number, name: string, synced: boolean): Promise<FileDigest> {
+async function digestFile(directoryFd: number, name: string): Promise<FileDigest> {
   await using file = await open(at(directoryFd, name))
-  if (synced) await sync(file.fd)
   const bytes = await file.readFile()
   return { name, size: bytes.length, digest: digestOf(bytes) }
 }
@@ -47,7 +45,7 @@ export const plainFiles: Files = {
     if (existsSync(at(directoryFd, to))) throw failed('EEXIST')
     await rename(at(directoryFd, from), at(directoryFd, to))
   },
-  digestFiles: (directoryFd, names, synced) => Promise.all(names.map((name) => digestFile(directoryFd, name, synced))),
+  digestFiles: (directoryFd, names) => Promise.all(names.map((name) => digestFile(directoryFd, name))),
   digestBytes: digestOf,
   archiveCreate({ directoryFd, names, outputFd, onProgress }) {
     const members = names.map((name) => [name, readFileSync(at(directoryFd, name)).toString('base64')])

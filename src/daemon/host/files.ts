@@ -20,7 +20,7 @@ export const files: HostFiles = {
   mkdirAs: ({ uid, gid, groups }, directoryFd, name, mode) => native.mkdirAs(uid, gid, [...groups], directoryFd, name, mode),
   mayWrite: ({ uid, gid, groups }, directory) => native.accessAs(uid, gid, [...groups], directory, constants.W_OK | constants.X_OK),
   renameNoReplace: (directoryFd, from, to) => native.renameNoReplace(directoryFd, from, directoryFd, to),
-  digestFiles: (directoryFd, names, sync) => native.digestFiles(directoryFd, [...names], sync),
+  digestFiles: (directoryFd, names) => native.digestFiles(directoryFd, [...names], false),
   digestBytes: (bytes) => native.digestBytes(bytes),
   archiveCreate: ({ directoryFd, names, outputFd, format, level, threads, onProgress }) =>
     native.archiveCreate(directoryFd, [...names], outputFd, format, level ?? null, threads, onProgress ?? null),
@@ -45,4 +45,5 @@ export async function writeFileAs(ids: Ids, path: string, content: string, mode:
 }
 
 /** Whether `ids` may make and remove entries of this directory. */
-export const mayWrite = ({ uid, gid, groups }: Ids, directory: string): Promise<boolean> => native.accessAs(uid, gid, [...groups], directory, constants.W_OK | constants.X_OK)
+export const mayWrite = ({ uid, gid, groups }: Ids, directory: string): Promise<boolean> =>
+  native.accessAs(uid, gid, [...groups], directory, constants.W_OK | constants.X_OK)

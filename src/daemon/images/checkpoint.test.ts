@@ -1,6 +1,19 @@
 /** Writer and reader together: what one makes the other must read, and nothing else. */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, closeSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -99,22 +112,25 @@ describe.each(['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd'] as const)('a checkp
     expect(readdirSync(directory)).toHaveLength(1)
   })
 
-  it.each(['digestFiles', 'archiveCreate', 'renameNoReplace', 'openAs', 'digestBytes'] as const)('whose %s fails is not there', async (broken) => {
-    const files: Files = { ...plainFiles }
-    const writer = await CheckpointWriter.create(files, request({ compression }))
-    await writer.add('inventory.img', Buffer.from('inventory'))
-    files[broken] = () => {
-      throw Object.assign(new Error('full'), { code: 'ENOSPC' })
-    }
-    const sealing = writer.seal(input)
-    if (compression === 'none' && (broken === 'archiveCreate' || broken === 'openAs')) {
-      await sealing
-      return
-    }
-    await expect(sealing).rejects.toThrow()
-    await writer.abort()
-    expect(readdirSync(directory)).toEqual([])
-  })
+  it.each(['digestFiles', 'archiveCreate', 'renameNoReplace', 'openAs', 'digestBytes'] as const)(
+    'whose %s fails is not there',
+    async (broken) => {
+      const files: Files = { ...plainFiles }
+      const writer = await CheckpointWriter.create(files, request({ compression }))
+      await writer.add('inventory.img', Buffer.from('inventory'))
+      files[broken] = () => {
+        throw Object.assign(new Error('full'), { code: 'ENOSPC' })
+      }
+      const sealing = writer.seal(input)
+      if (compression === 'none' && (broken === 'archiveCreate' || broken === 'openAs')) {
+        await sealing
+        return
+      }
+      await expect(sealing).rejects.toThrow()
+      await writer.abort()
+      expect(readdirSync(directory)).toEqual([])
+    },
+  )
 })
 
 describe('a writer', () => {
@@ -235,7 +251,10 @@ describe('a damaged checkpoint', () => {
   it('as an archive is refused and leaves no scratch', async () => {
     const path = await make('tar')
     truncateSync(path, statSync(path).size - 10)
-    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject({ code: 'IMAGE_CORRUPT', detail: { files: [path] } })
+    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject({
+      code: 'IMAGE_CORRUPT',
+      detail: { files: [path] },
+    })
     await expect(peek(plainFiles, { caller, path })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
     expect(readdirSync(scratch)).toEqual([])
   })
@@ -244,7 +263,10 @@ describe('a damaged checkpoint', () => {
     const path = await make()
     const manifest = join(path, 'manifest.json')
     writeFileSync(manifest, readFileSync(manifest, 'utf8').replace('"train"', '"trail"'))
-    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject({ code: 'IMAGE_CORRUPT', detail: { files: ['manifest.json'] } })
+    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject({
+      code: 'IMAGE_CORRUPT',
+      detail: { files: ['manifest.json'] },
+    })
   })
 })
 
@@ -256,7 +278,9 @@ describe('a path', () => {
   it('of an unknown format', async () => {
     const path = join(directory, 'd.tar.jibberish')
     writeFileSync(path, '')
-    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject({ message: 'Unsupported compression format: .jibberish' })
+    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject({
+      message: 'Unsupported compression format: .jibberish',
+    })
   })
 
   it('of something else', async () => {

@@ -31,8 +31,25 @@ describe('contents of a plain CRIU dump', () => {
   it('show the process tree', async () => {
     const { processes, totals } = await read()
     expect(processes).toMatchObject([
-      { pid: 22551, parentPid: 0, session: 22551, processGroup: 22551, name: 'python3', state: 'running', threads: [22551, 22553, 22554], uids: [0, 0, 0, 0] },
-      { pid: 22555, parentPid: 22551, session: 22551, threads: [22555], executable: '/usr/bin/python3.11', workingDirectory: '/srv/app', rootDirectory: '/' },
+      {
+        pid: 22551,
+        parentPid: 0,
+        session: 22551,
+        processGroup: 22551,
+        name: 'python3',
+        state: 'running',
+        threads: [22551, 22553, 22554],
+        uids: [0, 0, 0, 0],
+      },
+      {
+        pid: 22555,
+        parentPid: 22551,
+        session: 22551,
+        threads: [22555],
+        executable: '/usr/bin/python3.11',
+        workingDirectory: '/srv/app',
+        rootDirectory: '/',
+      },
     ])
     expect(totals).toMatchObject({ processes: 2, threads: 4, files: 21, sockets: 16 })
   })

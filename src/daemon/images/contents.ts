@@ -87,12 +87,40 @@ const IN_PARENT = 1
 const PRESENT = 4
 
 const FD_KINDS = [
-  ...['undefined', 'regular', 'pipe', 'fifo', 'inet', 'unix', 'eventfd', 'epoll', 'inotify', 'signalfd', 'packet', 'tty', 'fanotify', 'netlink'],
+  ...[
+    'undefined',
+    'regular',
+    'pipe',
+    'fifo',
+    'inet',
+    'unix',
+    'eventfd',
+    'epoll',
+    'inotify',
+    'signalfd',
+    'packet',
+    'tty',
+    'fanotify',
+    'netlink',
+  ],
   ...['namespace', 'tun', 'external', 'timerfd', 'memfd', 'bpf-map', 'pidfd'],
 ] as const
 const TASK_STATES: Readonly<Record<number, string>> = { 1: 'running', 2: 'dead', 3: 'stopped', 6: 'zombie' }
 const TCP_STATES = [
-  ...['', 'ESTABLISHED', 'SYN_SENT', 'SYN_RECV', 'FIN_WAIT1', 'FIN_WAIT2', 'TIME_WAIT', 'CLOSE', 'CLOSE_WAIT', 'LAST_ACK', 'LISTEN', 'CLOSING'],
+  ...[
+    '',
+    'ESTABLISHED',
+    'SYN_SENT',
+    'SYN_RECV',
+    'FIN_WAIT1',
+    'FIN_WAIT2',
+    'TIME_WAIT',
+    'CLOSE',
+    'CLOSE_WAIT',
+    'LAST_ACK',
+    'LISTEN',
+    'CLOSING',
+  ],
   'NEW_SYN_RECV',
 ] as const
 const SOCKET_KINDS: Readonly<Record<number, string>> = { 1: 'stream', 2: 'datagram', 3: 'raw', 5: 'seqpacket' }
@@ -118,7 +146,9 @@ class Images {
 
   static async load(source: ImageSource): Promise<Images> {
     const names = (await source.list()).map(({ name }) => name)
-    const wanted = names.filter((name) => /^(inventory|pstree|files|memfd|remap-fpath|(core|ids|fs|mm|pagemap|pagemap-shmem|fdinfo)-\d+)\.img$/.test(name))
+    const wanted = names.filter((name) =>
+      /^(pstree|files|memfd|remap-fpath|(core|ids|fs|mm|pagemap|pagemap-shmem|fdinfo)-\d+)\.img$/.test(name),
+    )
     return new Images(await source.read([...wanted, STATE]), names)
   }
 
@@ -147,7 +177,8 @@ class Images {
 export async function readContents(source: ImageSource): Promise<Contents> {
   const loaded = await Images.load(source)
   const tree = loaded.all(images.PSTREE, 'pstree.img')
-  if (tree.length === 0) throw new CedanaError('IMAGE_CORRUPT', `${source.path} contains no process tree`, { detail: { files: ['pstree.img'] } })
+  if (tree.length === 0)
+    throw new CedanaError('IMAGE_CORRUPT', `${source.path} contains no process tree`, { detail: { files: ['pstree.img'] } })
   const files = new OpenFiles(loaded)
   const args = loaded.commandLines()
   const processes = tree.map((entry) => readProcess(loaded, files, entry, args.get(entry.pid) ?? []))
@@ -166,7 +197,9 @@ export async function readContents(source: ImageSource): Promise<Contents> {
 }
 
 /** What the restore will look for on this machine: files by name, local addresses. */
-export async function readNeeds(source: ImageSource): Promise<{ readonly files: readonly NeededFile[]; readonly addresses: readonly NeededAddress[] }> {
+export async function readNeeds(
+  source: ImageSource,
+): Promise<{ readonly files: readonly NeededFile[]; readonly addresses: readonly NeededAddress[] }> {
   const loaded = await Images.load(source)
   const nameless = new Set(loaded.all(images.REMAP, 'remap-fpath.img').map(({ id }) => id))
   const records = loaded.all(images.FILES, 'files.img')

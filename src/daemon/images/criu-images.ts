@@ -22,7 +22,11 @@ function integer(reader: BinaryReader, wire: WireType): number {
 
 const uint = (number: number): Field<number> => ({ number, initial: () => 0, read: integer })
 const maybe = (number: number): Field<number | undefined> => ({ number, initial: () => undefined, read: integer })
-const text = (number: number): Field<string> => ({ number, initial: () => '', read: (reader) => Buffer.from(reader.bytes()).toString('utf8') })
+const text = (number: number): Field<string> => ({
+  number,
+  initial: () => '',
+  read: (reader) => Buffer.from(reader.bytes()).toString('utf8'),
+})
 const uints = (number: number): Field<readonly number[]> => ({
   number,
   initial: () => [],
@@ -83,12 +87,21 @@ export interface ImageKind<S extends Shape> {
 const FLAGS = { flags: uint(2) }
 const NUMBERED = { id: uint(1) }
 
-export const INVENTORY = { magic: 0x58313116, shape: { version: uint(1) } } as const
 export const PSTREE = {
   magic: 0x50273030,
   shape: { pid: uint(1), parent: uint(2), group: uint(3), session: uint(4), threads: uints(5) },
 } as const
-const CREDENTIALS = { uid: uint(1), gid: uint(2), euid: uint(3), egid: uint(4), suid: uint(5), sgid: uint(6), fsuid: uint(7), fsgid: uint(8), groups: uints(14) }
+const CREDENTIALS = {
+  uid: uint(1),
+  gid: uint(2),
+  euid: uint(3),
+  egid: uint(4),
+  suid: uint(5),
+  sgid: uint(6),
+  fsuid: uint(7),
+  fsgid: uint(8),
+  groups: uints(14),
+}
 export const CORE = {
   magic: 0x55053847,
   shape: {
@@ -154,7 +167,7 @@ export function readImage<S extends Shape>(kind: ImageKind<S>, name: string, byt
   if ((hasCommonMagic ? view.getUint32(4, true) : first) !== kind.magic) throw corrupt('it is an image of another kind')
   const records: Decoded<S>[] = []
   let skip = kind.skipHead === true
-  for (let at = hasCommonMagic ? 8 : 4; at < view.byteLength; ) {
+  for (let at = hasCommonMagic ? 8 : 4; at < view.byteLength;) {
     const end = at + 4 <= view.byteLength ? at + 4 + view.getUint32(at, true) : Infinity
     if (end > view.byteLength) throw corrupt('it is cut off')
     try {

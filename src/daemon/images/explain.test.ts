@@ -76,17 +76,27 @@ describe('a log of CRIU', () => {
   })
 
   it('has its fixture expected', () => {
-    expect(readdirSync(LOGS).map((name) => name.replace('.log', '')).sort()).toEqual(Object.keys(EXPECTED).sort())
+    expect(
+      readdirSync(LOGS)
+        .map((name) => name.replace('.log', ''))
+        .sort(),
+    ).toEqual(Object.keys(EXPECTED).sort())
   })
 
   it('names what it is about', () => {
     expect(explainCriuLog(log('restore-file-size')).cause?.message).toMatch(/^file \/srv\/app\/rf has 7 bytes now and had 3 at the dump$/)
-    expect(explainCriuLog(log('dump-mntns')).cause?.message).toBe('descriptor 0 (/dev/null) is on a mount that the process does not see itself')
+    expect(explainCriuLog(log('dump-mntns')).cause?.message).toBe(
+      'descriptor 0 (/dev/null) is on a mount that the process does not see itself',
+    )
   })
 
   it('shows the first causal lines bare', () => {
-    expect(explainCriuLog(log('restore-file-missing')).lines[0]).toBe('Error (criu/files-reg.c:2353): Can\'t open file srv/app/rf on restore: No such file or directory')
-    expect(explainCriuLog('(00.123456)     17: Error (criu/new.c:9): never seen\n(00.2) Error (criu/cr-dump.c:1975): Dumping FAILED.\n')).toEqual({
+    expect(explainCriuLog(log('restore-file-missing')).lines[0]).toBe(
+      "Error (criu/files-reg.c:2353): Can't open file srv/app/rf on restore: No such file or directory",
+    )
+    expect(
+      explainCriuLog('(00.123456)     17: Error (criu/new.c:9): never seen\n(00.2) Error (criu/cr-dump.c:1975): Dumping FAILED.\n'),
+    ).toEqual({
       lines: ['Error (criu/new.c:9): never seen'],
       cause: undefined,
     })
@@ -102,6 +112,9 @@ describe('a log of CRIU', () => {
 
   it('without a word explains nothing', () => {
     expect(explainCriuLog('')).toEqual({ lines: [], cause: undefined })
-    expect(explainCriuLog("Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n")).toEqual({ lines: [], cause: undefined })
+    expect(explainCriuLog("Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n")).toEqual({
+      lines: [],
+      cause: undefined,
+    })
   })
 })

@@ -27,7 +27,7 @@ const RULES: readonly Rule[] = [
   {
     id: 'other-user',
     when: /Can't get rlimit \d+: Operation not permitted|Can't [gs]et rlimit.*EPERM/i,
-    message: "CRIU may not read the limits of a process of another user: it lacks CAP_SYS_RESOURCE",
+    message: 'CRIU may not read the limits of a process of another user: it lacks CAP_SYS_RESOURCE',
     hint: 'give cedana CAP_SYS_RESOURCE, or run the program as root',
   },
   {
@@ -321,7 +321,11 @@ const NOISE =
 const MAX_LINES = 3
 
 /** `(00.012345)  1234: Error (criu/x.c:1): text` → `Error (criu/x.c:1): text`. */
-const bare = (line: string): string => line.replace(/^\(\d+\.\d+\)\s*/, '').replace(/^\s*(?:pie: )?\d+: /, '').trim()
+const bare = (line: string): string =>
+  line
+    .replace(/^\(\d+\.\d+\)\s*/, '')
+    .replace(/^\s*(?:pie: )?\d+: /, '')
+    .trim()
 
 export function explainCriuLog(text: string): Explanation {
   const said = text.split('\n').map(bare)
@@ -330,7 +334,10 @@ export function explainCriuLog(text: string): Explanation {
   // CRIU reports some refusals as a warning, and the error that follows from it says less.
   const warnings = said.filter((line) => /^Warn\b/.test(line))
   const lines = [...new Set(causal.length > 0 ? causal : errors.filter((line) => !/RLIMIT_NOFILE/.test(line)))].slice(0, MAX_LINES)
-  return { lines, cause: findCause([...causal, ...errors.filter((line) => !causal.includes(line) && !/RLIMIT_NOFILE/.test(line)), ...warnings]) }
+  return {
+    lines,
+    cause: findCause([...causal, ...errors.filter((line) => !causal.includes(line) && !/RLIMIT_NOFILE/.test(line)), ...warnings]),
+  }
 }
 
 /** The first line that any rule knows: later lines are consequences. */
@@ -344,4 +351,5 @@ function findCause(lines: readonly string[]): Cause | undefined {
   return undefined
 }
 
-const fill = (message: string, match: RegExpExecArray): string => message.replace(/\$(\d)/g, (_, index: string) => match[Number(index)] ?? '?')
+const fill = (message: string, match: RegExpExecArray): string =>
+  message.replace(/\$(\d)/g, (_, index: string) => match[Number(index)] ?? '?')

@@ -2,11 +2,11 @@
 import { getSystemErrorMap } from 'node:util'
 import { CedanaError, type ErrorCode } from '../../plugins/contract/errors.js'
 
-const TEXTS: ReadonlyMap<string, string> = new Map(
-  [...(getSystemErrorMap() as Map<number, [string, string]>).values(), ['EBADMSG', 'the data is damaged'], ['EDQUOT', 'disk quota exceeded']].map(
-    ([name, text]) => [name, text] as [string, string],
-  ),
-)
+const TEXTS: ReadonlyMap<string, string> = new Map([
+  ...getSystemErrorMap().values(),
+  ['EBADMSG', 'the data is damaged'],
+  ['EDQUOT', 'disk quota exceeded'],
+])
 const MEANINGS: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: 'NO_SPACE',
   EDQUOT: 'NO_SPACE',
@@ -34,7 +34,11 @@ export function failure(thrown: unknown, attempted: string): CedanaError {
   if (errno === undefined) return CedanaError.from(thrown)
   const code = MEANINGS[errno] ?? 'STORAGE_FAILED'
   const hint = HINTS[code]
-  return new CedanaError(code, `cannot ${attempted}: ${TEXTS.get(errno) ?? errno}`, { cause: thrown, detail: { errno }, ...(hint && { hint }) })
+  return new CedanaError(code, `cannot ${attempted}: ${TEXTS.get(errno) ?? errno}`, {
+    cause: thrown,
+    detail: { errno },
+    ...(hint && { hint }),
+  })
 }
 
 /** Runs `work`; its failure says what was attempted. */

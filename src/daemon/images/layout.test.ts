@@ -1,6 +1,17 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { checkName, COMPRESSIONS, defaultName, formatOf, parseCompression, parsePartial, partialName, requireLocal, suffixOf, unixNanoseconds } from './layout.js'
+import {
+  checkName,
+  COMPRESSIONS,
+  defaultName,
+  formatOf,
+  parseCompression,
+  parsePartial,
+  partialName,
+  requireLocal,
+  suffixOf,
+  unixNanoseconds,
+} from './layout.js'
 
 const maker = { pid: 4711, startTicks: '99887', bootId: '4cea1dbc-fe14-4d91-bec7-6decc3cf3961' }
 
@@ -24,7 +35,9 @@ describe('names', () => {
   })
 
   it('of storages that need a plugin are refused', () => {
-    expect(() => requireLocal('s3://bucket/x')).toThrow(expect.objectContaining({ code: 'NO_SUCH_PLUGIN', message: 'plugin storage/s3 was not found' }))
+    expect(() => requireLocal('s3://bucket/x')).toThrow(
+      expect.objectContaining({ code: 'NO_SUCH_PLUGIN', message: 'plugin storage/s3 was not found' }),
+    )
     expect(() => requireLocal('/tmp/a://b')).not.toThrow()
   })
 })
@@ -38,7 +51,9 @@ describe('compressions', () => {
   })
 
   it('that do not exist are refused in the words of the reference', () => {
-    expect(() => parseCompression('gz')).toThrow(expect.objectContaining({ code: 'FORMAT_UNSUPPORTED', message: "unsupported compression format 'gz'" }))
+    expect(() => parseCompression('gz')).toThrow(
+      expect.objectContaining({ code: 'FORMAT_UNSUPPORTED', message: "unsupported compression format 'gz'" }),
+    )
     expect(() => formatOf('/x/d.tar.jibberish')).toThrow(
       expect.objectContaining({ code: 'FORMAT_UNSUPPORTED', message: 'Unsupported compression format: .jibberish' }),
     )
@@ -48,12 +63,16 @@ describe('compressions', () => {
 describe('partial names', () => {
   it('say who made them and are never valid names', () => {
     fc.assert(
-      fc.property(fc.string({ minLength: 1, maxLength: 30 }).filter((name) => !/[/\n\0]/.test(name)), fc.nat(), (name, pid) => {
-        const partial = partialName(name, { ...maker, pid }, 'ab12')
-        expect(() => checkName(partial)).toThrow()
-        expect(parsePartial(partial, maker.bootId)).toEqual({ pid, startTicks: '99887', isThisBoot: true })
-        expect(parsePartial(partial, 'another-boot')?.isThisBoot).toBe(false)
-      }),
+      fc.property(
+        fc.string({ minLength: 1, maxLength: 30 }).filter((name) => !/[/\n\0]/.test(name)),
+        fc.nat(),
+        (name, pid) => {
+          const partial = partialName(name, { ...maker, pid }, 'ab12')
+          expect(() => checkName(partial)).toThrow()
+          expect(parsePartial(partial, maker.bootId)).toEqual({ pid, startTicks: '99887', isThisBoot: true })
+          expect(parsePartial(partial, 'another-boot')?.isThisBoot).toBe(false)
+        },
+      ),
     )
     expect(parsePartial('.hidden', maker.bootId)).toBeUndefined()
     expect(parsePartial('x.partial-4cea1dbc-1-2-3', maker.bootId)).toBeUndefined()

@@ -34,7 +34,9 @@ export const suffixOf = (compression: Compression): string => SUFFIXES[compressi
 export function parseCompression(value: string): Compression {
   const known = COMPRESSIONS.find((compression) => compression === value)
   if (known) return known
-  throw new CedanaError('FORMAT_UNSUPPORTED', `unsupported compression format '${value}'`, { hint: `use one of ${COMPRESSIONS.join(', ')}` })
+  throw new CedanaError('FORMAT_UNSUPPORTED', `unsupported compression format '${value}'`, {
+    hint: `use one of ${COMPRESSIONS.join(', ')}`,
+  })
 }
 
 /** How to read the archive at `path`, by its extension; without one it is a plain tar. */
@@ -64,7 +66,6 @@ export function checkName(name: string): void {
   if (name === '') throw bad('it is empty')
   if (name.includes('/')) throw bad('it contains a slash')
   if (name.startsWith('.')) throw bad('it starts with a dot')
-  // eslint-disable-next-line no-control-regex -- control characters are what is looked for
   if (/[\u0000-\u001f\u007f]/.test(name)) throw bad('it contains a control character')
   if (Buffer.byteLength(name) > MAX_NAME_BYTES) throw bad(`it is longer than ${MAX_NAME_BYTES} bytes`)
 }
@@ -72,7 +73,8 @@ export function checkName(name: string): void {
 /** Throws NO_SUCH_PLUGIN for `scheme://…`. */
 export function requireLocal(path: string): void {
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(path)?.[1]?.toLowerCase()
-  if (scheme) throw new CedanaError('NO_SUCH_PLUGIN', `plugin storage/${scheme} was not found`, { detail: { path }, hint: 'use a local path' })
+  if (scheme)
+    throw new CedanaError('NO_SUCH_PLUGIN', `plugin storage/${scheme} was not found`, { detail: { path }, hint: 'use a local path' })
 }
 
 /** Who makes a checkpoint: stands in the partial name, so that another process can tell what a crash has left. */

@@ -8,7 +8,12 @@ const fixture = readFileSync(new URL('../../../test/fixtures/manifest-v1.json', 
 
 describe('manifest', () => {
   it('of version 1 stays readable', () => {
-    expect(decodeManifest(fixture, digestOf)).toMatchObject({ type: 'process', jid: 'train', criuVersion: 40201, files: [{ name: 'inventory.img' }, {}] })
+    expect(decodeManifest(fixture, digestOf)).toMatchObject({
+      type: 'process',
+      jid: 'train',
+      criuVersion: 40201,
+      files: [{ name: 'inventory.img' }, {}],
+    })
   })
 
   it('comes back as it was written, with keys of later versions', () => {

@@ -73,7 +73,11 @@ const Envelope = z.looseObject({ format: z.literal(FORMAT), version: z.int(), di
 /** Throws IMAGE_CORRUPT when a single bit differs from what was written, FORMAT_UNSUPPORTED when a newer cedana wrote it. */
 export function decodeManifest(bytes: Uint8Array, digest: Digest): Manifest {
   const corrupt = (why: string, cause?: unknown): CedanaError =>
-    new CedanaError('IMAGE_CORRUPT', `${MANIFEST} is damaged: ${why}`, { cause, detail: { files: [MANIFEST] }, hint: 'use another checkpoint' })
+    new CedanaError('IMAGE_CORRUPT', `${MANIFEST} is damaged: ${why}`, {
+      cause,
+      detail: { files: [MANIFEST] },
+      hint: 'use another checkpoint',
+    })
   let parsed: unknown
   try {
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes))

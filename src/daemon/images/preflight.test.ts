@@ -5,7 +5,16 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { OpenFile, Pid, ProcessFacts, Snapshot, Socket } from '../../plugins/contract/job.js'
 import type { Manifest } from './manifest.js'
-import { dumpProblems, dumpSwitches, externalInherits, liveFacts, restoreProblems, type DumpSwitches, type LiveFacts, type SwitchContext } from './preflight.js'
+import {
+  dumpProblems,
+  dumpSwitches,
+  externalInherits,
+  liveFacts,
+  restoreProblems,
+  type DumpSwitches,
+  type LiveFacts,
+  type SwitchContext,
+} from './preflight.js'
 
 const file = (changes: Partial<OpenFile> = {}): OpenFile => ({
   fd: 3,
@@ -67,7 +76,8 @@ const tcp = (state: string, changes: Partial<Socket> = {}): Socket => ({
 })
 const pts = file({ fd: 0, path: '/dev/pts/3', type: 'character', isTty: true, device: 0x1a, deviceId: (136 << 8) | 3 })
 const undecided = { tcpEstablished: undefined, shellJob: undefined, fileLocks: undefined, linkRemap: undefined }
-const switches = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}): DumpSwitches => dumpSwitches(snapshot, { stdio: 'none', given: undecided, ...changes })
+const switches = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}): DumpSwitches =>
+  dumpSwitches(snapshot, { stdio: 'none', given: undecided, ...changes })
 const rights = { capabilities: new Set(['CAP_SYS_RESOURCE']), daemonPid: 7 }
 const ids = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}, host = rights) =>
   dumpProblems(snapshot, host, switches(snapshot, changes)).map(({ id }) => id)
@@ -145,7 +155,10 @@ describe('problems of a dump', () => {
 
   it('name process, descriptor and remedy', () => {
     const snapshot = tree([facts({ files: [file({ fd: 19, path: 'anon_inode:[io_uring]', type: 'anonymous' })] })])
-    expect(dumpProblems(snapshot, rights, switches(snapshot))[0]).toMatchObject({ message: 'process 100 (train) uses io_uring (fd 19), which cannot be dumped', hint: expect.stringContaining('UV_USE_IO_URING=0') as string })
+    expect(dumpProblems(snapshot, rights, switches(snapshot))[0]).toMatchObject({
+      message: 'process 100 (train) uses io_uring (fd 19), which cannot be dumped',
+      hint: expect.stringContaining('UV_USE_IO_URING=0') as string,
+    })
   })
 
   it('are other users where CRIU may not read their limits', () => {
@@ -170,8 +183,17 @@ const manifest = {
   host: { id: 'x', name: 'x', kernel: '6.18.44', arch: 'x64', cpu: { vendor: '', model: 'EPYC', flags: ['fpu', 'avx2', 'erms'] } },
   criuVersion: 40201,
 } as unknown as Manifest
-const live: LiveFacts = { arch: 'x64', cpuFlags: ['fpu', 'avx2'], kernel: '6.18.1', criuVersion: 40201, processes: new Map(), files: [], taken: [] }
-const restoreIds = (changes: Partial<LiveFacts>, snapshot = tree()) => restoreProblems(manifest, snapshot, { ...live, ...changes }).map(({ id }) => id)
+const live: LiveFacts = {
+  arch: 'x64',
+  cpuFlags: ['fpu', 'avx2'],
+  kernel: '6.18.1',
+  criuVersion: 40201,
+  processes: new Map(),
+  files: [],
+  taken: [],
+}
+const restoreIds = (changes: Partial<LiveFacts>, snapshot = tree()) =>
+  restoreProblems(manifest, snapshot, { ...live, ...changes }).map(({ id }) => id)
 
 describe('problems of a restore', () => {
   it('are none on the same machine, nor for CPU flags that are hints', () => {
@@ -185,7 +207,14 @@ describe('problems of a restore', () => {
   })
 
   it('are ids in use, with who has them', () => {
-    const problems = restoreProblems(manifest, tree([facts({ threads: [100, 102] })]), { ...live, processes: new Map([[100, 'sleep 9'], [102, '[x]'], [103, 'y']]) })
+    const problems = restoreProblems(manifest, tree([facts({ threads: [100, 102] })]), {
+      ...live,
+      processes: new Map([
+        [100, 'sleep 9'],
+        [102, '[x]'],
+        [103, 'y'],
+      ]),
+    })
     expect(problems.map(({ message }) => message)).toEqual(['PID 100 is in use by: sleep 9', 'thread or session id 102 is in use by: [x]'])
   })
 
@@ -197,7 +226,10 @@ describe('problems of a restore', () => {
       { path: '/c', size: 3, mode: 0o100644, now: { size: 3, mode: 0o100600 } },
     ]
     expect(restoreIds({ files })).toEqual(['cwd-missing', 'file-missing', 'file-changed', 'file-mode'])
-    expect(restoreProblems(manifest, tree(), { ...live, files }, new Set(['a', 'b'])).map(({ id }) => id)).toEqual(['cwd-missing', 'file-mode'])
+    expect(restoreProblems(manifest, tree(), { ...live, files }, new Set(['a', 'b'])).map(({ id }) => id)).toEqual([
+      'cwd-missing',
+      'file-mode',
+    ])
   })
 
   it('are found on the live machine', async () => {
@@ -210,7 +242,11 @@ describe('problems of a restore', () => {
     const { port } = server.address() as AddressInfo
     const { executable, images } = dumpOf({ path, mode: statSync(path).mode, size: 4, port })
     const inode = (kind: string) => /\d+/.exec(readlinkSync(`/proc/self/ns/${kind}`))?.[0] ?? ''
-    const root = facts({ pid: process.pid as Pid, threads: [process.pid], namespaces: { ...facts().namespaces, mnt: inode('mnt'), net: inode('net') } })
+    const root = facts({
+      pid: process.pid as Pid,
+      threads: [process.pid],
+      namespaces: { ...facts().namespaces, mnt: inode('mnt'), net: inode('net') },
+    })
     const found = await liveFacts(tree([root]), 40201, { kernel: '6.18', arch: 'x64', cpu: { flags: [] } }, images)
     expect(found.processes.get(process.pid)).toMatch(/node|vitest/)
     expect(found.files.map((change) => change.path)).toEqual([executable, path])
@@ -221,16 +257,34 @@ describe('problems of a restore', () => {
 })
 
 /** files.img of a dump with a file, a program that is gone, and a listening socket. */
-function dumpOf({ path, mode, size, port }: { readonly path: string; readonly mode: number; readonly size: number; readonly port: number }) {
+function dumpOf({
+  path,
+  mode,
+  size,
+  port,
+}: {
+  readonly path: string
+  readonly mode: number
+  readonly size: number
+  readonly port: number
+}) {
   const varint = (value: number): number[] => (value < 128 ? [value] : [(value & 127) | 128, ...varint(Math.floor(value / 128))])
   const uint = (number: number, value: number): number[] => [...varint(number << 3), ...varint(value)]
-  const bytes = (number: number, content: readonly number[]): number[] => [...varint((number << 3) | 2), ...varint(content.length), ...content]
+  const bytes = (number: number, content: readonly number[]): number[] => [
+    ...varint((number << 3) | 2),
+    ...varint(content.length),
+    ...content,
+  ]
   const regular = (id: number, name: string): number[] => [
     ...uint(1, 1),
     ...uint(2, id),
     ...bytes(3, [...bytes(6, [...Buffer.from(name)]), ...uint(8, size), ...uint(10, mode)]),
   ]
-  const socket = [...uint(1, 4), ...uint(2, 3), ...bytes(4, [...uint(3, 2), ...uint(4, 1), ...uint(6, 10), ...uint(7, port), ...uint(11, 0x0100007f)])]
+  const socket = [
+    ...uint(1, 4),
+    ...uint(2, 3),
+    ...bytes(4, [...uint(3, 2), ...uint(4, 1), ...uint(6, 10), ...uint(7, port), ...uint(11, 0x0100007f)]),
+  ]
   const word = (value: number): Buffer => {
     const buffer = Buffer.alloc(4)
     buffer.writeUInt32LE(value)

@@ -70,7 +70,8 @@ export function dumpSwitches(snapshot: Snapshot, { stdio, given, locks = '' }: S
 }
 
 const hasForeignTerminal = (files: readonly OpenFile[]): boolean =>
-  files.some((file) => file.isTty && file.deviceId !== PTMX && PTS_MAJORS.has(major(file.deviceId))) && !files.some((file) => file.deviceId === PTMX)
+  files.some((file) => file.isTty && file.deviceId !== PTMX && PTS_MAJORS.has(major(file.deviceId))) &&
+  !files.some((file) => file.deviceId === PTMX)
 
 function sessionOutside({ processes }: Snapshot): boolean {
   const pids = new Set<number>(processes.map(({ pid }) => pid))
@@ -80,7 +81,11 @@ function sessionOutside({ processes }: Snapshot): boolean {
 
 /** Lines of /proc/locks: `1: POSIX  ADVISORY  WRITE 123 fe:00:4711 0 EOF`, device in hexadecimal. */
 function holdsLocks(files: readonly OpenFile[], locks: string): boolean {
-  const locked = new Set([...locks.matchAll(/ ([0-9a-f]+):([0-9a-f]+):(\d+) \d+ \S+$/gm)].map(([, high, low, inode]) => `${parseInt(high ?? '', 16)}:${parseInt(low ?? '', 16)}:${inode}`))
+  const locked = new Set(
+    [...locks.matchAll(/ ([0-9a-f]+):([0-9a-f]+):(\d+) \d+ \S+$/gm)].map(
+      ([, high, low, inode]) => `${parseInt(high ?? '', 16)}:${parseInt(low ?? '', 16)}:${inode}`,
+    ),
+  )
   const minor = (device: number): number => (device & 0xff) | ((device >>> 12) & 0xfff00)
   return files.some((file) => file.type === 'regular' && locked.has(`${major(file.device)}:${minor(file.device)}:${file.inode}`))
 }
@@ -93,7 +98,9 @@ function externalFiles({ processes, mounts }: Snapshot): readonly OpenFile[] {
   const visible = new Set(mounts.map(({ id }) => id))
   if (!root || visible.size === 0) return []
   const files = processes.filter((process) => process.namespaces.mnt === root.namespaces.mnt).flatMap((process) => process.files)
-  const named = files.filter((file) => ['regular', 'directory', 'character', 'block', 'fifo'].includes(file.type) && file.path.startsWith('/'))
+  const named = files.filter(
+    (file) => ['regular', 'directory', 'character', 'block', 'fifo'].includes(file.type) && file.path.startsWith('/'),
+  )
   return named.filter((file) => !visible.has(file.mountId) && !file.isTty && !memoryFile(file.path))
 }
 
@@ -126,9 +133,18 @@ function rootProblems(root: ProcessFacts | undefined): readonly Problem[] {
 
 function ownProblems(process: ProcessFacts, facts: DumpFacts): readonly Problem[] {
   const { pid } = process
-  if (pid === facts.daemonPid) return [{ severity: 'error', id: 'self', message: `the tree contains the cedana daemon itself (process ${pid})`, pid }]
+  if (pid === facts.daemonPid)
+    return [{ severity: 'error', id: 'self', message: `the tree contains the cedana daemon itself (process ${pid})`, pid }]
   if (process.name === SHIM) {
-    return [{ severity: 'error', id: 'self', message: `the tree contains a cedana shim (process ${pid})`, hint: 'dump the job instead: cedana dump job', pid }]
+    return [
+      {
+        severity: 'error',
+        id: 'self',
+        message: `the tree contains a cedana shim (process ${pid})`,
+        hint: 'dump the job instead: cedana dump job',
+        pid,
+      },
+    ]
   }
   if (process.tracer === 0) return []
   const message = `${who(process)} is traced by process ${process.tracer}`
@@ -139,11 +155,26 @@ function fileProblems(process: ProcessFacts, file: OpenFile): readonly Problem[]
   const { pid } = process
   if (file.path.includes('io_uring')) {
     const message = `${who(process)} uses io_uring (fd ${file.fd}), which cannot be dumped`
-    return [{ severity: 'error', id: 'io-uring', message, hint: 'start it without: UV_USE_IO_URING=0 for Node, or by its own configuration', pid }]
+    return [
+      {
+        severity: 'error',
+        id: 'io-uring',
+        message,
+        hint: 'start it without: UV_USE_IO_URING=0 for Node, or by its own configuration',
+        pid,
+      },
+    ]
   }
   const kind = UNDUMPABLE.exec(file.path)?.[1]
   if (kind === undefined) return []
-  return [{ severity: 'error', id: 'descriptor-kind', message: `${who(process)} has a ${kind} descriptor (fd ${file.fd}), which cannot be dumped`, pid }]
+  return [
+    {
+      severity: 'error',
+      id: 'descriptor-kind',
+      message: `${who(process)} has a ${kind} descriptor (fd ${file.fd}), which cannot be dumped`,
+      pid,
+    },
+  ]
 }
 
 /** prlimit(2) on a process of another user takes CAP_SYS_RESOURCE in that process' user namespace, which CRIU has where root made the namespace. */
@@ -168,14 +199,25 @@ function switchProblems(snapshot: Snapshot, switches: DumpSwitches): readonly Pr
   const connections = snapshot.sockets.filter(isConnection)
   if (connections.length > 0 && !switches.tcpEstablished) {
     const list = connections.map((socket) => `${socket.local} → ${socket.remote} (process ${socket.pid}, fd ${socket.fd})`).join(', ')
-    problems.push({ severity: 'error', id: 'tcp-established', message: `there are connected TCP sockets: ${list}`, hint: 'use --tcp-established' })
+    problems.push({
+      severity: 'error',
+      id: 'tcp-established',
+      message: `there are connected TCP sockets: ${list}`,
+      hint: 'use --tcp-established',
+    })
   }
   if (root && !switches.shellJob && sessionOutside(snapshot)) {
     const message = `${who(root)} belongs to session ${root.session}, whose leader is not part of the tree`
     problems.push({ severity: 'error', id: 'session-outside', message, hint: 'use --shell-job', pid: root.pid })
   }
   if (root && !switches.shellJob && switches.foreignTerminal) {
-    problems.push({ severity: 'error', id: 'terminal-outside', message: `${who(root)} has a terminal open that is not part of the tree`, hint: 'use --shell-job', pid: root.pid })
+    problems.push({
+      severity: 'error',
+      id: 'terminal-outside',
+      message: `${who(root)} has a terminal open that is not part of the tree`,
+      hint: 'use --shell-job',
+      pid: root.pid,
+    })
   }
   return problems
 }
@@ -265,7 +307,10 @@ async function changedFiles(files: readonly NeededFile[], root: string): Promise
       return { ...file, now: stats && { size: stats.size, mode: stats.mode } }
     }),
   )
-  return looked.filter(({ now, size, mode }) => !now || (size !== undefined && isRegular(mode) && now.size !== size) || (mode !== undefined && now.mode !== mode))
+  return looked.filter(
+    ({ now, size, mode }) =>
+      !now || (size !== undefined && isRegular(mode) && now.size !== size) || (mode !== undefined && now.mode !== mode),
+  )
 }
 
 const isRegular = (mode: number | undefined): boolean => mode === undefined || (mode & S_IFMT) === S_IFREG
@@ -284,14 +329,20 @@ async function takenAddresses(needed: readonly NeededAddress[]): Promise<readonl
     }
   }
   const clashes = (address: string, other: string): boolean => isWildcard(address) || /^0+$/.test(other) || toHex(address) === other
-  return needed.filter(({ protocol, address, port, isShared }) => !isShared && used[protocol].get(port)?.some((other) => clashes(address, other)))
+  return needed.filter(
+    ({ protocol, address, port, isShared }) => !isShared && used[protocol].get(port)?.some((other) => clashes(address, other)),
+  )
 }
 
 const isWildcard = (address: string): boolean => address === '0.0.0.0' || address === '::'
 
 /** IPv4 only: IPv6 clashes are found through the wildcard, which is what servers listen on; the rest is CRIU's to say. */
 const toHex = (address: string): string =>
-  address.split('.').reverse().map((part) => Number(part).toString(16).toUpperCase().padStart(2, '0')).join('')
+  address
+    .split('.')
+    .reverse()
+    .map((part) => Number(part).toString(16).toUpperCase().padStart(2, '0'))
+    .join('')
 
 /**
  * Instruction sets a program may have found at its start and will go on using, and registers the kernel saves for it: without them it dies
@@ -304,12 +355,18 @@ const NEEDED_FLAGS =
  * Pure: why the restore would fail here, all reasons at once. `replaced`: keys of files that are given anew (paths without their leading
  * slash), which need not be as they were.
  */
-export function restoreProblems(manifest: Manifest, snapshot: Snapshot, live: LiveFacts, replaced: ReadonlySet<string> = new Set()): readonly Problem[] {
+export function restoreProblems(
+  manifest: Manifest,
+  snapshot: Snapshot,
+  live: LiveFacts,
+  replaced: ReadonlySet<string> = new Set(),
+): readonly Problem[] {
   return [...machineProblems(manifest, live), ...idProblems(snapshot, live), ...changeProblems(snapshot, live, replaced)]
 }
 
 function machineProblems({ host, criuVersion }: Manifest, live: LiveFacts): readonly Problem[] {
-  if (host.arch !== live.arch) return [{ severity: 'error', id: 'architecture', message: `the checkpoint is of a ${host.arch} machine, this is ${live.arch}` }]
+  if (host.arch !== live.arch)
+    return [{ severity: 'error', id: 'architecture', message: `the checkpoint is of a ${host.arch} machine, this is ${live.arch}` }]
   const problems: Problem[] = []
   const present = new Set(live.cpuFlags)
   const missing = host.cpu.flags.filter((flag) => NEEDED_FLAGS.test(flag) && !present.has(flag))
@@ -318,7 +375,12 @@ function machineProblems({ host, criuVersion }: Manifest, live: LiveFacts): read
     problems.push({ severity: 'error', id: 'cpu-features', message, hint: 'restore on a machine that has them' })
   }
   if (live.criuVersion < criuVersion) {
-    problems.push({ severity: 'warning', id: 'criu-older', message: 'this CRIU is older than the one that made the checkpoint', hint: 'update CRIU if the restore fails' })
+    problems.push({
+      severity: 'warning',
+      id: 'criu-older',
+      message: 'this CRIU is older than the one that made the checkpoint',
+      hint: 'update CRIU if the restore fails',
+    })
   }
   if (isOlderKernel(live.kernel, host.kernel)) {
     problems.push({ severity: 'warning', id: 'kernel-older', message: `kernel ${live.kernel} is older than ${host.kernel} at the dump` })
@@ -327,7 +389,11 @@ function machineProblems({ host, criuVersion }: Manifest, live: LiveFacts): read
 }
 
 function isOlderKernel(one: string, other: string): boolean {
-  const numbers = (release: string): readonly number[] => release.split('.').slice(0, 2).map((part) => parseInt(part, 10))
+  const numbers = (release: string): readonly number[] =>
+    release
+      .split('.')
+      .slice(0, 2)
+      .map((part) => parseInt(part, 10))
   const [[major = 0, minor = 0], [otherMajor = 0, otherMinor = 0]] = [numbers(one), numbers(other)]
   return major < otherMajor || (major === otherMajor && minor < otherMinor)
 }
@@ -338,7 +404,15 @@ function idProblems(snapshot: Snapshot, live: LiveFacts): readonly Problem[] {
     const command = live.processes.get(id)
     if (command === undefined) return []
     const what = pids.has(id) ? 'PID' : 'thread or session id'
-    return [{ severity: 'error', id: 'pid-in-use', message: `${what} ${id} is in use by: ${command}`, hint: 'end that process, or restore on another machine', pid: id }]
+    return [
+      {
+        severity: 'error',
+        id: 'pid-in-use',
+        message: `${what} ${id} is in use by: ${command}`,
+        hint: 'end that process, or restore on another machine',
+        pid: id,
+      },
+    ]
   })
 }
 
@@ -354,7 +428,12 @@ function changeProblems(snapshot: Snapshot, live: LiveFacts, replaced: ReadonlyS
     if (size !== undefined && isRegular(mode) && now.size !== size) {
       return { severity: 'error', id: 'file-changed', message: `file ${path} has ${now.size} bytes now and had ${size} at the dump`, hint }
     }
-    return { severity: 'error', id: 'file-mode', message: `file ${path} has mode ${octal(now.mode)} now and had ${octal(mode ?? 0)} at the dump`, hint }
+    return {
+      severity: 'error',
+      id: 'file-mode',
+      message: `file ${path} has mode ${octal(now.mode)} now and had ${octal(mode ?? 0)} at the dump`,
+      hint,
+    }
   })
   const ports = live.taken.map(({ protocol, address, port }): Problem => {
     const hint = `stop the program that has it (see ss -${protocol === 'tcp' ? 'lt' : 'lu'}np)`

@@ -37,13 +37,11 @@ export interface UnpackRequest extends ReadRequest {
   readonly onProgress?: (progress: ArchiveProgress) => void
 }
 
-class Opened {
-  constructor(
-    readonly fd: number,
-    readonly path: string,
-    /** undefined: a directory. */
-    readonly format: ArchiveFormat | undefined,
-  ) {}
+interface Opened {
+  readonly fd: number
+  readonly path: string
+  /** undefined: a directory. */
+  readonly format: ArchiveFormat | undefined
 }
 
 async function openPath(files: Files, { caller, path }: ReadRequest): Promise<Opened> {
@@ -58,9 +56,9 @@ async function openPath(files: Files, { caller, path }: ReadRequest): Promise<Op
   }
   try {
     const stats = fstatSync(fd)
-    if (stats.isDirectory()) return new Opened(fd, path, undefined)
+    if (stats.isDirectory()) return { fd, path, format: undefined }
     if (!stats.isFile()) throw new CedanaError('BAD_OPTIONS', `${path} is neither a directory nor a file`, { detail: { path } })
-    return new Opened(fd, path, formatOf(path))
+    return { fd, path, format: formatOf(path) }
   } catch (thrown) {
     closeSync(fd)
     throw thrown
@@ -140,7 +138,11 @@ class ArchiveSource implements ImageSource {
 
 const unreadable = (thrown: unknown, path: string): CedanaError =>
   errnoOf(thrown) === 'EBADMSG'
-    ? new CedanaError('IMAGE_CORRUPT', `${path} is damaged: it is cut off or not what its name says`, { cause: thrown, detail: { files: [path] }, hint: 'use another checkpoint' })
+    ? new CedanaError('IMAGE_CORRUPT', `${path} is damaged: it is cut off or not what its name says`, {
+        cause: thrown,
+        detail: { files: [path] },
+        hint: 'use another checkpoint',
+      })
     : failure(thrown, `read ${path}`)
 
 /** A look inside a checkpoint without unpacking it. */
@@ -155,10 +157,10 @@ export async function peek(files: Files, request: ReadRequest): Promise<Peek> {
     const source = opened.format
       ? new ArchiveSource(files, opened.fd, opened.path, opened.format)
       : new DirectorySource(opened.fd, opened.path)
-    const manifest = await readManifest(files, source)
+    const found = await readManifest(files, source)
     return {
       path: opened.path,
-      manifest,
+      manifest: found?.manifest,
       list: () => source.list(),
       read: (names) => source.read(names),
       close: () => closeSync(opened.fd),
@@ -169,10 +171,15 @@ export async function peek(files: Files, request: ReadRequest): Promise<Peek> {
   }
 }
 
-async function readManifest(files: Files, source: ImageSource): Promise<Manifest | undefined> {
-  const found = await source.read([MANIFEST])
-  const bytes = found.get(MANIFEST)
-  if (bytes) return decodeManifest(bytes, (part) => files.digestBytes(part))
+interface FoundManifest {
+  readonly manifest: Manifest
+  /** Of the file. */
+  readonly digest: string
+}
+
+async function readManifest(files: Files, source: ImageSource): Promise<FoundManifest | undefined> {
+  const bytes = (await source.read([MANIFEST])).get(MANIFEST)
+  if (bytes) return { manifest: decodeManifest(bytes, (part) => files.digestBytes(part)), digest: files.digestBytes(bytes) }
   if ((await source.list()).some(({ name }) => name === INVENTORY)) return undefined
   const message = `${source.path} is no checkpoint: it has neither ${MANIFEST} nor ${INVENTORY}`
   throw new CedanaError('IMAGE_CORRUPT', message, { detail: { files: [MANIFEST] } })
@@ -191,23 +198,29 @@ export class CheckpointReader {
     /** Directory of CRIU's images; open until `close`. */
     readonly imagesFd: number,
     private readonly scratch: string | undefined,
-    /** undefined: made by CRIU alone, or by something else than cedana. */
-    readonly manifest: Manifest | undefined,
-    /** Empty without a manifest. */
-    readonly manifestDigest: string,
+    private readonly found: FoundManifest | undefined,
   ) {}
+
+  /** undefined: made by CRIU alone, or by something else than cedana. */
+  get manifest(): Manifest | undefined {
+    return this.found?.manifest
+  }
+
+  /** Empty without a manifest. */
+  get manifestDigest(): string {
+    return this.found?.digest ?? ''
+  }
 
   static async open(files: Files, request: UnpackRequest): Promise<CheckpointReader> {
     const opened = await openPath(files, request)
-    return opened.format ? CheckpointReader.#unpack(files, request, opened, opened.format) : CheckpointReader.#load(files, opened.path, opened.fd)
+    return opened.format
+      ? CheckpointReader.#unpack(files, request, opened, opened.format)
+      : CheckpointReader.#load(files, opened.path, opened.fd)
   }
 
   static async #load(files: Files, path: string, fd: number, scratch?: string): Promise<CheckpointReader> {
     try {
-      const source = new DirectorySource(fd, path)
-      const manifest = await readManifest(files, source)
-      const bytes = manifest && (await source.read([MANIFEST])).get(MANIFEST)
-      return new CheckpointReader(files, path, fd, scratch, manifest, bytes ? files.digestBytes(bytes) : '')
+      return new CheckpointReader(files, path, fd, scratch, await readManifest(files, new DirectorySource(fd, path)))
     } catch (thrown) {
       closeSync(fd)
       throw thrown
@@ -224,7 +237,9 @@ export class CheckpointReader {
       const fd = openSync(scratch, OPEN_DIRECTORY)
       const digests = await files.archiveExtract(archive.fd, format, fd, request.onProgress).catch((thrown: unknown) => {
         closeSync(fd)
-        throw errnoOf(thrown) === 'ENOSPC' ? failure(thrown, `unpack ${request.path} into ${request.scratch}`) : unreadable(thrown, request.path)
+        throw errnoOf(thrown) === 'ENOSPC'
+          ? failure(thrown, `unpack ${request.path} into ${request.scratch}`)
+          : unreadable(thrown, request.path)
       })
       const reader = await CheckpointReader.#load(files, request.path, fd, scratch)
       reader.#digests = digests
@@ -261,7 +276,7 @@ export class CheckpointReader {
     const faults = compareSizes(expected, found)
     if (faults.length > 0) return faults
     const names = expected.map(({ name }) => name)
-    return compare(expected, await attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names, false)))
+    return compare(expected, await attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names)))
   }
 
   /** Removes what was unpacked. May be called again. */

@@ -9,7 +9,7 @@ import { close, closeSync, fchownSync, lchownSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { attempt, errnoOf, failure } from './failures.js'
-import { at, OPEN_DIRECTORY, OPEN_NEW, sync, type ArchiveProgress, type FileDigest, type Files, type Ids } from './files.js'
+import { at, OPEN_DIRECTORY, OPEN_NEW, sync, syncTogether, type ArchiveProgress, type FileDigest, type Files, type Ids } from './files.js'
 import { checkName, partialName, requireLocal, suffixOf, type Compression, type Maker } from './layout.js'
 import { encodeManifest, MANIFEST, type Manifest, type ManifestInput } from './manifest.js'
 
@@ -109,7 +109,8 @@ export class CheckpointWriter {
     if (!this.#mustGive) return
     await attempt(`create a checkpoint in ${this.request.directory}`, () => fchownSync(this.stagingFd, 0, 0))
     const planted = await readdir(at(this.stagingFd, '.'))
-    if (planted.length > 0) throw new CedanaError('PERMISSION_DENIED', `somebody wrote into the new checkpoint ${this.path}: ${planted.join(', ')}`)
+    if (planted.length > 0)
+      throw new CedanaError('PERMISSION_DENIED', `somebody wrote into the new checkpoint ${this.path}: ${planted.join(', ')}`)
   }
 
   /** Only root can make files that are not the caller's. */
@@ -133,20 +134,26 @@ export class CheckpointWriter {
    * Makes the checkpoint visible. `known`: files that are digested and synced already (page data). After a failure the only thing left to do is
    * `abort`.
    */
-  async seal(input: ManifestInput, known: readonly FileDigest[] = [], onProgress?: (progress: ArchiveProgress) => void): Promise<SealedCheckpoint> {
+  async seal(
+    input: ManifestInput,
+    known: readonly FileDigest[] = [],
+    onProgress?: (progress: ArchiveProgress) => void,
+  ): Promise<SealedCheckpoint> {
     const { compression } = this.request
     const names = await this.#imageNames()
     this.#give(names)
     const knownNames = new Set(known.map((file) => file.name))
-    const rest = names.filter((name) => !knownNames.has(name) && !UNLISTED.has(name))
-    const digested = await attempt(`write ${this.path}`, () => this.files.digestFiles(this.stagingFd, rest, compression === 'none'))
+    const others = names.filter((name) => !knownNames.has(name))
+    const listed = others.filter((name) => !UNLISTED.has(name))
+    const digested = await attempt(`write ${this.path}`, () => this.files.digestFiles(this.stagingFd, listed))
     const files = [...known, ...digested].sort((a, b) => (a.name < b.name ? -1 : 1))
     const totalBytes = files.reduce((sum, file) => sum + file.size, 0)
     const manifest: Manifest = { ...input, compression, files: [...files], totalBytes } as Manifest
     const bytes = encodeManifest(manifest, (part) => this.files.digestBytes(part))
     const manifestDigest = this.files.digestBytes(bytes)
-    const size =
-      compression === 'none' ? (await this.#sealDirectory(bytes), totalBytes + bytes.length) : await this.#sealArchive(names, bytes, onProgress)
+    const isDirectory = compression === 'none'
+    if (isDirectory) await this.#sealDirectory(others, bytes)
+    const size = isDirectory ? totalBytes + bytes.length : await this.#sealArchive(names, bytes, onProgress)
     this.#sealed = true
     await this.#close()
     return { path: this.path, size, manifest, manifestDigest }
@@ -166,13 +173,13 @@ export class CheckpointWriter {
     for (const name of names) lchownSync(at(this.stagingFd, name), uid, gid)
   }
 
-  async #sealDirectory(manifest: Uint8Array): Promise<void> {
+  /** `unsynced`: files that are not on disk yet. Nobody sees the directory before it is renamed, so their order does not matter until then. */
+  async #sealDirectory(unsynced: readonly string[], manifest: Uint8Array): Promise<void> {
+    await this.add(MANIFEST, manifest)
     await attempt(`write ${this.path}`, async () => {
-      await using file = await this.#create(MANIFEST)
-      await file.writeFile(manifest)
       this.#give([MANIFEST])
+      await syncTogether(this.stagingFd, [...unsynced, MANIFEST])
       if (this.#mustGive) fchownSync(this.stagingFd, this.request.caller.uid, this.request.caller.gid)
-      await Promise.all([sync(file.fd), sync(this.stagingFd)])
     })
     await this.#publish(this.stagingName)
   }
@@ -187,7 +194,15 @@ export class CheckpointWriter {
       this.#made.set(partial, 'file')
       try {
         const progress = onProgress && { onProgress }
-        const request = { directoryFd: this.stagingFd, names: [...names, MANIFEST], outputFd, format: compression, level, threads, ...progress }
+        const request = {
+          directoryFd: this.stagingFd,
+          names: [...names, MANIFEST],
+          outputFd,
+          format: compression,
+          level,
+          threads,
+          ...progress,
+        }
         return (await this.files.archiveCreate(request)).size
       } finally {
         await closeFd(outputFd)
@@ -263,7 +278,10 @@ export class CheckpointWriter {
  */
 export async function removeEntry(parentFd: number, name: string, kind: 'directory' | 'file'): Promise<void> {
   try {
-    if (kind === 'file') return await unlink(at(parentFd, name))
+    if (kind === 'file') {
+      await unlink(at(parentFd, name))
+      return
+    }
     const directory = await open(at(parentFd, name), OPEN_DIRECTORY | constants.O_NOFOLLOW)
     try {
       for (const entry of await readdir(at(directory.fd, '.'))) await unlink(at(directory.fd, entry))
@@ -285,7 +303,10 @@ async function openParent(files: Files, { caller, directory }: WriterRequest): P
   } catch (thrown) {
     const errno = errnoOf(thrown)
     if (errno === 'ENOENT' || errno === 'ENOTDIR') {
-      throw new CedanaError('BAD_OPTIONS', `dump dir does not exist: ${directory}`, { cause: thrown, hint: 'create it or choose another with --dir' })
+      throw new CedanaError('BAD_OPTIONS', `dump dir does not exist: ${directory}`, {
+        cause: thrown,
+        hint: 'create it or choose another with --dir',
+      })
     }
     throw failure(thrown, `open ${directory}`)
   }
@@ -305,7 +326,10 @@ async function checkSpace(parentFd: number, { directory, estimateBytes, compress
   const needed = estimateBytes * SPACE_FACTOR[compression] + SPACE_MARGIN
   if (free >= needed) return
   const message = `not enough space in ${directory}: the checkpoint may need ${mebibytes(needed)}, ${mebibytes(free)} are free`
-  throw new CedanaError('NO_SPACE', message, { detail: { neededBytes: Math.ceil(needed), freeBytes: free }, hint: 'free some space or choose another directory with --dir' })
+  throw new CedanaError('NO_SPACE', message, {
+    detail: { neededBytes: Math.ceil(needed), freeBytes: free },
+    hint: 'free some space or choose another directory with --dir',
+  })
 }
 
 function closeQuietly(fd: number): void {
