@@ -195,7 +195,7 @@ function* flatten(tree: Tree, prefix = ''): Generator<[string, Key<unknown>]> {
   }
 }
 /** By dotted name. */
-const TABLE: ReadonlyMap<string, Key<unknown>> = new Map(flatten(KEYS as Tree))
+const TABLE: ReadonlyMap<string, Key<unknown>> = new Map(flatten(KEYS))
 const variablesOf = (name: string, { aliases }: Key<unknown>): string[] => [`CEDANA_${name.toUpperCase().replaceAll('.', '_')}`, ...aliases]
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -294,8 +294,8 @@ function putFile(settings: Settings, sources: ConfigSources): void {
   const file = join(configDirectory(sources), 'config.json')
   const isChosen = Boolean(sources.configDir || sources.env.CEDANA_CONFIG_DIR)
   const own = readFile(file, false)
-  if (own !== undefined) return putJson(settings, own, file)
-  if (isChosen || sources.uid === 0) return
+  if (own !== undefined) putJson(settings, own, file)
+  if (own !== undefined || isChosen || sources.uid === 0) return
   // Root's file may hold secrets and then is closed to others: such a user goes on with the defaults.
   const shared = readFile('/etc/cedana/config.json', true)
   if (shared !== undefined) putJson(settings, shared, '/etc/cedana/config.json')
@@ -399,5 +399,5 @@ export function configSchema(): object {
       ]),
     ),
   })
-  return { $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'cedana configuration', ...describe(KEYS as Tree) }
+  return { $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'cedana configuration', ...describe(KEYS) }
 }

@@ -1,5 +1,6 @@
+import { closeSync, openSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { formatText, loggerTo } from './logging.js'
+import { formatText, loggerTo, writeLine } from './logging.js'
 
 function capture(level: Parameters<typeof loggerTo>[1]) {
   const lines: string[] = []
@@ -33,5 +34,12 @@ describe('log', () => {
   })
   it('has a form for the journal', () => {
     expect(formatText(line, 'journal', false)).toBe('<4>two lines pid=7 path="/a b" list=[1] empty=""\n')
+  })
+
+  it('gives up a line that nobody can take', () => {
+    const full = openSync('/dev/full', 'w')
+    writeLine(full, 'x\n')
+    closeSync(full)
+    writeLine(full, 'x\n')
   })
 })

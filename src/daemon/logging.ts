@@ -1,5 +1,5 @@
 /** The log of the daemon: lines on stderr, as JSON for programs or as text for people and for the journal. */
-import { fstatSync } from 'node:fs'
+import { fstatSync, writeSync } from 'node:fs'
 import { pino, type DestinationStream, type Logger } from 'pino'
 import type { LogFormat, LogLevel } from './config.js'
 
@@ -14,11 +14,13 @@ const PINO_LEVEL = {
   disabled: 'silent',
 } as const satisfies Record<LogLevel, string>
 
+type Level = readonly [name: string, priority: number, colour: number]
+const INFO: Level = ['INF', 6, 32]
 /** Short name, priority of syslog(3), colour. */
-const LEVELS: Readonly<Record<string, readonly [name: string, priority: number, colour: number]>> = {
+const LEVELS: Readonly<Record<string, Level>> = {
   trace: ['TRC', 7, 90],
   debug: ['DBG', 7, 90],
-  info: ['INF', 6, 32],
+  info: INFO,
   warn: ['WRN', 4, 33],
   error: ['ERR', 3, 31],
   fatal: ['FTL', 2, 31],
@@ -33,20 +35,27 @@ export interface LoggerOptions {
   readonly env: Readonly<Record<string, string | undefined>>
 }
 
-export interface OpenLog {
-  readonly log: Logger
-  /** Writes what still waits. The last thing before the process ends. */
-  flush(): void
-}
-
-export function createLogger({ level, format, env }: LoggerOptions): OpenLog {
-  // Not in step with the program: a reader of stderr that is slow must not stop the daemon.
-  const stderr = pino.destination({ fd: 2, sync: false })
+export function createLogger({ level, format, env }: LoggerOptions): Logger {
   const sink = sinkOf(env)
   const isText = format === 'text' || (format === 'auto' && sink !== 'other')
   const colours = sink === 'terminal' && !env.NO_COLOR && env.TERM !== 'dumb'
-  const destination: DestinationStream = isText ? { write: (line) => void stderr.write(formatText(line, sink, colours)) } : stderr
-  return { log: loggerTo(destination, level), flush: () => stderr.flushSync() }
+  const write = (line: string): void => {
+    writeLine(2, isText ? formatText(line, sink, colours) : line)
+  }
+  return loggerTo({ write }, level)
+}
+
+/**
+ * At once, so that nothing is lost whatever becomes of the process. A line that nobody can take (the reader is gone, the disk is full) is given up;
+ * pino's own writer would try for ever.
+ */
+export function writeLine(fd: number, line: string): void {
+  const bytes = Buffer.from(line)
+  try {
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at)
+  } catch {
+    // There is nowhere left to say so.
+  }
 }
 
 export function loggerTo(destination: DestinationStream, level: LogLevel): Logger {
@@ -78,7 +87,7 @@ const quote = (value: unknown): string => {
 /** `HH:MM:SS INF message key=value …`; in the journal, which has the time, the priority instead. */
 export function formatText(line: string, sink: Sink, colours: boolean): string {
   const { level, time, msg = '', ...fields } = JSON.parse(line) as { level: string; time: string; msg?: string }
-  const [name, priority, colour] = LEVELS[level] ?? LEVELS.info!
+  const [name, priority, colour] = LEVELS[level] ?? INFO
   const paint = (text: string, sgr: number): string => (colours ? `\u001b[${sgr}m${text}\u001b[0m` : text)
   const start = sink === 'journal' ? `<${priority}>` : `${paint(clock(new Date(time)), 90)} ${paint(name, colour)} `
   const rest = Object.entries(fields).map(([key, value]) => ` ${paint(`${key}=`, 90)}${quote(value)}`)

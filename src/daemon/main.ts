@@ -75,7 +75,7 @@ function buildEnvironment(config: Config, { log, database, foreground, faults }:
  * restored is nobody's job and is written down nowhere.
  */
 export async function openEngine(config: Config, { caller, withJobs }: { readonly caller: Caller; readonly withJobs: boolean }): Promise<Engine> {
-  const { log, flush } = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
+  const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
   const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })
   // A daemon may be running beside us: its jobs are watched here too, but nothing of it is tidied up.
@@ -85,7 +85,6 @@ export async function openEngine(config: Config, { caller, withJobs }: { readonl
     close: () => {
       env.jobs.close()
       database.close()
-      flush()
     },
   }
 }
@@ -101,7 +100,7 @@ export interface DaemonOptions {
 
 /** Runs until the signal. Resolves when everything is closed; jobs go on. */
 export async function startDaemon(config: Config, options: DaemonOptions): Promise<void> {
-  const { log, flush } = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
+  const log = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
   const endpoint = parseEndpoint(config.protocol, config.address)
   log.info({ version, pid: process.pid }, 'starting daemon')
   const database = openDatabase(config.db.path)
@@ -142,5 +141,4 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     database.close()
   }
   log.info('stopped server gracefully')
-  flush()
 }

@@ -3,6 +3,7 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import { STDIO_MODES, type ExitStatus, type StdioMode } from '../../plugins/contract/job.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import type * as domain from '../operations/verbs.js'
+import { StdioMode as WireStdio } from './gen/cedana.js'
 import type * as wire from './gen/cedana.js'
 
 type Struct = Record<string, unknown>
@@ -28,10 +29,17 @@ export function plain(object: object): Struct {
 const plainOrNone = (object: object | undefined): Struct | undefined => (object === undefined ? undefined : plain(object))
 const integer = (value: number): number => (Number.isFinite(value) ? Math.round(value) : 0)
 
-const toWireStdio = (mode: StdioMode | undefined): number => (mode === undefined ? 0 : STDIO_MODES.indexOf(mode) + 1)
-function fromWireStdio(value: number): StdioMode | undefined {
-  const mode = STDIO_MODES[value - 1]
-  if (mode === undefined && value !== 0) throw new CedanaError('BAD_OPTIONS', `unknown stdio mode ${value}`)
+const STDIO: Readonly<Record<StdioMode, WireStdio>> = {
+  log: WireStdio.STDIO_MODE_LOG,
+  pipe: WireStdio.STDIO_MODE_PIPE,
+  tty: WireStdio.STDIO_MODE_TTY,
+  inherit: WireStdio.STDIO_MODE_INHERIT,
+  none: WireStdio.STDIO_MODE_NONE,
+}
+const toWireStdio = (mode: StdioMode | undefined): WireStdio => (mode === undefined ? WireStdio.STDIO_MODE_UNSPECIFIED : STDIO[mode])
+function fromWireStdio(value: WireStdio): StdioMode | undefined {
+  const mode = STDIO_MODES.find((one) => STDIO[one] === value)
+  if (mode === undefined && value !== WireStdio.STDIO_MODE_UNSPECIFIED) throw new CedanaError('BAD_OPTIONS', `unknown stdio mode ${value}`)
   return mode
 }
 

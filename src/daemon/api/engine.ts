@@ -63,9 +63,12 @@ export function timeLimit(verb: Timed, request: unknown, options: AskOptions = {
 export function localEngine(verbs: Verbs, caller: Caller): Engine {
   const call = (options: AskOptions = {}): Call => {
     const signals = options.signal === undefined ? [] : [options.signal]
-    if (options.timeoutMs) {
+    const { timeoutMs = 0 } = options
+    if (timeoutMs > 0) {
       const timer = new AbortController()
-      setTimeout(() => timer.abort(new CedanaError('TIMEOUT', `no result within ${options.timeoutMs! / 1000} s`)), options.timeoutMs).unref()
+      setTimeout(() => {
+        timer.abort(new CedanaError('TIMEOUT', `no result within ${timeoutMs / 1000} s`))
+      }, timeoutMs).unref()
       signals.push(timer.signal)
     }
     return { caller, signal: AbortSignal.any(signals), onProgress: options.onProgress ?? (() => {}) }

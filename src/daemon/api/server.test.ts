@@ -34,7 +34,7 @@ const JOB: JobView = {
 /** Verbs that a test gives; every other one fails as a bug. */
 const fake = (given: Partial<Verbs>): Verbs =>
   new Proxy(given as Verbs, {
-    get: (verbs, name) => Reflect.get(verbs, name) ?? (() => Promise.reject(new Error(`unexpected call of ${String(name)}`))),
+    get: (verbs, name): unknown => Reflect.get(verbs, name) ?? (() => Promise.reject(new Error(`unexpected call of ${String(name)}`))),
   })
 
 let directory: string
@@ -271,7 +271,6 @@ describe('attach', () => {
 
   it('fails with the error of the daemon', async () => {
     await start({
-      // eslint-disable-next-line require-yield
       attach: async function* () {
         throw new CedanaError('NOT_ATTACHABLE', 'job train is not attachable')
       },

@@ -57,7 +57,7 @@ function rebuild(wire: WireError, cause: unknown): CedanaError {
 }
 
 function trailer(failure: ServiceError): WireError | undefined {
-  const [bytes] = failure.metadata?.get(TRAILER) ?? []
+  const [bytes] = failure.metadata.get(TRAILER)
   if (!Buffer.isBuffer(bytes)) return undefined
   try {
     return JSON.parse(bytes.toString()) as WireError
