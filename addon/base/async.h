@@ -16,8 +16,9 @@ namespace cedana {
 
 // The one promise pattern.
 //
-//   return RunAsync(env, Where::kPool, [fd] { return Sync(fd); },              // no JavaScript here
-//                   [](Napi::Env env, Unit&) { return env.Undefined(); });     // no work here
+//   return RunAsync(env, Where::kPool,
+//                   [fd] { return Sync(fd); },                                // no JavaScript here
+//                   [](Napi::Env env, Unit&) { return env.Undefined(); });    // no work here
 //
 // `work` returns Result<T> and runs elsewhere; `to_js(Napi::Env, T&)` makes the value on the
 // JavaScript thread. While a promise is pending the process stays alive.
@@ -29,7 +30,8 @@ enum class Where {
 namespace internal {
 
 template <typename T, typename ToJs>
-void Settle(Napi::Env env, const Napi::Promise::Deferred& deferred, Result<T>& result, ToJs& to_js) {
+void Settle(Napi::Env env, const Napi::Promise::Deferred& deferred, Result<T>& result,
+            ToJs& to_js) {
   if (!result.ok()) return deferred.Reject(ToJsError(env, result.error()).Value());
   const Napi::Value value = to_js(env, result.value());
   if (env.IsExceptionPending()) return deferred.Reject(env.GetAndClearPendingException().Value());
@@ -40,7 +42,10 @@ template <typename Work, typename ToJs>
 class PoolCall final : public Napi::AsyncWorker {
  public:
   PoolCall(Napi::Env env, Napi::Promise::Deferred deferred, Work work, ToJs to_js)
-      : Napi::AsyncWorker(env), deferred_(deferred), work_(std::move(work)), to_js_(std::move(to_js)) {}
+      : Napi::AsyncWorker(env),
+        deferred_(deferred),
+        work_(std::move(work)),
+        to_js_(std::move(to_js)) {}
 
  private:
   void Execute() override { result_.emplace(work_()); }
@@ -59,7 +64,9 @@ template <typename T, typename ToJs>
 class Completion {
  public:
   Completion(Napi::Env env, ToJs to_js)
-      : main_(MainThread::Of(env)), deferred_(Napi::Promise::Deferred::New(env)), to_js_(std::move(to_js)) {
+      : main_(MainThread::Of(env)),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        to_js_(std::move(to_js)) {
     main_->Hold(env);
   }
 
@@ -95,8 +102,10 @@ Napi::Promise RunAsync(Napi::Env env, Where where, Work work, ToJs to_js) {
     (new internal::PoolCall<Work, ToJs>(env, deferred, std::move(work), std::move(to_js)))->Queue();
     return deferred.Promise();
   }
-  auto completion = std::make_shared<Completion<typename Outcome::Value, ToJs>>(env, std::move(to_js));
-  const auto started = StartThread([completion, work = std::move(work)]() mutable { completion->Finish(work()); });
+  auto completion =
+      std::make_shared<Completion<typename Outcome::Value, ToJs>>(env, std::move(to_js));
+  const auto started =
+      StartThread([completion, work = std::move(work)]() mutable { completion->Finish(work()); });
   if (!started.ok()) completion->Finish(started.error());
   return completion->promise();
 }

@@ -10,7 +10,8 @@ using Shared = std::shared_ptr<MainThread>;
 // run JavaScript, as the setting of a property.
 bool CanRunJavaScript(napi_env env) {
   napi_value probe = nullptr;
-  return napi_create_object(env, &probe) == napi_ok && napi_set_named_property(env, probe, "", probe) == napi_ok;
+  return napi_create_object(env, &probe) == napi_ok &&
+         napi_set_named_property(env, probe, "", probe) == napi_ok;
 }
 
 }  // namespace
@@ -20,8 +21,8 @@ void MainThread::Install(Napi::Env env) {
   MainThread* self = shared->get();
   napi_value name = Napi::String::New(env, "cedana");
   // Unlimited queue, one "thread" (this object), finalised by the teardown of the environment.
-  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, new Shared(*shared), OnFinalize,
-                                  self, OnCall, &self->function_);
+  napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, new Shared(*shared),
+                                  OnFinalize, self, OnCall, &self->function_);
   napi_unref_threadsafe_function(env, self->function_);
   env.SetInstanceData<Shared>(shared.release());
 }

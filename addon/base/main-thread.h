@@ -16,8 +16,8 @@ class MainThread {
   static void Install(Napi::Env env);
   static std::shared_ptr<MainThread> Of(Napi::Env env);
 
-  // Runs task(Napi::Env) on the JavaScript thread, in order of posting, in a handle scope. False when
-  // the environment is gone; the task is then leaked, since destroying what it may hold of
+  // Runs task(Napi::Env) on the JavaScript thread, in order of posting, in a handle scope. False
+  // when the environment is gone; the task is then leaked, since destroying what it may hold of
   // JavaScript needs the environment.
   template <typename Task>
   bool Post(Task task) {

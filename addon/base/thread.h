@@ -10,8 +10,9 @@
 
 namespace cedana {
 
-// Runs `body` on a detached thread with every signal blocked (Node's handlers stay on Node's threads).
-// Unlike std::thread, a machine that is out of threads is an error here and not the end of the daemon.
+// Runs `body` on a detached thread with every signal blocked (Node's handlers stay on Node's
+// threads). Unlike std::thread, a machine that is out of threads is an error here and not the end
+// of the daemon.
 template <typename Body>
 Result<Unit> StartThread(Body body) {
   auto heap = std::make_unique<Body>(std::move(body));

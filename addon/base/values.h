@@ -19,10 +19,13 @@ std::vector<T> List(const Napi::Value& value, Convert convert) {
   const auto array = value.As<Napi::Array>();
   std::vector<T> out;
   out.reserve(array.Length());
-  for (uint32_t i = 0; i < array.Length(); i++) out.push_back(static_cast<T>(convert(array.Get(i))));
+  for (uint32_t i = 0; i < array.Length(); i++)
+    out.push_back(static_cast<T>(convert(array.Get(i))));
   return out;
 }
-inline std::vector<std::string> Texts(const Napi::Value& value) { return List<std::string>(value, Text); }
+inline std::vector<std::string> Texts(const Napi::Value& value) {
+  return List<std::string>(value, Text);
+}
 
 // An array made of each element through `convert(element)`.
 template <typename Elements, typename Convert>

@@ -17,7 +17,9 @@ namespace {
 
 // Memory of messages comes from malloc, since protobuf-c frees it with free.
 
-Errno Invalid(const std::string& path, const std::string& why) { return Errno{path + ": " + why, EINVAL}; }
+Errno Invalid(const std::string& path, const std::string& why) {
+  return Errno{path + ": " + why, EINVAL};
+}
 
 template <typename T>
 T* At(ProtobufCMessage* message, unsigned offset) {
@@ -38,21 +40,32 @@ const char* TypeName(ProtobufCType type) {
   switch (type) {
     case PROTOBUF_C_TYPE_INT32:
     case PROTOBUF_C_TYPE_SINT32:
-    case PROTOBUF_C_TYPE_SFIXED32: return "int32";
+    case PROTOBUF_C_TYPE_SFIXED32:
+      return "int32";
     case PROTOBUF_C_TYPE_INT64:
     case PROTOBUF_C_TYPE_SINT64:
-    case PROTOBUF_C_TYPE_SFIXED64: return "int64";
+    case PROTOBUF_C_TYPE_SFIXED64:
+      return "int64";
     case PROTOBUF_C_TYPE_UINT32:
-    case PROTOBUF_C_TYPE_FIXED32: return "uint32";
+    case PROTOBUF_C_TYPE_FIXED32:
+      return "uint32";
     case PROTOBUF_C_TYPE_UINT64:
-    case PROTOBUF_C_TYPE_FIXED64: return "uint64";
-    case PROTOBUF_C_TYPE_FLOAT: return "float";
-    case PROTOBUF_C_TYPE_DOUBLE: return "double";
-    case PROTOBUF_C_TYPE_BOOL: return "bool";
-    case PROTOBUF_C_TYPE_ENUM: return "enum";
-    case PROTOBUF_C_TYPE_STRING: return "string";
-    case PROTOBUF_C_TYPE_BYTES: return "bytes";
-    case PROTOBUF_C_TYPE_MESSAGE: return "message";
+    case PROTOBUF_C_TYPE_FIXED64:
+      return "uint64";
+    case PROTOBUF_C_TYPE_FLOAT:
+      return "float";
+    case PROTOBUF_C_TYPE_DOUBLE:
+      return "double";
+    case PROTOBUF_C_TYPE_BOOL:
+      return "bool";
+    case PROTOBUF_C_TYPE_ENUM:
+      return "enum";
+    case PROTOBUF_C_TYPE_STRING:
+      return "string";
+    case PROTOBUF_C_TYPE_BYTES:
+      return "bytes";
+    case PROTOBUF_C_TYPE_MESSAGE:
+      return "message";
   }
   return "unknown";
 }
@@ -64,11 +77,15 @@ size_t SizeOf(ProtobufCType type) {
     case PROTOBUF_C_TYPE_SFIXED64:
     case PROTOBUF_C_TYPE_UINT64:
     case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE: return sizeof(uint64_t);
+    case PROTOBUF_C_TYPE_DOUBLE:
+      return sizeof(uint64_t);
     case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_MESSAGE: return sizeof(void*);
-    case PROTOBUF_C_TYPE_BYTES: return sizeof(ProtobufCBinaryData);
-    default: return sizeof(uint32_t);  // protobuf_c_boolean is an int too
+    case PROTOBUF_C_TYPE_MESSAGE:
+      return sizeof(void*);
+    case PROTOBUF_C_TYPE_BYTES:
+      return sizeof(ProtobufCBinaryData);
+    default:
+      return sizeof(uint32_t);  // protobuf_c_boolean is an int too
   }
 }
 
@@ -96,7 +113,8 @@ std::optional<__int128> Integer(const Napi::Value& value) {
 template <typename T>
 Result<Unit> PutInteger(const Napi::Value& value, void* out, const std::string& path) {
   const auto integer = Integer(value);
-  if (!integer || *integer < std::numeric_limits<T>::min() || *integer > std::numeric_limits<T>::max()) {
+  if (!integer || *integer < std::numeric_limits<T>::min() ||
+      *integer > std::numeric_limits<T>::max()) {
     return Invalid(path, "not an integer of " + std::to_string(sizeof(T) * 8) + " bits");
   }
   *static_cast<T*>(out) = static_cast<T>(*integer);
@@ -153,7 +171,8 @@ Result<Unit> PutMessage(const ProtobufCMessageDescriptor& type, const Napi::Valu
                         const std::string& path) {
   if (!value.IsObject() || value.IsArray()) return Invalid(path, "not an object");
   ProtobufCMessage* message = NewMessage(type);
-  *static_cast<ProtobufCMessage**>(out) = message;  // the parent frees it, also when filling it fails
+  // Set first: the parent frees it, also when filling it fails.
+  *static_cast<ProtobufCMessage**>(out) = message;
   return Fill(message, value.As<Napi::Object>(), path);
 }
 
@@ -172,8 +191,8 @@ Result<Unit> PutValue(const ProtobufCFieldDescriptor& field, const Napi::Value& 
   return Invalid(path, "has a type that CRIU does not use");
 }
 
-Result<Unit> PutRepeated(ProtobufCMessage* message, const ProtobufCFieldDescriptor& field, const Napi::Value& value,
-                         const std::string& path) {
+Result<Unit> PutRepeated(ProtobufCMessage* message, const ProtobufCFieldDescriptor& field,
+                         const Napi::Value& value, const std::string& path) {
   if (!value.IsArray()) return Invalid(path, "not an array");
   const auto array = value.As<Napi::Array>();
   if (array.Length() == 0) return Unit{};
@@ -183,14 +202,15 @@ Result<Unit> PutRepeated(ProtobufCMessage* message, const ProtobufCFieldDescript
   // Zeroed elements may be freed like filled ones, so a failure half way needs no more care.
   *At<size_t>(message, field.quantifier_offset) = array.Length();
   for (uint32_t i = 0; i < array.Length(); i++) {
-    auto put = PutValue(field, array.Get(i), elements + i * size, path + "[" + std::to_string(i) + "]");
+    auto put =
+        PutValue(field, array.Get(i), elements + i * size, path + "[" + std::to_string(i) + "]");
     if (!put.ok()) return put;
   }
   return Unit{};
 }
 
-Result<Unit> PutField(ProtobufCMessage* message, const ProtobufCFieldDescriptor& field, const Napi::Value& value,
-                      const std::string& path) {
+Result<Unit> PutField(ProtobufCMessage* message, const ProtobufCFieldDescriptor& field,
+                      const Napi::Value& value, const std::string& path) {
   if (field.label == PROTOBUF_C_LABEL_REPEATED) return PutRepeated(message, field, value, path);
   auto put = PutValue(field, value, At<void>(message, field.offset), path);
   // Strings and messages are present by their pointer.
@@ -217,7 +237,8 @@ Result<Unit> Fill(ProtobufCMessage* message, const Napi::Object& object, const s
   }
   for (const auto& field : FieldsOf(type)) {
     const bool needed = field.label == PROTOBUF_C_LABEL_REQUIRED && field.default_value == nullptr;
-    if (needed && !given.contains(field.name)) return Invalid(path + "." + field.name, "is required");
+    if (needed && !given.contains(field.name))
+      return Invalid(path + "." + field.name, "is required");
   }
   return Unit{};
 }
@@ -229,17 +250,21 @@ Napi::Value DescribeField(Napi::Env env, const ProtobufCFieldDescriptor& field) 
   out.Set("name", field.name);
   out.Set("type", TypeName(field.type));
   out.Set("repeated", Napi::Boolean::New(env, field.label == PROTOBUF_C_LABEL_REPEATED));
-  out.Set("fields", field.type == PROTOBUF_C_TYPE_MESSAGE ? DescribeFields(env, MessageType(field)) : env.Null());
+  out.Set("fields", field.type == PROTOBUF_C_TYPE_MESSAGE ? DescribeFields(env, MessageType(field))
+                                                          : env.Null());
   out.Set("values", env.Null());
   if (field.type == PROTOBUF_C_TYPE_ENUM) {
     const std::span values(EnumType(field).values, EnumType(field).n_values);
-    out.Set("values", ArrayOf(env, values, [env](const auto& value) { return Napi::String::New(env, value.name); }));
+    out.Set("values", ArrayOf(env, values, [env](const auto& value) {
+              return Napi::String::New(env, value.name);
+            }));
   }
   return out;
 }
 
 Napi::Array DescribeFields(Napi::Env env, const ProtobufCMessageDescriptor& type) {
-  return ArrayOf(env, FieldsOf(type), [env](const auto& field) { return DescribeField(env, field); });
+  return ArrayOf(env, FieldsOf(type),
+                 [env](const auto& field) { return DescribeField(env, field); });
 }
 
 }  // namespace

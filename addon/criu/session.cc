@@ -39,7 +39,8 @@ class CriuSession {
  public:
   explicit CriuSession(UniqueFd fd) : fd_(std::move(fd)) {}
 
-  // Tells JavaScript of a notification: whoever gets the ticket calls Answer with it. False when nobody will.
+  // Tells JavaScript of a notification: whoever gets the ticket calls Answer with it. False when
+  // nobody will.
   using Tell = std::function<bool(Notification, uint64_t ticket)>;
 
   // One request at a time.
@@ -150,16 +151,20 @@ class CriuSession {
 };
 
 // Runs on the JavaScript thread: calls the callback and passes on what becomes of its promise.
-void CallNotify(Napi::Env env, const Napi::FunctionReference& callback, const Notification& notification,
-                const std::shared_ptr<CriuSession>& session, uint64_t ticket) {
+void CallNotify(Napi::Env env, const Napi::FunctionReference& callback,
+                const Notification& notification, const std::shared_ptr<CriuSession>& session,
+                uint64_t ticket) {
   const auto answer = [env, session, ticket](bool success) {
-    return Napi::Function::New(
-        env, [session, ticket, success](const Napi::CallbackInfo&) { session->Answer(ticket, success); });
+    return Napi::Function::New(env, [session, ticket, success](const Napi::CallbackInfo&) {
+      session->Answer(ticket, success);
+    });
   };
-  const Napi::Value pid = notification.pid ? Napi::Value(Napi::Number::New(env, *notification.pid)) : env.Null();
+  const Napi::Value pid =
+      notification.pid ? Napi::Value(Napi::Number::New(env, *notification.pid)) : env.Null();
   const Napi::Value promise = callback.Call({Napi::String::New(env, notification.script), pid});
   if (!env.IsExceptionPending()) {
-    promise.As<Napi::Object>().Get("then").As<Napi::Function>().Call(promise, {answer(true), answer(false)});
+    promise.As<Napi::Object>().Get("then").As<Napi::Function>().Call(promise,
+                                                                     {answer(true), answer(false)});
   }
   if (env.IsExceptionPending()) {
     static_cast<void>(env.GetAndClearPendingException());
@@ -173,7 +178,8 @@ struct FreeRequest {
 using RequestPtr = std::unique_ptr<CriuReq, FreeRequest>;
 
 Result<RequestPtr> RequestFrom(const std::string& type, const Napi::Value& options) {
-  const auto* value = protobuf_c_enum_descriptor_get_value_by_name(&criu_req_type__descriptor, type.c_str());
+  const auto* value =
+      protobuf_c_enum_descriptor_get_value_by_name(&criu_req_type__descriptor, type.c_str());
   if (value == nullptr) return Errno{"request type " + type, EINVAL};
   RequestPtr request(static_cast<CriuReq*>(std::malloc(sizeof(CriuReq))));
   criu_req__init(request.get());
@@ -206,7 +212,8 @@ Napi::Value ResponseToJs(Napi::Env env, const CriuResp& response) {
 Napi::Value CriuSessionJs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return Throw(env, Errno::Last("socketpair"));
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+    return Throw(env, Errno::Last("socketpair"));
   auto out = Napi::Object::New(env);
   out.Set("session", MakeHandle(env, std::make_shared<CriuSession>(UniqueFd(pair[0]))));
   out.Set("peerFd", Napi::Number::New(env, pair[1]));
@@ -227,7 +234,8 @@ Napi::Value CriuRequest(const Napi::CallbackInfo& info) {
   CriuSession::Tell tell;
   if (!info[3].IsNull()) {
     *callback = Napi::Persistent(info[3].As<Napi::Function>());
-    tell = [main = MainThread::Of(env), session, callback = callback.get()](Notification what, uint64_t ticket) {
+    tell = [main = MainThread::Of(env), session, callback = callback.get()](Notification what,
+                                                                            uint64_t ticket) {
       return main->Post([session, callback, what = std::move(what), ticket](Napi::Env env) {
         CallNotify(env, *callback, what, session, ticket);
       });
@@ -238,7 +246,9 @@ Napi::Value CriuRequest(const Napi::CallbackInfo& info) {
       [session, request = std::move(request.value()), tell = std::move(tell)] {
         return session->Converse(*request, tell);
       },
-      [callback = std::move(callback)](Napi::Env env, ResponsePtr& response) { return ResponseToJs(env, *response); });
+      [callback = std::move(callback)](Napi::Env env, ResponsePtr& response) {
+        return ResponseToJs(env, *response);
+      });
 }
 
 void CriuClose(const Napi::CallbackInfo& info) { HandleOf<CriuSession>(info[0])->Close(); }

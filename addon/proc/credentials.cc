@@ -26,7 +26,8 @@ struct PeerCredentials {
 Result<PeerCredentials> ReadPeer(int socket) {
   PeerCredentials peer;
   socklen_t size = sizeof peer.ids;
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer.ids, &size) != 0) return Errno::Last("SO_PEERCRED");
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer.ids, &size) != 0)
+    return Errno::Last("SO_PEERCRED");
   size = 0;
   // Answers ERANGE with the size needed, unless there are no groups at all.
   if (::getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, nullptr, &size) != 0) {
@@ -45,23 +46,28 @@ struct Identity {
   std::vector<gid_t> groups;
 };
 
-// From here on the calling thread, and only it, meets the file system as that user: raw system calls,
-// since those of glibc change every thread. Leaving file system id 0 also takes away the capabilities
-// that pass over file permissions. There is no way back: the thread has to end.
+// From here on the calling thread, and only it, meets the file system as that user: raw system
+// calls, since those of glibc change every thread. Leaving file system id 0 also takes away the
+// capabilities that pass over file permissions. There is no way back: the thread has to end.
 Result<Unit> Become(const Identity& identity) {
   if (identity.uid == ::geteuid()) return Unit{};
-  if (::syscall(SYS_setgroups, identity.groups.size(), identity.groups.data()) != 0) return Errno::Last("setgroups");
+  if (::syscall(SYS_setgroups, identity.groups.size(), identity.groups.data()) != 0)
+    return Errno::Last("setgroups");
   ::syscall(SYS_setfsgid, identity.gid);
   ::syscall(SYS_setfsuid, identity.uid);
   // They report nothing but the id before; an id that does not exist only asks.
   constexpr unsigned kAsk = ~0U;
-  if (static_cast<gid_t>(::syscall(SYS_setfsgid, kAsk)) != identity.gid) return Errno{"setfsgid", EPERM};
-  if (static_cast<uid_t>(::syscall(SYS_setfsuid, kAsk)) != identity.uid) return Errno{"setfsuid", EPERM};
+  if (static_cast<gid_t>(::syscall(SYS_setfsgid, kAsk)) != identity.gid)
+    return Errno{"setfsgid", EPERM};
+  if (static_cast<uid_t>(::syscall(SYS_setfsuid, kAsk)) != identity.uid)
+    return Errno{"setfsuid", EPERM};
   return Unit{};
 }
 
-// Never through /proc/self/fd and the like: they lead to the daemon's own files past every permission.
-Result<UniqueFd> Open(int dir, const std::string& path, int flags, mode_t mode, uint64_t resolve = 0) {
+// Never through /proc/self/fd and the like: they lead to the daemon's own files past every
+// permission.
+Result<UniqueFd> Open(int dir, const std::string& path, int flags, mode_t mode,
+                      uint64_t resolve = 0) {
   open_how how{};
   how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
   how.mode = (flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY))) != 0 ? mode : 0;
@@ -84,14 +90,16 @@ Result<UniqueFd> MakeDirectory(int dir, std::string path, mode_t mode) {
 
 Result<bool> Access(const std::string& path, int mode) {
   const auto denied = [](int error) {
-    return error == EACCES || error == EPERM || error == EROFS || error == ENOENT || error == ENOTDIR || error == ELOOP;
+    return error == EACCES || error == EPERM || error == EROFS || error == ENOENT ||
+           error == ENOTDIR || error == ELOOP;
   };
   const auto found = Open(AT_FDCWD, path, O_PATH, 0);
   if (!found.ok()) {
     if (denied(found.error().code)) return false;
     return found.error();
   }
-  // AT_EACCESS: with the ids in force, not the real ones. glibc's wrapper would compute this by itself.
+  // AT_EACCESS: with the ids in force, not the real ones. glibc's wrapper would compute this by
+  // itself.
   constexpr int kFlags = AT_EMPTY_PATH | AT_EACCESS;
   if (::syscall(SYS_faccessat2, found.value().get(), "", mode, kFlags) == 0) return true;
   if (denied(errno)) return false;
@@ -113,7 +121,9 @@ Napi::Value RunAs(const Napi::CallbackInfo& info, Work work, ToJs to_js) {
   return RunAsync(info.Env(), Where::kThread, run, to_js);
 }
 
-Napi::Value GiveDescriptor(Napi::Env env, UniqueFd& fd) { return Napi::Number::New(env, fd.Release()); }
+Napi::Value GiveDescriptor(Napi::Env env, UniqueFd& fd) {
+  return Napi::Number::New(env, fd.Release());
+}
 
 Napi::Value PeerCredentialsJs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -123,14 +133,14 @@ Napi::Value PeerCredentialsJs(const Napi::CallbackInfo& info) {
   out.Set("pid", Napi::Number::New(env, peer.value().ids.pid));
   out.Set("uid", Napi::Number::New(env, peer.value().ids.uid));
   out.Set("gid", Napi::Number::New(env, peer.value().ids.gid));
-  out.Set("groups", ArrayOf(env, peer.value().groups, [env](gid_t group) { return Napi::Number::New(env, group); }));
+  out.Set("groups", ArrayOf(env, peer.value().groups,
+                            [env](gid_t group) { return Napi::Number::New(env, group); }));
   return out;
 }
 
 Napi::Value OpenAs(const Napi::CallbackInfo& info) {
-  const auto work = [dir = Int(info[3]), path = Text(info[4]), flags = Int(info[5]), mode = Uint(info[6])] {
-    return Open(dir, path, flags, mode);
-  };
+  const auto work = [dir = Int(info[3]), path = Text(info[4]), flags = Int(info[5]),
+                     mode = Uint(info[6])] { return Open(dir, path, flags, mode); };
   return RunAs(info, work, GiveDescriptor);
 }
 
@@ -143,7 +153,8 @@ Napi::Value MkdirAs(const Napi::CallbackInfo& info) {
 
 Napi::Value AccessAs(const Napi::CallbackInfo& info) {
   const auto work = [path = Text(info[3]), mode = Int(info[4])] { return Access(path, mode); };
-  return RunAs(info, work, [](Napi::Env env, bool& allowed) { return Napi::Boolean::New(env, allowed); });
+  return RunAs(info, work,
+               [](Napi::Env env, bool& allowed) { return Napi::Boolean::New(env, allowed); });
 }
 
 }  // namespace

@@ -30,7 +30,8 @@ Result<Unit> SendDatagram(const std::string& path, const std::string& message) {
   const auto* to = reinterpret_cast<const sockaddr*>(&address);
   // We are on the main thread: a service manager that does not read must not stop the daemon.
   constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
-  if (::sendto(fd.get(), message.data(), message.size(), kFlags, to, length) < 0) return Errno::Last("sdNotify");
+  if (::sendto(fd.get(), message.data(), message.size(), kFlags, to, length) < 0)
+    return Errno::Last("sdNotify");
   return Unit{};
 }
 

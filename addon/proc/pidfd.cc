@@ -42,8 +42,8 @@ static_assert(sizeof(PidfdInfo) == 64);
 constexpr uint64_t kInfoExit = 1U << 3;
 constexpr unsigned long kGetInfo = _IOWR(0xFF, 11, PidfdInfo);
 
-// How long a zombie may keep its status to itself: only after its parent has reaped it does the kernel
-// tell the true one (a zombie group leader may carry another than its group).
+// How long a zombie may keep its status to itself: only after its parent has reaped it does the
+// kernel tell the true one (a zombie group leader may carry another than its group).
 constexpr auto kReapPatience = std::chrono::milliseconds(100);
 
 // A status as wait(2) gives it; nothing when the kernel does not tell.
@@ -60,7 +60,8 @@ ExitStatus StatusOfZombie(int fd, pid_t pid) {
   const std::string dir = "/proc/" + std::to_string(pid);
   // Without ptrace access the kernel shows 0 instead of the status; the link tells which it is.
   char unused[1];
-  if (::readlink((dir + "/exe").c_str(), unused, sizeof unused) < 0 && errno == EACCES) return std::nullopt;
+  if (::readlink((dir + "/exe").c_str(), unused, sizeof unused) < 0 && errno == EACCES)
+    return std::nullopt;
   const auto stat = ParseStat(ReadProcFile(AT_FDCWD, dir + "/stat"));
   if (!stat || stat->state != 'Z') return std::nullopt;
   // Not reaped up to now, so the PID was not anybody else's.
@@ -75,7 +76,8 @@ class ExitWatcher {
   using Done = std::function<void(Result<ExitStatus>)>;
 
   static ExitWatcher& Instance() {
-    static auto* watcher = new ExitWatcher;  // never destroyed: its thread may run until the very end
+    // Never destroyed: its thread may run until the very end.
+    static auto* watcher = new ExitWatcher;
     return *watcher;
   }
 
@@ -95,7 +97,8 @@ class ExitWatcher {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = id;
-    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, own.get(), &event) != 0) return Errno::Last("epoll_ctl");
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, own.get(), &event) != 0)
+      return Errno::Last("epoll_ctl");
     waits_.emplace(id, Wait{std::move(own), pid, std::move(done), {}, {}});
     return id;
   }
@@ -113,7 +116,8 @@ class ExitWatcher {
     ExitStatus zombie;
   };
 
-  // Closing the wait's descriptor does not take it off the epoll set while the handle's own is open.
+  // Closing the wait's descriptor does not take it off the epoll set while the handle's own is
+  // open.
   std::optional<Wait> Take(uint64_t id) {
     const std::lock_guard lock(mutex_);
     const auto found = waits_.find(id);
@@ -136,7 +140,8 @@ class ExitWatcher {
     }
   }
 
-  // From now on only EPOLLHUP wakes us (it cannot be masked), or the deadline. False: no sense in waiting.
+  // From now on only EPOLLHUP wakes us (it cannot be masked), or the deadline. False: no sense in
+  // waiting.
   bool AwaitReap(int epoll, uint64_t id) {
     const std::lock_guard lock(mutex_);
     const auto found = waits_.find(id);
@@ -251,8 +256,8 @@ Napi::Value PidfdWait(const Napi::CallbackInfo& info) {
   // The wait keeps the handle: the collector must not cancel a promise that somebody awaits.
   auto to_js = [handle](Napi::Env env, ExitStatus& status) { return ExitToJs(env, status); };
   auto completion = std::make_shared<Completion<ExitStatus, decltype(to_js)>>(info.Env(), to_js);
-  const auto added =
-      handle->Wait([completion](Result<ExitStatus> status) { completion->Finish(std::move(status)); });
+  const auto added = handle->Wait(
+      [completion](Result<ExitStatus> status) { completion->Finish(std::move(status)); });
   if (!added.ok()) completion->Finish(added.error());
   return completion->promise();
 }

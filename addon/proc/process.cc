@@ -26,21 +26,30 @@ std::string NamespaceInode(int dir, const char* name) {
   return open == std::string::npos ? "0" : link.substr(open + 1, link.size() - open - 2);
 }
 
-// The kernel's new_encode_dev, which is also the low half of st_dev in user space, as CRIU prints it.
+// The kernel's new_encode_dev, which is also the low half of st_dev in user space, as CRIU prints
+// it.
 uint32_t EncodeDevice(uint32_t major, uint32_t minor) {
   return (minor & 0xff) | (major << 8) | ((minor & ~0xffU) << 12);
 }
 
 const char* TypeOf(unsigned mode) {
   switch (mode & S_IFMT) {
-    case S_IFREG: return "regular";
-    case S_IFDIR: return "directory";
-    case S_IFCHR: return "character";
-    case S_IFBLK: return "block";
-    case S_IFIFO: return "fifo";
-    case S_IFSOCK: return "socket";
-    case S_IFLNK: return "symlink";
-    default: return "anonymous";
+    case S_IFREG:
+      return "regular";
+    case S_IFDIR:
+      return "directory";
+    case S_IFCHR:
+      return "character";
+    case S_IFBLK:
+      return "block";
+    case S_IFIFO:
+      return "fifo";
+    case S_IFSOCK:
+      return "socket";
+    case S_IFLNK:
+      return "symlink";
+    default:
+      return "anonymous";
   }
 }
 
@@ -60,9 +69,10 @@ std::optional<OpenFile> ReadOpenFile(int dir, const std::string& number) {
   file.position = Number<int64_t>(FieldOf(*info, "pos:"));
   file.mount_id = Number<int>(FieldOf(*info, "mnt_id:"));
   // Looks through the link at the open file itself, opens nothing, and asks no file server.
-  struct statx st {};
+  struct statx st{};
   constexpr int kFlags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
-  if (::statx(dir, ("fd/" + number).c_str(), kFlags, STATX_TYPE | STATX_NLINK | STATX_INO, &st) != 0) {
+  if (::statx(dir, ("fd/" + number).c_str(), kFlags, STATX_TYPE | STATX_NLINK | STATX_INO, &st) !=
+      0) {
     return std::nullopt;
   }
   file.type = TypeOf(st.stx_mode);
@@ -70,7 +80,8 @@ std::optional<OpenFile> ReadOpenFile(int dir, const std::string& number) {
   file.device = EncodeDevice(st.stx_dev_major, st.stx_dev_minor);
   file.device_id = EncodeDevice(st.stx_rdev_major, st.stx_rdev_minor);
   file.is_tty = IsTty(st.stx_mode, st.stx_rdev_major);
-  file.is_deleted = file.path.starts_with('/') && (st.stx_nlink == 0 || file.path.ends_with(" (deleted)"));
+  file.is_deleted =
+      file.path.starts_with('/') && (st.stx_nlink == 0 || file.path.ends_with(" (deleted)"));
   return file;
 }
 
@@ -103,7 +114,8 @@ uint64_t ResidentBytes(int dir) {
 }  // namespace
 
 UniqueFd OpenProcess(pid_t pid) {
-  return UniqueFd(::open(("/proc/" + std::to_string(pid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return UniqueFd(
+      ::open(("/proc/" + std::to_string(pid)).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
 
 std::optional<ProcessFacts> ReadProcess(int dir) {
@@ -118,10 +130,12 @@ std::optional<ProcessFacts> ReadProcess(int dir) {
   facts.executable = LinkOrEmpty(dir, "exe");
   facts.working_directory = LinkOrEmpty(dir, "cwd");
   facts.root_directory = LinkOrEmpty(dir, "root");
-  for (const auto& thread : ListProcDir(dir, "task")) facts.threads.push_back(Number<pid_t>(thread));
+  for (const auto& thread : ListProcDir(dir, "task"))
+    facts.threads.push_back(Number<pid_t>(thread));
   facts.resident_bytes = ResidentBytes(dir);
   facts.dump_bytes = DumpBytes(dir);
-  for (size_t i = 0; i < kNamespaceNames.size(); i++) facts.namespaces[i] = NamespaceInode(dir, kNamespaceNames[i]);
+  for (size_t i = 0; i < kNamespaceNames.size(); i++)
+    facts.namespaces[i] = NamespaceInode(dir, kNamespaceNames[i]);
   const std::string cgroups = ReadProcFile(dir, "cgroup").value_or("");
   for (const auto line : SplitLines(cgroups)) facts.cgroups.emplace_back(line);
   facts.files = ReadOpenFiles(dir);

@@ -29,7 +29,8 @@ struct OpenFile {
 };
 
 // In the order of kNamespaceNames.
-inline constexpr std::array<const char*, 7> kNamespaceNames = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"};
+inline constexpr std::array<const char*, 7> kNamespaceNames = {"cgroup", "ipc",  "mnt", "net",
+                                                               "pid",    "user", "uts"};
 inline constexpr size_t kNetNamespace = 3;
 
 struct ProcessFacts {

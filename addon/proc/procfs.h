@@ -11,8 +11,9 @@
 
 namespace cedana {
 
-// Reading and parsing of /proc. Absence (a process that ended, a field of a newer kernel) is nullopt.
-// `dir` is a descriptor of /proc/PID: such a one never shows another process that got the same PID.
+// Reading and parsing of /proc. Absence (a process that ended, a field of a newer kernel) is
+// nullopt. `dir` is a descriptor of /proc/PID: such a one never shows another process that got the
+// same PID.
 
 std::optional<std::string> ReadProcFile(int dir, const std::string& path);
 std::optional<std::string> ReadProcLink(int dir, const std::string& path);
@@ -38,7 +39,8 @@ std::vector<std::string_view> SplitLines(std::string_view text);
 std::vector<std::string_view> SplitFields(std::string_view line);
 // The arguments in the text of /proc/PID/cmdline.
 std::vector<std::string> SplitArguments(std::string_view text);
-// The rest of the line that begins with `key` ("Uid:"), blanks around removed; empty when there is none.
+// The rest of the line that begins with `key` ("Uid:"), blanks around removed; empty when there is
+// none.
 std::string_view FieldOf(std::string_view text, std::string_view key);
 
 // 0 when it is not a number.

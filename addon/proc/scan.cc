@@ -23,8 +23,10 @@ struct Snapshot {
 };
 
 Result<Snapshot> ScanTree(pid_t root) {
-  // CONFIG_PROC_CHILDREN, which CRIU needs too; without it every tree would look like a single process.
-  if (::access("/proc/thread-self/children", F_OK) != 0) return Errno{"/proc/PID/task/TID/children", ENOSYS};
+  // CONFIG_PROC_CHILDREN, which CRIU needs too; without it every tree would look like a single
+  // process.
+  if (::access("/proc/thread-self/children", F_OK) != 0)
+    return Errno{"/proc/PID/task/TID/children", ENOSYS};
   const UniqueFd root_dir = OpenProcess(root);
   Snapshot snapshot;
   std::vector<pid_t> queue = {root};  // breadth first: parents before children
@@ -39,7 +41,8 @@ Result<Snapshot> ScanTree(pid_t root) {
     }
     snapshot.processes.push_back(std::move(*facts));
   }
-  if (snapshot.processes.empty() || snapshot.processes[0].stat.pid != root) return Errno{"scanTree", ESRCH};
+  if (snapshot.processes.empty() || snapshot.processes[0].stat.pid != root)
+    return Errno{"scanTree", ESRCH};
   snapshot.sockets = ReadSockets(snapshot.processes);
   snapshot.mounts = ReadMounts(root_dir.get());
   return snapshot;
@@ -60,7 +63,8 @@ std::optional<Brief> ReadBrief(pid_t pid) {
   auto stat = ParseStat(ReadProcFile(dir.get(), "stat"));
   if (!stat || !status || !arguments) return std::nullopt;
   // The number parser stops at the blank after the first, the real id.
-  return Brief{std::move(*stat), SplitArguments(*arguments), Number<uint32_t>(FieldOf(*status, "Uid:")),
+  return Brief{std::move(*stat), SplitArguments(*arguments),
+               Number<uint32_t>(FieldOf(*status, "Uid:")),
                Number<uint32_t>(FieldOf(*status, "Gid:"))};
 }
 
@@ -84,17 +88,25 @@ class ObjectBuilder {
  public:
   explicit ObjectBuilder(Napi::Env env) : env_(env), object_(Napi::Object::New(env)) {}
 
-  ObjectBuilder& Set(const char* name, double value) { return Put(name, Napi::Number::New(env_, value)); }
-  ObjectBuilder& Set(const char* name, bool value) { return Put(name, Napi::Boolean::New(env_, value)); }
-  ObjectBuilder& Set(const char* name, const char* value) { return Put(name, Napi::String::New(env_, value)); }
+  ObjectBuilder& Set(const char* name, double value) {
+    return Put(name, Napi::Number::New(env_, value));
+  }
+  ObjectBuilder& Set(const char* name, bool value) {
+    return Put(name, Napi::Boolean::New(env_, value));
+  }
+  ObjectBuilder& Set(const char* name, const char* value) {
+    return Put(name, Napi::String::New(env_, value));
+  }
   ObjectBuilder& Set(const char* name, const std::string& value) {
     return Put(name, Napi::String::New(env_, value));
   }
   template <typename T>
   ObjectBuilder& Set(const char* name, const std::vector<T>& values) {
     return Put(name, ArrayOf(env_, values, [this](const T& value) -> Napi::Value {
-                 if constexpr (std::is_arithmetic_v<T>) return Napi::Number::New(env_, static_cast<double>(value));
-                 else return Napi::String::New(env_, value);
+                 if constexpr (std::is_arithmetic_v<T>)
+                   return Napi::Number::New(env_, static_cast<double>(value));
+                 else
+                   return Napi::String::New(env_, value);
                }));
   }
   template <typename T>
@@ -131,7 +143,8 @@ Napi::Object FileToJs(Napi::Env env, const OpenFile& file) {
 
 Napi::Object ProcessToJs(Napi::Env env, const ProcessFacts& process) {
   ObjectBuilder namespaces(env);
-  for (size_t i = 0; i < kNamespaceNames.size(); i++) namespaces.Set(kNamespaceNames[i], process.namespaces[i]);
+  for (size_t i = 0; i < kNamespaceNames.size(); i++)
+    namespaces.Set(kNamespaceNames[i], process.namespaces[i]);
   return ObjectBuilder(env)
       .Set("pid", process.stat.pid)
       .Set("parentPid", process.stat.parent)
@@ -155,7 +168,8 @@ Napi::Object ProcessToJs(Napi::Env env, const ProcessFacts& process) {
       .Set("tracer", process.tracer)
       .Put("namespaces", namespaces.Done())
       .Set("cgroups", process.cgroups)
-      .Put("files", ArrayOf(env, process.files, [env](const OpenFile& file) { return FileToJs(env, file); }))
+      .Put("files",
+           ArrayOf(env, process.files, [env](const OpenFile& file) { return FileToJs(env, file); }))
       .Done();
 }
 

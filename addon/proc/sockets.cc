@@ -17,8 +17,9 @@ namespace {
 
 enum class Format { kNone, kInet, kUnix, kNetlink, kPacket };
 
-// `name` is what the kernel calls the protocol of a socket (extended attribute system.sockprotoname).
-// It tells which table to read, and describes sockets that no table lists (unbound ones).
+// `name` is what the kernel calls the protocol of a socket (extended attribute
+// system.sockprotoname). It tells which table to read, and describes sockets that no table lists
+// (unbound ones).
 struct Protocol {
   std::string_view name;
   const char* table;
@@ -56,7 +57,7 @@ const Protocol& ProtocolOf(pid_t pid, int fd) {
 
 // include/net/tcp_states.h, from 1 on.
 constexpr std::array<const char*, 13> kInetStates = {
-    "",     "ESTABLISHED", "SYN_SENT",   "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2",   "TIME_WAIT",
+    "",      "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2",   "TIME_WAIT",
     "CLOSE", "CLOSE_WAIT",  "LAST_ACK", "LISTEN",   "CLOSING",   "NEW_SYN_RECV"};
 
 // "0100007F:1F90" → "127.0.0.1:8080": 32-bit words as the machine reads them, port in host order.
@@ -82,9 +83,15 @@ void DescribeInet(const Fields& row, SocketFacts& socket) {
 
 void DescribeUnix(const Fields& row, std::string_view line, SocketFacts& socket) {
   switch (Number<int>(row[4], 16)) {
-    case 1: socket.kind = "stream"; break;
-    case 2: socket.kind = "datagram"; break;
-    case 5: socket.kind = "seqpacket"; break;
+    case 1:
+      socket.kind = "stream";
+      break;
+    case 2:
+      socket.kind = "datagram";
+      break;
+    case 5:
+      socket.kind = "seqpacket";
+      break;
   }
   constexpr unsigned kAcceptsConnections = 1U << 16;
   if ((Number<unsigned>(row[3], 16) & kAcceptsConnections) != 0) {
@@ -110,31 +117,41 @@ void DescribePacket(const Fields& row, SocketFacts& socket) {
 
 size_t InodeColumn(Format format) {
   switch (format) {
-    case Format::kUnix: return 6;
-    case Format::kPacket: return 8;
-    default: return 9;
+    case Format::kUnix:
+      return 6;
+    case Format::kPacket:
+      return 8;
+    default:
+      return 9;
   }
 }
 
 void Describe(Format format, const Fields& row, std::string_view line, SocketFacts& socket) {
   switch (format) {
-    case Format::kInet: return DescribeInet(row, socket);
-    case Format::kUnix: return DescribeUnix(row, line, socket);
-    case Format::kNetlink: return DescribeNetlink(row, socket);
-    case Format::kPacket: return DescribePacket(row, socket);
-    case Format::kNone: return;
+    case Format::kInet:
+      return DescribeInet(row, socket);
+    case Format::kUnix:
+      return DescribeUnix(row, line, socket);
+    case Format::kNetlink:
+      return DescribeNetlink(row, socket);
+    case Format::kPacket:
+      return DescribePacket(row, socket);
+    case Format::kNone:
+      return;
   }
 }
 
 using ByInode = std::unordered_multimap<uint64_t, SocketFacts*>;
 
 void DescribeAll(pid_t pid, const Protocol& protocol, const ByInode& wanted) {
-  const auto table = ReadProcFile(AT_FDCWD, "/proc/" + std::to_string(pid) + "/net/" + protocol.table);
+  const auto table =
+      ReadProcFile(AT_FDCWD, "/proc/" + std::to_string(pid) + "/net/" + protocol.table);
   if (!table) return;
   const size_t column = InodeColumn(protocol.format);
   for (const auto line : SplitLines(*table)) {
     const auto row = SplitFields(line);
-    if (row.size() <= column) continue;  // also the heading of the shorter tables; others have inode 0
+    // Also the heading of the shorter tables; the other headings have inode 0.
+    if (row.size() <= column) continue;
     const auto [first, last] = wanted.equal_range(Number<uint64_t>(row[column]));
     for (auto it = first; it != last; ++it) Describe(protocol.format, row, line, *it->second);
   }
@@ -159,7 +176,8 @@ std::vector<SocketFacts> ReadSockets(const std::vector<ProcessFacts>& processes)
       socket.state = "CLOSE";
       sockets.push_back(std::move(socket));
       if (protocol.format == Format::kNone) continue;
-      tables.try_emplace({process.namespaces[kNetNamespace], protocol.table}, process.stat.pid, &protocol);
+      tables.try_emplace({process.namespaces[kNetNamespace], protocol.table}, process.stat.pid,
+                         &protocol);
     }
   }
   ByInode wanted;

@@ -20,7 +20,8 @@ struct SocketFacts {
   std::string remote;
 };
 
-// The sockets among the open files of these processes, described by the tables of their network namespaces.
+// The sockets among the open files of these processes, described by the tables of their network
+// namespaces.
 std::vector<SocketFacts> ReadSockets(const std::vector<ProcessFacts>& processes);
 
 }  // namespace cedana
