@@ -146,35 +146,34 @@ describe.each(ARCHIVE_FORMATS)('%s', (format) => {
   })
 
   it('comes back for any sizes and order (property)', async () => {
-    const size = fc.oneof(fc.nat(2000), fc.constantFrom(0, 511, 512, 513, 4095, 4096, (1 << 20) - 512, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1), fc.nat(3_000_000))
+    const size = fc.oneof(fc.nat(2000), fc.constantFrom(0, 511, 512, 513, 4095, 4096, (1 << 20) - 512, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1), fc.nat(1_500_000))
     const names = fc.uniqueArray(fc.stringMatching(/^[a-zA-Z0-9_][a-zA-Z0-9._ -]{0,99}$/), { minLength: 1, maxLength: 5 })
     await fc.assert(fc.asyncProperty(names, fc.array(size, { minLength: 5, maxLength: 5 }), fc.integer({ min: 1, max: 3 }), async (chosen, sizes, threads) => {
       const files: Files = new Map(chosen.map((name, i) => [name, content(sizes[i] as number, i)]))
       expect((await unpack((await pack(files, format, null, threads)).bytes, format)).digests).toEqual(digestsOf(files))
-    }), { numRuns: 12 })
+    }), { numRuns: 6 })
   }, 60_000)
 
   it('never passes damage as content (property)', async () => {
     const files: Files = new Map([['a.img', content(40_000, 1)], ['b.img', content(70_123, 2)], ['c.img', new Uint8Array(5000)]])
     const { bytes } = await pack(files, format)
     const digests = digestsOf(files)
-    const outcome = (damaged: Uint8Array) => unpack(damaged, format).then((done) => done.digests, (error: unknown) => {
+    const outcome = (damaged: Uint8Array) => unpack(damaged, format).then((done): NativeFileDigest[] | null => done.digests, (error: unknown) => {
       expect(error).toMatchObject({ code: expect.stringMatching(/EBADMSG|EEXIST/) as unknown })
-      return 'refused'
+      return null // refused
     })
     // Cut anywhere, or with anything behind: refused.
     await fc.assert(fc.asyncProperty(fc.nat(bytes.length - 1), async (length) => {
-      expect(await outcome(bytes.subarray(0, length))).toBe('refused')
-    }), { numRuns: 60 })
-    for (const tail of ['x', '\0x', 'garbage'.repeat(200)]) expect(await outcome(Buffer.concat([bytes, Buffer.from(tail)]))).toBe('refused')
+      expect(await outcome(bytes.subarray(0, length))).toBeNull()
+    }), { numRuns: 30 })
+    for (const tail of ['x', '\0x', 'garbage'.repeat(200)]) expect(await outcome(Buffer.concat([bytes, Buffer.from(tail)]))).toBeNull()
     // One changed bit: refused, or seen in a digest; or it stood where nothing depends on it, and the content is right.
     await fc.assert(fc.asyncProperty(fc.nat(bytes.length * 8 - 1), async (bit) => {
       const damaged = Buffer.from(bytes)
       damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7))
       const result = await outcome(damaged)
-      if (result === 'refused') return
-      if (format !== 'tar') expect(result.map(({ digest }) => digest)).toEqual(digests.map(({ digest }) => digest))
-    }), { numRuns: 120 })
+      if (result !== null && format !== 'tar') expect(result.map(({ digest }) => digest)).toEqual(digests.map(({ digest }) => digest))
+    }), { numRuns: 30 })
   }, 60_000)
 })
 
@@ -271,7 +270,7 @@ describe('archiveCreate', () => {
 
   it('tells its progress now and then', async () => {
     await inFolder(async (path, fd) => {
-      writeFileSync(join(path, 'a'), content(24 << 20, 1))
+      writeFileSync(join(path, 'a'), content(12 << 20, 1))
       const output = openSync(join(path, 'out'), 'w')
       const seen: { readBytes: number; writtenBytes: number }[] = []
       const started = performance.now()
