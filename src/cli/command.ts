@@ -2,6 +2,7 @@
 import type { EventEmitter } from 'node:events'
 import { Command, Help, Option, type ErrorOptions } from 'commander'
 import { usageError } from './exit-codes.js'
+import { wrap } from './render/wrap.js'
 import { Session, type GlobalOptions, type OutputOptions, type World } from './session.js'
 
 /** What the tree shares: the world it acts on, and how the command that ran ended. */
@@ -20,6 +21,8 @@ const GLOBAL = 'Global options:'
 
 export class CliCommand extends Command {
   readonly examples: string[] = []
+  /** Paragraphs after the flags. */
+  readonly notes: string[] = []
   private readonly inherited = new Set<Option>()
 
   constructor(
@@ -32,13 +35,15 @@ export class CliCommand extends Command {
     this.helpOption('-h, --help', 'show this help')
     this.configureHelp({
       subcommandTerm: (command) => [command.name(), ...command.aliases()].join(', '),
-      // Its own flags first, those of every command last.
-      visibleOptions(command) {
-        const options = new Help().visibleOptions(command)
-        const isInherited = (option: Option): boolean => (command as CliCommand).isInherited(option)
-        return [...options.filter((option) => !isInherited(option)), ...options.filter(isInherited)]
+      // The flags of every command come after its own.
+      groupItems(all, visible, groupOf) {
+        const groups = new Help().groupItems(all, visible, groupOf)
+        const globals = groups.get(GLOBAL)
+        if (globals !== undefined && groups.delete(GLOBAL)) groups.set(GLOBAL, globals)
+        return groups
       },
     })
+    this.addHelpText('after', () => this.notes.map((text) => `\n${wrap(text, 80).join('\n')}`).join('\n'))
     this.addHelpText('after', () => (this.examples.length > 0 ? `\nExamples:\n${this.examples.map((line) => `  ${line}`).join('\n')}` : ''))
     this.exitOverride()
     this.configureOutput({
@@ -84,6 +89,11 @@ export class CliCommand extends Command {
 
   example(...lines: readonly string[]): this {
     this.examples.push(...lines)
+    return this
+  }
+
+  note(text: string): this {
+    this.notes.push(text)
     return this
   }
 

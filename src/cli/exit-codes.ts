@@ -8,6 +8,8 @@ export const EXIT = {
   dumped: 75,
   /** Detached by Ctrl-C or the detach keys: the job goes on. */
   detached: 130,
+  /** Whoever read the output of the attached job went away (128 + SIGPIPE): the job goes on. */
+  closed: 141,
 } as const
 
 /** A mistake the command line sees by itself, before anything is asked of the engine. */

@@ -40,6 +40,12 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
     const size = windowSize(session.world)
     if (size !== undefined) input.resize(size)
   }
+  let isOutputClosed = false
+  const onOutputError = (): void => {
+    isOutputClosed = true
+    detach.abort()
+  }
+  stdout.on('error', onOutputError)
   const restoreTerminal = (): void => {
     if (isRaw) stdin.setRawMode(false)
     isRaw = false
@@ -60,13 +66,14 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
   } catch (thrown) {
     if (!signal.aborted) throw isConnected ? lost(attachment, thrown) : thrown
   } finally {
-    stdout.off('resize', onResize)
+    stdout.off('resize', onResize).off('error', onOutputError)
     input.close()
     restoreTerminal()
     process.off('exit', restoreTerminal)
     await Promise.all([flushed(stdout), flushed(stderr)])
   }
   if (!signal.aborted) throw lost(attachment, undefined)
+  if (isOutputClosed) return EXIT.closed
   session.note('Detached')
   return EXIT.detached
 }

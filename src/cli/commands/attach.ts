@@ -9,10 +9,10 @@ interface AttachFlags {
 
 const DETACH_KEYS = ['--detach-keys <KEYS>', `keys that detach from a job with a terminal (default: ${DEFAULT_DETACH_KEYS})`] as const
 
-/** What the exit code says, for help and documentation. */
-const ENDING = `
-Ends with the exit code of the job (128 + N when signal N ended it). Ctrl-C detaches, and the job goes on; of a job with a
-terminal Ctrl-C is its own, and ctrl-p ctrl-q detaches. After a detach the exit code is 130, after a dump of the job 75.`
+const ENDING =
+  'Ends with the exit code of the job (128 + N when signal N ended it). Ctrl-C detaches, and the job goes on; of a job with a terminal Ctrl-C is ' +
+  'its own, and ctrl-p ctrl-q detaches. After a detach the exit code is 130, after a dump of the job 75, and 141 when the ' +
+  'reader of the output goes away.'
 
 async function attachTo(session: Session, target: { readonly jid: string; readonly pid: number }, flags: AttachFlags): Promise<number> {
   const detachKeys = parseDetachKeys(flags.detachKeys ?? DEFAULT_DETACH_KEYS)
@@ -25,7 +25,7 @@ export function attach(command: CliCommand): void {
   command
     .argument('<PID>', 'PID, or id, of a job')
     .option(...DETACH_KEYS)
-    .addHelpText('after', ENDING)
+    .note(ENDING)
     .example('cedana attach 4711')
     .does<AttachFlags>((session, flags, [target = '']) => {
       const isPid = /^\d+$/.test(target) && Number(target) > 0 && Number(target) <= 0x7fffffff
@@ -37,7 +37,7 @@ export function attachJob(command: CliCommand): void {
   command
     .argument('<JID>', 'job id')
     .option(...DETACH_KEYS)
-    .addHelpText('after', ENDING)
+    .note(ENDING)
     .example('cedana job attach train')
     .does<AttachFlags>((session, flags, [jid = '']) => attachTo(session, { jid, pid: 0 }, flags))
 }

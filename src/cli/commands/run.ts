@@ -51,8 +51,11 @@ async function runType({ command, manifest, read }: TypeCommand): Promise<void> 
 
 export async function run(command: CliCommand): Promise<void> {
   runFlags(command)
-  for (const one of await typeCommands(command, 'run', ['run'], (name) => `start a job of type ${name}`)) await runType(one)
-  command.example('cedana run process --jid train -- python3 train.py', 'cedana run process --attach --tty bash')
+  for (const one of await typeCommands(command, 'run', ['run'], (name) => `start a job of type ${name}`)) {
+    await runType(one)
+    const what = (await executableField(one.manifest.options.run)) === undefined ? '--jid web' : '--jid train -- python3 train.py'
+    one.command.example(`cedana run ${one.manifest.name} ${what}`)
+  }
 }
 
 /** `exec`: `run process` by a shorter name. */

@@ -2,6 +2,7 @@
 import type { KeyDescription } from '../../daemon/config.js'
 import type { CliCommand } from '../command.js'
 import { EXIT } from '../exit-codes.js'
+import { wrap } from '../render/wrap.js'
 
 export interface Page {
   readonly name: string
@@ -14,6 +15,7 @@ const EXIT_CODES: readonly (readonly [code: number, meaning: string])[] = [
   [EXIT.usage, 'misuse of the command line'],
   [EXIT.dumped, 'attached: the job was dumped; it can be restored'],
   [EXIT.detached, 'attached: detached by Ctrl-C or the detach keys; the job goes on'],
+  [EXIT.closed, 'attached: whoever read the output went away; the job goes on'],
 ]
 const OWN_CODE = 'attach, --attach and --no-server end with the exit code of the job itself; 128 + N when signal N ended it.'
 
@@ -22,7 +24,8 @@ interface Described {
   readonly path: string
   readonly usage: string
   readonly own: readonly Term[]
-  readonly inherited: readonly Term[]
+  /** The command whose flags it takes too, besides those of every command. */
+  readonly flagsOf: string | undefined
   readonly arguments: readonly Term[]
 }
 interface Term {
@@ -34,12 +37,14 @@ function describe(command: CliCommand): Described {
   const help = command.createHelp()
   const term = (option: Parameters<typeof help.optionTerm>[0]): Term => ({ term: help.optionTerm(option), text: help.optionDescription(option) })
   const options = help.visibleOptions(command).filter(({ long }) => long !== '--help')
+  const parent = command.parent as CliCommand | null
+  const hasGroup = parent !== null && parent.parent !== null && parent.options.some((option) => !parent.isInherited(option))
   return {
     command,
     path: command.path(),
     usage: help.commandUsage(command),
     own: options.filter((option) => !command.isInherited(option)).map(term),
-    inherited: options.filter((option) => command.isInherited(option)).map(term),
+    flagsOf: hasGroup ? parent.path() : undefined,
     arguments: help.visibleArguments(command).map((one) => ({ term: help.argumentTerm(one), text: help.argumentDescription(one) })),
   }
 }
@@ -55,24 +60,19 @@ const escape = (text: string): string => text.replace(/([|<>*_])/g, '\\$1')
 const rows = (head: string, terms: readonly Term[]): string =>
   terms.length === 0 ? '' : `\n| ${head} | |\n|---|---|\n${terms.map(({ term, text }) => `| \`${term.replaceAll('|', '\\|')}\` | ${escape(text)} |\n`).join('')}`
 
-function section({ command, path, usage, own, arguments: args }: Described, inherited: readonly Term[]): string {
+function section({ command, path, usage, own, flagsOf, arguments: args }: Described): string {
   const aliases = command.aliases().length > 0 ? `\nAlso: \`${command.aliases().join('`, `')}\`\n` : ''
   const examples = command.examples.length > 0 ? `\n\`\`\`sh\n${command.examples.join('\n')}\n\`\`\`\n` : ''
-  return `## ${path}\n\n${command.description()}\n\n\`${usage}\`\n${aliases}${rows('Argument', args)}${rows('Flag', own)}${rows('Flag of all its kind', inherited)}${examples}`
+  const more = [...(flagsOf === undefined ? [] : [`And the flags of \`${flagsOf}\`.`]), ...command.notes.map(escape)].map((text) => `\n${text}\n`).join('')
+  return `## ${path}\n\n${command.description()}\n\n\`${usage}\`\n${aliases}${rows('Argument', args)}${rows('Flag', own)}${more}${examples}`
 }
 
 /** One page for each command of the first level, one for the configuration, and an index. */
 export function markdownPages(root: CliCommand, keys: readonly KeyDescription[]): Page[] {
-  const globals = new Set(describe(root).own.map(({ term }) => term))
-  const page = (top: CliCommand): Page => {
-    const sections = [...leaves(top)].map(describe).map((one) =>
-      section(
-        one,
-        one.inherited.filter(({ term }) => !globals.has(term)),
-      ),
-    )
-    return { name: `${top.name()}.md`, text: `# cedana ${top.name()}\n\n${sections.join('\n')}` }
-  }
+  const page = (top: CliCommand): Page => ({
+    name: `${top.name()}.md`,
+    text: `# cedana ${top.name()}\n\n${[...leaves(top)].map((one) => section(describe(one))).join('\n')}`,
+  })
   const tops = root.visibleCommands()
   const index = tops.map((top) => `| [${top.name()}](${top.name()}.md) | ${escape(top.description())} |\n`).join('')
   const codes = EXIT_CODES.map(([code, meaning]) => `| ${code} | ${meaning} |\n`).join('')
@@ -95,36 +95,36 @@ export function markdownPages(root: CliCommand, keys: readonly KeyDescription[])
 
 // man(7)
 
-const roff = (text: string): string => text.replace(/\\/g, '\\e').replace(/-/g, '\\-').replace(/^([.'])/gm, '\\&$1')
-const terms = (list: readonly Term[]): string => list.map(({ term, text }) => `.TP\n.B ${roff(term)}\n${roff(text)}\n`).join('')
+/** Of the last change to what the page says beyond its flags; man pages must have one. */
+const DATE = '2026-11-24'
 
-function manSection({ command, path, usage, own, arguments: args }: Described, inherited: readonly Term[]): string {
-  const examples = command.examples.length > 0 ? `.PP\nExamples:\n.PP\n.nf\n.RS\n${command.examples.map(roff).join('\n')}\n.RE\n.fi\n` : ''
-  return `.SS ${roff(path)}\n${roff(command.description())}.\n.PP\n.B ${roff(usage)}\n${terms([...args, ...own, ...inherited])}${examples}`
+const literal = (text: string): string => text.replace(/\\/g, '\\e').replace(/-/g, '\\-').replace(/^([.'])/gm, '\\&$1')
+/** Running text, in lines that the page's own source is read in. */
+const roff = (text: string): string => literal(wrap(text, 72).join('\n'))
+const terms = (list: readonly Term[]): string => list.map(({ term, text }) => `.TP\n.B ${literal(term)}\n${roff(text)}\n`).join('')
+
+function manSection({ command, path, usage, own, flagsOf, arguments: args }: Described): string {
+  const examples = command.examples.length > 0 ? `.PP\nExamples:\n.PP\n.nf\n.RS\n${command.examples.map(literal).join('\n')}\n.RE\n.fi\n` : ''
+  const more = [...(flagsOf === undefined ? [] : [`And the flags of ${flagsOf}.`]), ...command.notes].map((text) => `.PP\n${roff(text)}\n`).join('')
+  return `.SS ${literal(path)}\n${roff(`${command.description()}.`)}\n.PP\n.B ${literal(usage)}\n${terms([...args, ...own])}${more}${examples}`
 }
 
 export function manPage(root: CliCommand, keys: readonly KeyDescription[]): string {
-  const globals = new Set(describe(root).own.map(({ term }) => term))
   const commands = root.visibleCommands().flatMap((top) => [...leaves(top)])
-  const body = commands.map(describe).map((one) =>
-    manSection(
-      one,
-      one.inherited.filter(({ term }) => !globals.has(term)),
-    ),
-  )
+  const body = commands.map((command) => manSection(describe(command)))
   const settings = keys.map(({ name, description, type, default: value, variables }) => ({
     term: name,
     text: `${description}; ${type}; default ${JSON.stringify(value)}; environment ${variables.join(', ')}`,
   }))
   const codes = EXIT_CODES.map(([code, meaning]) => ({ term: String(code), text: meaning }))
   return [
-    '.TH CEDANA 1\n.SH NAME\ncedana \\- checkpoint and restore of running processes and containers\n',
+    `.TH CEDANA 1 ${DATE}\n.SH NAME\ncedana \\- checkpoint and restore of running processes and containers\n`,
     '.SH SYNOPSIS\n.B cedana\n[\\fIglobal options\\fR] \\fIcommand\\fR [\\fIoptions\\fR] [\\fIarguments\\fR]\n',
     `.SH DESCRIPTION\n${roff(root.description())}\n`,
     `.SH GLOBAL OPTIONS\n${terms(describe(root).own)}`,
     `.SH COMMANDS\n${body.join('')}`,
     `.SH EXIT STATUS\n${terms(codes)}.PP\n${roff(OWN_CODE)}\n`,
-    `.SH CONFIGURATION\nA value comes from, the last wins: the default, config.json, the environment, \\-\\-config, a flag of its own.\n${terms(settings)}`,
+    `.SH CONFIGURATION\n${roff('A value comes from, the last wins: the default, config.json, the environment, --config, a flag of its own.')}\n${terms(settings)}`,
     '.SH FILES\n.TP\n.I /etc/cedana/config.json\nthe configuration\n.TP\n.I /run/cedana.sock\nsocket of the daemon\n.SH SEE ALSO\n.BR criu (8)\n',
   ].join('')
 }

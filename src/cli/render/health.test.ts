@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { healthTable, healthVerdict, wrap } from './health.js'
+import { healthTable, healthVerdict } from './health.js'
 import { plain } from './style.js'
 
 const ok = { name: 'version', data: '40201', warnings: [], errors: [] }
@@ -17,9 +17,4 @@ test('verdict', () => {
   expect(healthVerdict([{ name: 'a', components: [ok, warned] }])).toBe('Looks good, with 2 warning(s).')
   expect(() => healthVerdict([{ name: 'a', components: [broken] }])).toThrow('Failed with 1 error(s).')
   expect(() => healthVerdict([{ name: 'a', components: [broken, warned] }])).toThrow('Failed with 1 error(s) and 2 warning(s).')
-})
-
-test('messages wrap at words', () => {
-  expect(wrap('aa bb cc', 5)).toEqual(['aa bb', 'cc'])
-  expect(wrap('longerthanthat b', 5)).toEqual(['longerthanthat', 'b'])
 })

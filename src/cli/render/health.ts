@@ -3,19 +3,9 @@ import type { CheckSection } from '../../daemon/api/engine.js'
 import { CliError } from '../exit-codes.js'
 import type { Colour, Style } from './style.js'
 import { table, type Cell } from './table.js'
+import { wrap } from './wrap.js'
 
 const WRAP = 60
-
-/** At word boundaries; a longer word stands alone. */
-export function wrap(text: string, width: number): string[] {
-  const lines: string[] = []
-  for (const word of text.split(/\s+/).filter(Boolean)) {
-    const last = lines.at(-1)
-    if (last !== undefined && last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`
-    else lines.push(word)
-  }
-  return lines
-}
 
 function componentRows({ name, data, errors, warnings }: CheckSection['components'][number]): Cell[][] {
   const [mark, colour]: [string, Colour] = errors.length > 0 ? ['✖', 'red'] : warnings.length > 0 ? ['•', 'yellow'] : ['✔', 'green']

@@ -1,0 +1,37 @@
+import { expect, test } from 'vitest'
+import { describeConfig } from '../../daemon/config.js'
+import { builtins } from '../../plugins/index.js'
+import type { App } from '../command.js'
+import { buildProgram } from '../program.js'
+import { manPage, markdownPages } from './pages.js'
+
+const app: App = { world: { plugins: async () => builtins } as App['world'], exitCode: 0, session: undefined, tree: () => buildProgram(app, undefined, '0') }
+const tree = await app.tree()
+
+test('a page for every visible command, with its sub-commands', () => {
+  const pages = markdownPages(tree, describeConfig())
+  expect(pages.map(({ name }) => name)).toEqual(expect.arrayContaining(['README.md', 'configuration.md', 'dump.md', 'ps.md']))
+  expect(pages.some(({ name }) => name.startsWith('_') || name === 'docs-gen.md')).toBe(false)
+  const dump = pages.find(({ name }) => name === 'dump.md')!.text
+  expect(dump).toContain('## cedana dump process')
+  expect(dump).toContain('`cedana dump process [options] <PID>`')
+  expect(dump).toContain('And the flags of `cedana dump`.')
+  expect(dump).not.toContain('--config-dir')
+})
+
+test('the man page names every command and escapes what roff would take', () => {
+  const page = manPage(tree, describeConfig())
+  expect(page).toContain('.SS cedana checkpoint verify')
+  expect(page).toContain('\\-\\-criu\\-opts <JSON>')
+  expect(page.split('\n').every((line) => !line.startsWith("'"))).toBe(true)
+})
+
+test('every command that does something shows how', () => {
+  const silent: string[] = []
+  const visit = (command: typeof tree): void => {
+    if (command.commands.length === 0 && command.examples.length === 0) silent.push(command.path())
+    command.visibleCommands().forEach(visit)
+  }
+  visit(tree)
+  expect(silent).toEqual([])
+})
