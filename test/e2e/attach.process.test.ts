@@ -34,7 +34,10 @@ describe('attach', () => {
 
   test('a late attacher sees the last output first, from the beginning while that is short', async () => {
     const job = await attachable()
-    await until('some output', async () => (await world.ok(['job', 'logs', job.jid])).stdout.includes('10\n'))
+    const early = world.talk(['job', 'attach', job.jid])
+    await early.says(/^10$/m)
+    early.signal('SIGINT')
+    await early.exit
     const talk = world.talk(['job', 'attach', job.jid])
     await talk.says(/^25$/m)
     expectCount(talk.stdout, 1)
@@ -126,13 +129,13 @@ describe('attach', () => {
 })
 
 describe('attach across a checkpoint', () => {
-  test('--attachable stays attachable: output, input and error output go on after the restore', async () => {
+  test('restore --attachable: output, input and error output go on after the restore', async () => {
     const job = await attachable()
     const talk = world.talk(['job', 'attach', job.jid])
     await talk.says(/^10$/m)
     await world.dump(job)
     await talk.exit
-    await world.ok(['restore', 'job', job.jid])
+    await world.ok(['restore', 'job', job.jid, '--attachable'])
     const again = world.talk(['job', 'attach', job.jid])
     again.type('still there\n')
     await again.says('got still there')
@@ -151,7 +154,7 @@ describe('attach across a checkpoint', () => {
     await talk.says('up')
     talk.type('unread input\n')
     await world.dump(job)
-    await world.ok(['restore', 'job', job.jid])
+    await world.ok(['restore', 'job', job.jid, '--attachable'])
     const again = world.talk(['job', 'attach', job.jid])
     again.endInput()
     process.kill(job.pid, 'SIGUSR1')
@@ -171,7 +174,7 @@ describe('attach across a checkpoint', () => {
   test('[must] attached to non-attached: the rest of the output goes to the default log', async () => {
     const job = await world.job('/bin/sh', ['-c', 'trap "echo ends with 5; exit 5" TERM; echo up; while :; do sleep 0.02; done'], { flags: ['--attachable'] })
     await world.dump(job)
-    await world.ok(['restore', 'job', job.jid, '--out', job.log])
+    await world.ok(['restore', 'job', job.jid])
     process.kill(job.pid, 'SIGTERM')
     await job.says('ends with 5')
   })

@@ -76,7 +76,7 @@ describe('checkpoint delete', () => {
     const job = await world.job('eventfd')
     const path = await world.dump(job, ['--compression', compression, '--leave-running'])
     const id = (await checkpointsOf(job.jid))[0]?.id ?? ''
-    await world.ok(['checkpoint', 'delete', id.slice(0, 8), '--yes'])
+    await world.ok(['checkpoint', 'delete', id.slice(0, 8)])
     expect(existsSync(path)).toBe(false)
     expect(await checkpointsOf(job.jid)).toEqual([])
     await job.verify()
@@ -85,8 +85,8 @@ describe('checkpoint delete', () => {
   test('a directory that is no checkpoint is never deleted', async () => {
     const dir = world.work()
     writeFileSync(join(dir, 'precious'), 'x')
-    await world.fails(['checkpoint', 'delete', dir, '--yes'])
-    await world.fails(['checkpoint', 'delete', '/etc', '--yes'])
+    await world.fails(['checkpoint', 'delete', dir])
+    await world.fails(['checkpoint', 'delete', '/etc'])
     expect(existsSync(join(dir, 'precious'))).toBe(true)
   })
 })
@@ -135,7 +135,8 @@ describe('a damaged checkpoint is refused before anything is touched, naming the
     for (const [file, kind, damage] of cases) {
       if (statSync(join(good, file)).size === 0 && kind !== 'missing') continue
       damage(join(path, file))
-      const { stderr } = await world.fails(['restore', 'job', job.jid])
+      const { stderr, stdout } = await world.cedana(['restore', 'job', job.jid])
+      expect(stdout, `${file} ${kind}`).toBe('')
       expect(stderr, `${file} ${kind}`).toContain(file)
       expect((await world.fails(['checkpoint', 'verify', path])).stderr, `${file} ${kind}`).toContain(file)
       expect(isAlive(job.pid)).toBe(false)

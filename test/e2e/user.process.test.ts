@@ -62,7 +62,7 @@ describe('another user', () => {
       ['attach', String(job.pid)],
       ['job', 'logs', job.jid],
       ['manage', 'process', String(job.pid)],
-      ['checkpoint', 'delete', id, '--yes'],
+      ['checkpoint', 'delete', id],
       ['checkpoint', 'inspect', id],
       ['restore', 'process', '--path', path],
     ]) {

@@ -3,6 +3,7 @@
 // `exit N` with N; at the end of the input it says `end of input` and goes on.
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "test.h"
@@ -26,19 +27,19 @@ int main(int argc, char** argv) {
     if (number % 10 == 0) fprintf(stderr, "!%d\n", number);
     struct timespec now, until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)interval % 1000 * 1000000;
-    until.tv_sec += interval / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    const long long end = until.tv_sec * 1000000000LL + until.tv_nsec + interval * 1000000LL;
     for (;;) {
       clock_gettime(CLOCK_MONOTONIC, &now);
-      const long left = (until.tv_sec - now.tv_sec) * 1000 + (until.tv_nsec - now.tv_nsec) / 1000000;
+      const long long left = end - (now.tv_sec * 1000000000LL + now.tv_nsec);
       if (ended || left <= 0) break;
-      if (poll(&input, input.fd < 0 ? 0 : 1, (int)left) <= 0) continue;
+      const struct timespec rest = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+      if (ppoll(&input, input.fd < 0 ? 0 : 1, &rest, NULL) <= 0) continue;
       char byte;
       const ssize_t n = read(0, &byte, 1);
       if (n == 0) {
+        struct stat info;
         // /dev/null is at its end from the start and not worth a word.
-        if (length > 0 || isatty(0) == 0) puts("end of input");
+        if (fstat(0, &info) == 0 && !S_ISCHR(info.st_mode)) puts("end of input");
         input.fd = -1;
       } else if (n == 1 && byte == '\n') {
         line[length] = '\0';

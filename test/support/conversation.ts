@@ -73,7 +73,7 @@ export class Conversation {
         this.#listeners.delete(look)
         act()
       }
-      const complaint = (why: string) => new Error(`${why} before it said ${regex}; stdout:\n${this.stdout.slice(-2000)}\nstderr:\n${this.stderr.slice(-2000)}`)
+      const complaint = (why: string) => new Error(`${why} before it said ${regex}; stdout:\n${this.stdout.slice(-500)}\nstderr:\n${this.stderr.slice(-500)}`)
       const look = () => {
         const match = regex.exec(this.stdout)
         if (match !== null) finish(() => resolve(match))

@@ -144,7 +144,9 @@ export class World {
   }
 
   #daemonTail(): string {
-    return existsSync(this.daemonLog) ? readFileSync(this.daemonLog, 'utf8').slice(-3000) : ''
+    if (!existsSync(this.daemonLog)) return ''
+    const lines = readFileSync(this.daemonLog, 'utf8').split('\n')
+    return lines.filter((line) => !line.includes('"level":"debug"')).join('\n').slice(-1500)
   }
 
   // --- the command ---
