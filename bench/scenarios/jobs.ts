@@ -13,6 +13,13 @@ const runRequest = (jid: string, path: string, args: readonly string[]) => ({
   log: '/dev/null', pidFile: '', asRoot: false, gpuEnabled: false, windowSize: undefined,
 })
 
+/** A figure that leaves something behind is none. */
+async function emptied(directory: string): Promise<void> {
+  for (const until = Date.now() + 5000; readdirSync(directory).length > 0; await new Promise((done) => setTimeout(done, 20))) {
+    if (Date.now() > until) throw new Error(`left behind: ${readdirSync(directory).join(' ')}`)
+  }
+}
+
 export async function manyJobs(world: World, rounds: number): Promise<Row[]> {
   const idle = residentMiB(world.daemon.pid)
   const started = process.hrtime.bigint()
@@ -35,8 +42,7 @@ export async function manyJobs(world: World, rounds: number): Promise<Row[]> {
     node: async () => (await timed([process.execPath, '-e', '0'])).ms,
   })
   await world.engine.killJobs({ jids: ['sleeper'], all: false, signal: 0, graceMs: 0 })
-  const left = readdirSync(join(world.dir, 'run/jobs')).length
-  if (left > 0) throw new Error(`${left} job directories are left behind`)
+  await emptied(join(world.dir, 'run/jobs'))
   return [
     { what: `cedana ps, ${JOBS} jobs`, ours: listing.ps, peer: listing.node, peerName: 'node -e 0', unit: 'ms', target: 2 },
     { what: 'daemon at rest, resident', ours: [idle], limit: 120, unit: 'MiB' },

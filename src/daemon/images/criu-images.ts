@@ -152,6 +152,9 @@ export const MEMFD = { magic: 0x48453499, shape: { name: text(1), size: uint(4),
 /** File entries whose name is gone: restored from a ghost or through a link. */
 export const REMAP = { magic: 0x59133954, shape: NUMBERED } as const
 
+/** `stats-dump`; times in microseconds. */
+export const STATS = { magic: 0x57093306, shape: { dump: message(1, { freezing: uint(1), frozen: uint(2) }) } } as const
+
 const COMMON_MAGIC = 0x54564319
 const SERVICE_MAGIC = 0x55105940
 

@@ -14,8 +14,6 @@ import { checkName, partialName, requireLocal, suffixOf, type Compression, type 
 import { encodeManifest, MANIFEST, type Manifest, type ManifestInput } from './manifest.js'
 
 export const CRIU_DUMP_LOG = 'criu-dump.log'
-/** CRIU goes on writing them while it lets the tree go, which is after the seal: part of the checkpoint, not of what is verified. */
-const UNLISTED: ReadonlySet<string> = new Set([CRIU_DUMP_LOG, 'stats-dump'])
 
 export interface WriterRequest {
   readonly caller: Ids
@@ -144,8 +142,7 @@ export class CheckpointWriter {
     this.#give(names)
     const knownNames = new Set(known.map((file) => file.name))
     const others = names.filter((name) => !knownNames.has(name))
-    const listed = others.filter((name) => !UNLISTED.has(name))
-    const digested = await attempt(`write ${this.path}`, () => this.files.digestFiles(this.stagingFd, listed))
+    const digested = await attempt(`write ${this.path}`, () => this.files.digestFiles(this.stagingFd, others))
     const files = [...known, ...digested].sort((a, b) => (a.name < b.name ? -1 : 1))
     const totalBytes = files.reduce((sum, file) => sum + file.size, 0)
     const manifest: Manifest = { ...input, compression, files: [...files], totalBytes } as Manifest
@@ -229,18 +226,17 @@ export class CheckpointWriter {
   }
 
   /**
-   * Removes everything made so far. `keepLog`: path for a copy of CRIU's log; answers it when there was one. May be called again, and after
-   * `seal`, when it does nothing. Throws when something could not be removed, after having tried all.
+   * Removes everything made so far. May be called again, and after `seal`, when it does nothing. Throws when something could not be removed, after
+   * having tried all.
    */
-  async abort(keepLog?: string): Promise<string | undefined> {
-    if (this.#closed || this.#sealed) return undefined
+  async abort(): Promise<void> {
+    if (this.#closed || this.#sealed) return
     const failures: CedanaError[] = []
     const guard = async <T>(attempted: string, work: () => Promise<T>): Promise<T | undefined> =>
       attempt(attempted, work).catch((thrown: unknown) => {
         failures.push(CedanaError.from(thrown))
         return undefined
       })
-    const log = keepLog === undefined ? undefined : await guard(`keep CRIU's log as ${keepLog}`, () => this.#keepLog(keepLog))
     for (const name of [...this.#made.keys()]) await guard(`remove ${this.request.directory}/${name}`, () => this.#remove(name))
     await guard(`close ${this.path}`, () => this.#close())
     const [first, ...others] = failures
@@ -248,16 +244,6 @@ export class CheckpointWriter {
       first.suppressed.push(...others)
       throw first
     }
-    return log
-  }
-
-  async #keepLog(target: string): Promise<string | undefined> {
-    const log = at(this.stagingFd, CRIU_DUMP_LOG)
-    const found = await lstat(log).catch(() => undefined)
-    if (!found) return undefined
-    await copyFile(log, target, constants.COPYFILE_EXCL)
-    if (this.#mustGive) await chown(target, this.request.caller.uid, this.request.caller.gid)
-    return target
   }
 
   async #remove(name: string): Promise<void> {

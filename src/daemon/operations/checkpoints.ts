@@ -1,6 +1,6 @@
 /** Checkpoints as users see them: list, look inside, verify, delete. Named by id, by the beginning of one, or by path. */
 import { existsSync } from 'node:fs'
-import { constants, open, rm, unlink } from 'node:fs/promises'
+import { constants, lstat, open } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller } from '../../plugins/contract/job.js'
@@ -9,6 +9,7 @@ import { readContents } from '../images/contents.js'
 import { at, OPEN_DIRECTORY } from '../images/files.js'
 import { CheckpointReader, peek } from '../images/reader.js'
 import { attempt } from '../images/failures.js'
+import { removeEntry } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseJob } from './authorize.js'
 import { begin, ensureDirectories, type Environment, scratchDirectory } from './environment.js'
@@ -116,17 +117,14 @@ export async function deleteCheckpoint(env: Environment, call: Call, id: string)
 }
 
 /** What cedana made: an archive, or a directory of files. The parent is opened as the caller, who must be able to write there. */
-async function removeFiles(caller: Caller, path: string): Promise<void> {
+export async function removeFiles(caller: Caller, path: string): Promise<void> {
   if (!existsSync(path)) return
   await attempt(`remove ${path}`, async () => {
     if (!(await mayWrite(caller, dirname(path)))) throw new CedanaError('PERMISSION_DENIED', `you may not remove ${path}`)
     const parent = await open(dirname(path), OPEN_DIRECTORY | constants.O_NOFOLLOW)
     try {
-      const entry = at(parent.fd, basename(path))
-      await unlink(entry).catch(async (thrown: NodeJS.ErrnoException) => {
-        if (thrown.code !== 'EISDIR' && thrown.code !== 'EPERM') throw thrown
-        await rm(entry, { recursive: true })
-      })
+      const isDirectory = (await lstat(at(parent.fd, basename(path)))).isDirectory()
+      await removeEntry(parent.fd, basename(path), isDirectory ? 'directory' : 'file')
     } finally {
       await parent.close()
     }

@@ -22,9 +22,10 @@ import { removeStale } from '../images/stale.js'
 import { CheckpointWriter, CRIU_DUMP_LOG } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseTree } from './authorize.js'
-import { criuFailure } from './criu-failure.js'
 import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './criu-options.js'
-import { begin, ensureDirectories, type Environment, logsDirectory, refuseProblems } from './environment.js'
+import { removeFiles } from './checkpoints.js'
+import { CriuWork } from './criu-work.js'
+import { begin, type Environment, refuseProblems } from './environment.js'
 import { endsWithin } from './jobs.js'
 import { findTarget, type FoundTarget } from './target.js'
 import type { Call, DumpRequest, DumpResult } from './verbs.js'
@@ -145,24 +146,22 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
 
   const directory = request.dir || env.config.checkpoint.dir
   const name = request.name || defaultName(found.type, found.job?.jid, unixNanoseconds())
-  const log = join(logsDirectory(env), `${name}-${CRIU_DUMP_LOG}`)
-  const me = await env.self()
+  const total = snapshot.processes.reduce((sum, facts) => sum + facts.dumpBytes, 0)
+  const work = await op.step('open work directory', () => CriuWork.open(env, 'dump', CRIU_DUMP_LOG), { always: (opened) => opened.close() })
   const writer = await op.step(
     'open checkpoint',
-    async () => {
-      await ensureDirectories(env)
-      return CheckpointWriter.create(files, {
+    async () =>
+      CheckpointWriter.create(files, {
         caller: call.caller,
-        maker: me,
+        maker: await env.self(),
         directory,
         name,
         compression,
         level: request.level ?? (env.config.checkpoint.level || undefined),
         threads: 2,
-        estimateBytes: snapshot.processes.reduce((sum, facts) => sum + facts.dumpBytes, 0),
-      })
-    },
-    { onFailure: (made) => made.abort(log) },
+        estimateBytes: total,
+      }),
+    { onFailure: (made) => made.abort() },
   )
   await op.step('write state', async () => {
     await writer.add(STATE, encodeState(snapshot))
@@ -181,7 +180,6 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
       }),
     { onFailure: (server) => server.abort() },
   )
-  const total = snapshot.processes.reduce((sum, facts) => sum + facts.dumpBytes, 0)
   const ticker = setInterval(() => {
     op.progress({ phase: 'criu dump', bytes: pages.progress().receivedBytes, totalBytes: total, frozen: true })
   }, PROGRESS_MS)
@@ -189,9 +187,9 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     .step(
       'criu dump',
       async () => {
-        const options = { ...plan.criu, images_dir_fd: writer.stagingFd }
+        const options = { ...plan.criu, images_dir_fd: writer.stagingFd, work_dir_fd: work.fd }
         const dumped = await criu.dump(binary, options, { pages, signal, onFrozen: () => undefined }).catch(async (thrown: unknown) => {
-          throw await criuFailure(thrown, { directoryFd: writer.stagingFd, name: CRIU_DUMP_LOG, kept: log, pages: await pages.failure() })
+          throw await work.explain(thrown, await pages.failure())
         })
         op.moved(pages.progress().receivedBytes)
         return dumped
@@ -204,24 +202,29 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
 
   const complete = (): Promise<void> =>
     frozen.complete().catch(async (thrown: unknown) => {
-      throw await criuFailure(thrown, { directoryFd: undefined, name: CRIU_DUMP_LOG, kept: log, pages: undefined })
+      throw await work.explain(thrown)
     })
   const input = await op.step('save input', async () => {
     const pending = await pendingStdin(found)
     if (pending) await writer.add(PENDING_STDIN, pending.bytes)
+    await writer.add(CRIU_DUMP_LOG, await work.log())
     return pending
   })
   // The images are complete: a tree that is to run on need not wait for the disk.
   if (plan.leaveRunning) await op.step('resume', complete, { category: 'criu' })
   const written = await op.step('flush pages', () => pages.finish())
-  const sealed = await op.step('seal', () => {
-    const manifest = manifestInput(env, found, plan, planning, { criuVersion: binary.version, input })
-    return writer.seal(manifest, written.files, (progress) => {
-      op.progress({ phase: 'seal', bytes: progress.readBytes, totalBytes: written.receivedBytes, frozen: !plan.leaveRunning })
-    })
-  })
-
-  // From here on the checkpoint exists: nothing may fail but the word to CRIU, and nobody may cancel.
+  // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
+  let released = false
+  const sealed = await op.step(
+    'seal',
+    () => {
+      const manifest = manifestInput(env, found, plan, planning, { criuVersion: binary.version, input })
+      return writer.seal(manifest, written.files, (progress) => {
+        op.progress({ phase: 'seal', bytes: progress.readBytes, totalBytes: written.receivedBytes, frozen: !plan.leaveRunning })
+      })
+    },
+    { onFailure: (made) => (released ? undefined : removeFiles(call.caller, made.path)) },
+  )
   const record: CheckpointRecord = {
     id: randomUUID(),
     jid: found.job?.jid ?? '',
@@ -232,11 +235,17 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     compression,
     manifestDigest: sealed.manifestDigest,
   }
-  await op.step('record checkpoint', () => { env.checkpoints.insert(record) }, { uncancellable: true })
+  await op.step('record checkpoint', () => { env.checkpoints.insert(record) }, {
+    onFailure: () => { if (!released) env.checkpoints.remove(record.id) },
+  })
   const messages: string[] = []
   if (!plan.leaveRunning) {
-    if (found.job) env.jobs.expectEnd(found.job.jid, 'dumped')
-    await op.step('let go', () => complete().catch((thrown: unknown) => afterSeal(env, found, sealed.path, thrown)), { category: 'criu', uncancellable: true })
+    const letGo = (): Promise<void> => {
+      released = true
+      if (found.job) env.jobs.expectEnd(found.job.jid, 'dumped')
+      return complete().catch((thrown: unknown) => afterSeal(env, found, sealed.path, thrown))
+    }
+    await op.step('let go', letGo, { category: 'criu' })
     if (found.job && !(await op.step('wait for end', () => endsWithin(env, found.job?.jid ?? '', END_MS), { uncancellable: true }))) {
       messages.push(`Job ${found.job.jid} has not ended yet`)
     }
@@ -251,7 +260,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     problems: plan.problems,
     state: snapshot,
     plan: undefined,
-    frozenUs: 0,
+    frozenUs: await work.frozenUs(),
   })
 }
 

@@ -3,8 +3,8 @@
  * tree as the shim's own child. Nothing is created before the last byte of the checkpoint has been verified. A failure leaves no process behind.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, openSync } from 'node:fs'
-import { copyFile, mkdtemp, writeFile } from 'node:fs/promises'
+import { closeSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
@@ -20,10 +20,10 @@ import { decodeState, STATE } from '../images/state.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import { mayUseJob, mayUseTree } from './authorize.js'
-import { criuFailure } from './criu-failure.js'
+import { CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
-import { begin, ensureDirectories, type Environment, logsDirectory, refuseProblems, scratchDirectory } from './environment.js'
+import { begin, ensureDirectories, type Environment, refuseProblems, scratchDirectory } from './environment.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
@@ -176,15 +176,13 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const directory = await op.step('make directory', () => makeJobDirectory(env, job?.jid ?? `.restore-${randomBytes(6).toString('hex')}`), {
     onFailure: removeDirectory,
   })
-  const workDirectory = await op.step('make log directory', () => mkdtemp(join(logsDirectory(env), 'restore-')), { always: removeDirectory })
-  const workFd = await op.step('open log directory', () => openSync(workDirectory, 'r'), { always: closeSync })
+  const work = await op.step('open work directory', () => CriuWork.open(env, 'restore', CRIU_RESTORE_LOG), { always: (opened) => opened.close() })
   const pending = await op.step('read input', () => pendingInput(reader, directory))
 
   const { fds, open } = inheritFds(plan.inherit)
   const session = criu.restoreSession(signal, async () => {
     await verified
   })
-  const kept = `${workDirectory}.log`
   const started = await op.step(
     'criu restore',
     async () => {
@@ -207,7 +205,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       })
       launched.catch(() => undefined)
       closeSync(session.peerFd)
-      const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: workFd, inherit_fd: fds }
+      const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
       try {
         await Promise.race([session.restore(options), launched])
         await verified
@@ -217,9 +215,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         await launched.catch(() => undefined)
         // A damaged checkpoint explains whatever CRIU had to say about it.
         await verified
-        const error = await criuFailure(await preferShim(thrown, launched), { directoryFd: workFd, name: CRIU_RESTORE_LOG, kept, pages: undefined })
-        if (error.detail['log'] === kept) await copyFile(join(workDirectory, CRIU_RESTORE_LOG), kept)
-        throw error
+        throw await work.explain(await preferShim(thrown, launched))
       }
     },
     {

@@ -1,0 +1,70 @@
+/**
+ * CRIU's work directory, private to the daemon and gone after the operation. Of a failed one the log is kept, and turned into what the user can use:
+ * the first real error in plain words, those lines, and where the log is.
+ */
+import { closeSync, openSync } from 'node:fs'
+import { copyFile, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import { readImage, STATS } from '../images/criu-images.js'
+import { explainCriuLog } from '../images/explain.js'
+import { ensureDirectories, type Environment, logsDirectory } from './environment.js'
+
+const STATISTICS = 'stats-dump'
+
+export class CriuWork {
+  private constructor(
+    readonly directory: string,
+    readonly fd: number,
+    private readonly logName: string,
+  ) {}
+
+  static async open(env: Environment, operation: 'dump' | 'restore', logName: string): Promise<CriuWork> {
+    await ensureDirectories(env)
+    await removeOldLogs(logsDirectory(env), env.config.checkpoint.keep_failed_logs)
+    const directory = await mkdtemp(join(logsDirectory(env), `${operation}-`))
+    return new CriuWork(directory, openSync(directory, 'r'), logName)
+  }
+
+  async log(): Promise<Buffer> {
+    return readFile(join(this.directory, this.logName)).catch(() => Buffer.alloc(0))
+  }
+
+  /** How long the tree stood still, in microseconds; 0 when CRIU has not said. */
+  async frozenUs(): Promise<number> {
+    const bytes = await readFile(join(this.directory, STATISTICS)).catch(() => undefined)
+    return bytes ? (readImage(STATS, STATISTICS, bytes)[0]?.dump?.frozen ?? 0) : 0
+  }
+
+  /** What CRIU's refusal means. `pages`: what broke the page server, which CRIU knows only as a closed socket. */
+  async explain(thrown: unknown, pages?: CedanaError): Promise<CedanaError> {
+    const error = CedanaError.from(thrown)
+    if (pages && pages.code !== 'BUG' && error.code !== 'CANCELLED') return pages
+    if (error.code !== 'CRIU_DUMP_FAILED' && error.code !== 'CRIU_RESTORE_FAILED') return error
+    const text = (await this.log()).toString('utf8')
+    if (text === '') return error
+    const kept = `${this.directory}.log`
+    await copyFile(join(this.directory, this.logName), kept)
+    const { lines, cause } = explainCriuLog(text)
+    const what = error.code === 'CRIU_DUMP_FAILED' ? 'dump' : 'restore'
+    return new CedanaError(error.code, `criu ${what} failed: ${cause?.message ?? lines[0] ?? error.message}`, {
+      cause: error,
+      hint: cause?.hint ?? `read the log ${kept}`,
+      detail: { ...error.detail, criu: lines, log: kept, ...(cause ? { causeId: cause.id } : {}) },
+    })
+  }
+
+  async close(): Promise<void> {
+    closeSync(this.fd)
+    await rm(this.directory, { recursive: true, force: true })
+  }
+}
+
+/** The oldest go first. */
+async function removeOldLogs(directory: string, keep: number): Promise<void> {
+  const names = (await readdir(directory)).filter((name) => name.endsWith('.log'))
+  if (names.length <= keep) return
+  const ages = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(directory, name)).catch(() => undefined))?.mtimeMs ?? 0 })))
+  const old = ages.sort((a, b) => b.at - a.at).slice(keep)
+  await Promise.all(old.map(({ name }) => rm(join(directory, name), { force: true })))
+}

@@ -1,0 +1,112 @@
+/** Every step of run, dump and restore fails once, before and after it did its work: nothing is lost, nothing is left, nothing is locked. */
+import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { loadConfig } from '../../src/daemon/config.js'
+import { startDaemon } from '../../src/daemon/main.js'
+import { failing, type Point, pointName } from '../support/faults.js'
+import { isAlive } from '../support/processes.js'
+import { program } from '../support/programs.js'
+import { until } from '../support/wait.js'
+import { useWorld } from '../support/world.js'
+
+const world = useWorld({ withoutDaemon: true })
+const plan = failing()
+const stop = new AbortController()
+let daemon: Promise<void>
+
+beforeAll(async () => {
+  const { config } = loadConfig({ env: { ...world.env, CEDANA_LOG_LEVEL: 'disabled' }, uid: 0 })
+  await new Promise<void>((onReady, reject) => {
+    daemon = startDaemon(config, { signal: stop.signal, faults: plan, onReady: () => onReady() })
+    daemon.catch(reject)
+  })
+}, 30_000)
+afterAll(async () => {
+  stop.abort()
+  await daemon
+})
+
+const isRunning = (pid: number): boolean => pid > 0 && isAlive(pid)
+const jobDirectories = (): string[] => readdirSync(join(world.runDir, 'jobs'))
+
+/** The points an operation passes when all goes well. */
+async function pointsOf(operation: string, work: () => Promise<unknown>): Promise<readonly Point[]> {
+  plan.seen.length = 0
+  await work()
+  const points = plan.seen.filter((point) => point.operation === operation)
+  expect(points.length).toBeGreaterThan(10)
+  return points
+}
+
+/** Runs `work` with the fault armed; it must fail, and say so. */
+async function strike(point: Point, args: readonly string[]): Promise<void> {
+  plan.arm(point)
+  const outcome = await world.fails(args)
+  expect(plan.isArmed, `${pointName(point)} was not reached`).toBe(false)
+  expect(outcome.stderr).toContain(`injected fault ${pointName(point)}`)
+}
+
+describe('every failing step', () => {
+  test('of run leaves no process, no job and no directory', async () => {
+    const counter = await program('counter')
+    const sample = world.jid('sample')
+    const points = await pointsOf('run', () => world.ok(['run', 'process', '--jid', sample, '--', counter]))
+    await world.ok(['kill', sample])
+    for (const point of points) {
+      const jid = world.jid('run')
+      await strike(point, ['run', 'process', '--jid', jid, '--', counter])
+      expect(await world.row(jid), pointName(point)).toBeUndefined()
+      await until(`no directory after ${pointName(point)}`, () => !jobDirectories().includes(jid))
+      // The lock and the name are free: the same command works now.
+      await world.ok(['run', 'process', '--jid', jid, '--', counter])
+      await world.ok(['kill', jid])
+      await world.ok(['delete', jid])
+    }
+  }, 120_000)
+
+  test('of dump leaves the job running, or safe in a complete checkpoint', async () => {
+    const sample = await world.job('counter')
+    const points = await pointsOf('dump', () => world.dump(sample))
+    let job = await world.job('counter')
+    for (const point of points) {
+      await strike(point, ['dump', 'job', job.jid, '--name', 'faulty'])
+      const path = join(world.checkpoints, 'faulty')
+      if (isRunning(job.pid)) {
+        expect(existsSync(path), `${pointName(point)}: a failed dump left a checkpoint`).toBe(false)
+        expect((await world.ok(['checkpoints', job.jid])).stdout).toContain('No checkpoints found')
+        const lines = job.output().length
+        await until(`the job counts on after ${pointName(point)}`, () => job.output().length > lines)
+      } else {
+        await world.ok(['checkpoint', 'verify', path])
+        expect((await world.ok(['checkpoints', job.jid])).stdout).toContain(path)
+        await world.ok(['restore', 'job', job.jid])
+        await world.ok(['kill', job.jid])
+        rmSync(path, { recursive: true })
+        job = await world.job('counter')
+      }
+      expect(readdirSync(world.checkpoints).filter((name) => name.startsWith('.'))).toEqual([])
+      // Not locked.
+      await world.ok(['dump', 'job', job.jid, '--dry-run'])
+    }
+    await world.ok(['kill', job.jid])
+  }, 180_000)
+
+  test('of restore leaves no process, and the job as it was', async () => {
+    const job = await world.job('counter')
+    await world.dump(job)
+    const points = await pointsOf('restore', () => world.ok(['restore', 'job', job.jid]))
+    await world.dump(job)
+    for (const point of points) {
+      await strike(point, ['restore', 'job', job.jid])
+      await until(`no process after ${pointName(point)}`, () => !isRunning(job.pid))
+      expect((await world.row(job.jid))?.[3], pointName(point)).toBe('halted')
+      await until(`no directory after ${pointName(point)}`, () => !jobDirectories().includes(job.jid))
+      expect(readdirSync(join(world.runDir, 'scratch'))).toEqual([])
+    }
+    await world.ok(['restore', 'job', job.jid])
+    const lines = job.output().length
+    await until('the job counts on', () => job.output().length > lines)
+    await world.ok(['kill', job.jid])
+  }, 180_000)
+})
