@@ -22,7 +22,9 @@ export function makeCodeCache(root) {
   for (const command of COMMANDS) {
     try {
       execFileSync(process.execPath, [fileURLToPath(import.meta.url), root, ...command], {
-        env: { ...process.env, ...NOWHERE }, stdio: ['ignore', 'ignore', 'inherit'], timeout: 30_000,
+        env: { ...process.env, ...NOWHERE },
+        stdio: ['ignore', 'ignore', 'inherit'],
+        timeout: 30_000,
       })
     } catch (failure) {
       throw new Error(`code cache: cedana ${command.join(' ')} did not run to its end`, { cause: failure })

@@ -27,7 +27,10 @@ const missing = () =>
     [works('cmake', '--version'), 'cmake'],
     [works('c++', '--version'), 'a C++ compiler'],
     [works('pkg-config', '--version'), 'pkg-config'],
-    ...['liblz4', 'libzstd', 'zlib', 'libxxhash', 'libprotobuf-c'].map((name) => [works('pkg-config', '--exists', name), `${name} (headers)`]),
+    ...['liblz4', 'libzstd', 'zlib', 'libxxhash', 'libprotobuf-c'].map((name) => [
+      works('pkg-config', '--exists', name),
+      `${name} (headers)`,
+    ]),
     [works('pkg-config', '--exists', 'criu') || existsSync(join(criuPrefix, 'usr/include/criu/criu.h')), 'libcriu (headers)'],
   ].flatMap(([there, name]) => (there ? [] : [name]))
 
@@ -44,7 +47,10 @@ On Debian 12 or newer, as root, let its own set-up bring them:
 In a checkout: scripts/setup`)
     process.exit(1)
   }
-  const { status } = spawnSync(process.execPath, [require.resolve('cmake-js/bin/cmake-js'), 'compile', '--log-level', 'warn'], { cwd: root, stdio: 'inherit' })
+  const { status } = spawnSync(process.execPath, [require.resolve('cmake-js/bin/cmake-js'), 'compile', '--log-level', 'warn'], {
+    cwd: root,
+    stdio: 'inherit',
+  })
   if (status !== 0 || !nativeWorks()) {
     console.error('cedana: the native part did not build, see above')
     process.exit(1)
