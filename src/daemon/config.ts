@@ -113,7 +113,7 @@ const KEYS = {
     mode: pattern('0660', /^0?[0-7]{3}$/, 'an octal mode such as "0660"', 'mode of the unix socket'),
   },
   tcp: {
-    token_file: text('', 'file with the token that callers over tcp must present; they then act as root; empty: nobody may call over tcp'),
+    token_file: path('/run/cedana/token', 'file with the token that callers over tcp must present; they then act as root; made by the daemon'),
   },
   connection: {
     url: text('https://sandbox.cedana.ai/v1', 'base of the remote API', { aliases: ['CEDANA_URL'] }),

@@ -3,7 +3,7 @@
  * directory for a restore; for a look inside (`peek`) its members are read where they are.
  */
 import { constants, closeSync, fstatSync, openSync } from 'node:fs'
-import { lstat, mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
+import { copyFile, lstat, mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import { attempt, errnoOf, failure } from './failures.js'
@@ -213,8 +213,8 @@ export class CheckpointReader {
 
   static async open(files: Files, request: UnpackRequest): Promise<CheckpointReader> {
     const opened = await openPath(files, request)
-    return opened.format
-      ? CheckpointReader.#unpack(files, request, opened, opened.format)
+    return opened.format || !isOutOfReach(request.caller)
+      ? CheckpointReader.#unpack(files, request, opened)
       : CheckpointReader.#load(files, opened.path, opened.fd)
   }
 
@@ -227,7 +227,8 @@ export class CheckpointReader {
     }
   }
 
-  static async #unpack(files: Files, request: UnpackRequest, archive: Opened, format: ArchiveFormat): Promise<CheckpointReader> {
+  /** The images in a private directory of ours, unpacked or copied, until `close`. */
+  static async #unpack(files: Files, request: UnpackRequest, opened: Opened): Promise<CheckpointReader> {
     let scratch: string | undefined
     try {
       scratch = await attempt(`create a directory in ${request.scratch}`, async () => {
@@ -235,11 +236,9 @@ export class CheckpointReader {
         return mkdtemp(`${request.scratch}/restore-`)
       })
       const fd = openSync(scratch, OPEN_DIRECTORY)
-      const digests = await files.archiveExtract(archive.fd, format, fd, request.onProgress).catch((thrown: unknown) => {
+      const digests = await fill(files, request, opened, fd).catch((thrown: unknown) => {
         closeSync(fd)
-        throw errnoOf(thrown) === 'ENOSPC'
-          ? failure(thrown, `unpack ${request.path} into ${request.scratch}`)
-          : unreadable(thrown, request.path)
+        throw errnoOf(thrown) === 'ENOSPC' ? failure(thrown, `unpack ${request.path} into ${request.scratch}`) : unreadable(thrown, request.path)
       })
       const reader = await CheckpointReader.#load(files, request.path, fd, scratch)
       reader.#digests = digests
@@ -248,7 +247,7 @@ export class CheckpointReader {
       if (scratch !== undefined) await rm(scratch, { recursive: true, force: true })
       throw thrown
     } finally {
-      closeSync(archive.fd)
+      closeSync(opened.fd)
     }
   }
 
@@ -287,6 +286,23 @@ export class CheckpointReader {
     if (this.scratch !== undefined) await rm(this.scratch, { recursive: true, force: true })
   }
 }
+
+/** Digests of what was unpacked; a copy has none yet. */
+async function fill(files: Files, { onProgress }: UnpackRequest, opened: Opened, targetFd: number): Promise<readonly FileDigest[] | undefined> {
+  if (opened.format) return files.archiveExtract(opened.fd, opened.format, targetFd, onProgress)
+  for (const entry of await readdir(at(opened.fd, '.'), { withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    await using source = await open(at(opened.fd, entry.name), OPEN_UNTRUSTED)
+    await copyFile(`/proc/self/fd/${source.fd}`, at(targetFd, entry.name), constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
+  }
+  return undefined
+}
+
+/**
+ * The owner of the files could change them between their verification and CRIU, which runs as root and believes what they say: such images are
+ * copied out of reach first.
+ */
+const isOutOfReach = (caller: Ids): boolean => caller.uid === 0 || process.geteuid?.() !== 0
 
 interface Fault {
   readonly name: string
