@@ -3,7 +3,7 @@ import type { EventEmitter } from 'node:events'
 import { Command, Help, Option, type ErrorOptions } from 'commander'
 import { usageError } from './exit-codes.js'
 import { wrap } from './render/wrap.js'
-import { Session, type GlobalOptions, type OutputOptions, type World } from './session.js'
+import { Session, type World } from './session.js'
 
 /** What the tree shares: the world it acts on, and how the command that ran ended. */
 export interface App {
@@ -81,8 +81,7 @@ export class CliCommand extends Command {
     if (shadowed !== undefined) {
       const options = this.options as Option[]
       options.splice(options.indexOf(shadowed), 1)
-      const emitter: unknown = this
-      ;(emitter as EventEmitter).removeAllListeners(`option:${shadowed.name()}`)
+      ;(this as unknown as EventEmitter).removeAllListeners(`option:${shadowed.name()}`)
     }
     return super.addOption(option)
   }
@@ -101,7 +100,7 @@ export class CliCommand extends Command {
   does<O = Record<string, never>>(handler: Handler<O>): this {
     return this.action(async () => {
       const options = this.mergedOptions()
-      const session = new Session(this.app.world, options as GlobalOptions & OutputOptions)
+      const session = new Session(this.app.world, options)
       this.app.session = session
       this.app.exitCode = (await handler(session, options as O, this.args)) ?? 0
     })
@@ -116,7 +115,9 @@ export class CliCommand extends Command {
 
   /** A switch with three states: `--x`, `--no-x`, not said. */
   tristate(name: string, description: string): this {
-    return this.option(`--${name}`, description).addOption(new Option(`--no-${name}`, `turns --${name} off, whatever is configured or detected`).hideHelp())
+    return this.option(`--${name}`, description).addOption(
+      new Option(`--no-${name}`, `turns --${name} off, whatever is configured or detected`).hideHelp(),
+    )
   }
 
   choice(flags: string, description: string, choices: readonly string[]): this {
@@ -129,7 +130,7 @@ export class CliCommand extends Command {
       const names = this.visibleCommands().map((command) => command.name())
       throw usageError(`${this.path()} needs one of: ${names.join(', ')} (see ${this.path()} --help)`)
     }
-    return super.help(context as { error: boolean })
+    return super.help(context as { error: boolean } | undefined)
   }
 
   override error(message: string, options?: ErrorOptions): never {
@@ -137,7 +138,10 @@ export class CliCommand extends Command {
     if (this.parent === null) return super.error(message, options)
     const names = this.visibleCommands().map((command) => command.name())
     const [unknown, suggestion] = message.split('\n')
-    return super.error(`${unknown} of ${this.path()}${suggestion === undefined ? `, which has: ${names.join(', ')}` : `\n${suggestion}`}`, options)
+    return super.error(
+      `${unknown} of ${this.path()}${suggestion === undefined ? `, which has: ${names.join(', ')}` : `\n${suggestion}`}`,
+      options,
+    )
   }
 
   visibleCommands(): CliCommand[] {

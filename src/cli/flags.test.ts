@@ -32,7 +32,20 @@ test('schema to flags and arguments, with defaults in the help', async () => {
 })
 
 test('and back, by the names of the schema', async () => {
-  const { given } = await parse(['a', 'b', '--streams=4', 'c', '--gpus', '0,1', '--gpus', '3', '--no-pivot', '--rootless', '--manage-cgroups', 'ignore'])
+  const { given } = await parse([
+    'a',
+    'b',
+    '--streams=4',
+    'c',
+    '--gpus',
+    '0,1',
+    '--gpus',
+    '3',
+    '--no-pivot',
+    '--rootless',
+    '--manage-cgroups',
+    'ignore',
+  ])
   expect(given).toEqual({ id: 'a', rest: ['b', 'c'], streams: 4, gpus: [0, 1, 3], pivot: false, rootless: true, manageCgroups: 'ignore' })
   expect(check(schema, given)).toEqual(given)
 })

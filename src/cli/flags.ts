@@ -35,7 +35,10 @@ export async function fieldsOf(schema: OptionSchema | undefined): Promise<readon
   }))
 }
 
-const repeat = (value: string, previous: readonly string[] | undefined): readonly string[] => [...(previous ?? []), ...value.split(',').filter(Boolean)]
+const repeat = (value: string, previous: readonly string[] | undefined): readonly string[] => [
+  ...(previous ?? []),
+  ...value.split(',').filter(Boolean),
+]
 
 function toOption({ flag, property }: Field, prefix: string): Option {
   const { type, description = '', short, default: fallback } = property
@@ -43,13 +46,17 @@ function toOption({ flag, property }: Field, prefix: string): Option {
   const text = `${prefix}${description}${isDefault ? ` (default: ${JSON.stringify(fallback)})` : ''}`
   const lead = short === undefined ? '' : `-${short}, `
   const value = property.value ?? (type === 'integer' || type === 'number' ? 'N' : flag.toUpperCase().replaceAll('-', '_'))
-  const option = type === 'boolean' ? new Option(`${lead}--${fallback === true ? 'no-' : ''}${flag}`, text) : new Option(`${lead}--${flag} <${value}>`, text)
+  const option =
+    type === 'boolean'
+      ? new Option(`${lead}--${fallback === true ? 'no-' : ''}${flag}`, text)
+      : new Option(`${lead}--${flag} <${value}>`, text)
   if (property.enum !== undefined) option.choices(property.enum)
   if (type === 'array') option.argParser(repeat)
   return option.hideHelp(property.hidden === true)
 }
 
-const label = ({ key, property }: Field): string => property.value ?? (property.type === 'array' ? key.replace(/s$/, '') : key).toUpperCase()
+const label = ({ key, property }: Field): string =>
+  property.value ?? (property.type === 'array' ? key.replace(/s$/, '') : key).toUpperCase()
 
 /** Flags and arguments of a schema. `isOverride`: flags of another plugin's target, offered on `job` sub-commands; what is there already stays. */
 export function addFields(command: CliCommand, fields: readonly Field[], prefix = ''): void {
@@ -57,8 +64,15 @@ export function addFields(command: CliCommand, fields: readonly Field[], prefix 
     const { property } = field
     if (property.positional === true) {
       if (prefix !== '') continue
-      command.addArgument(new Argument(`${field.isRequired ? '<' : '['}${label(field)}${property.type === 'array' ? '...' : ''}${field.isRequired ? '>' : ']'}`, property.description))
-    } else if (!command.options.some(({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`))) {
+      command.addArgument(
+        new Argument(
+          `${field.isRequired ? '<' : '['}${label(field)}${property.type === 'array' ? '...' : ''}${field.isRequired ? '>' : ']'}`,
+          property.description,
+        ),
+      )
+    } else if (
+      !command.options.some(({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`))
+    ) {
       command.addOption(toOption(field, prefix))
     }
   }
@@ -89,7 +103,7 @@ export function check(schema: OptionSchema | undefined, given: ParsedOptions): P
   const issue = result.error.issues[0]!
   const [key, ...inner] = issue.path
   const value = inner.reduce<unknown>((at, step) => (at as Record<PropertyKey, unknown> | undefined)?.[step], given[String(key)])
-  const shown = value === undefined || typeof value === 'object' ? '' : `: ${String(value as string)}`
+  const shown = typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? `: ${value}` : ''
   const name = key === undefined || /^invalid |^no /.test(issue.message) ? '' : `${kebab(String(key))}: `
   throw new CliError(`${name}${issue.message}${shown}`)
 }

@@ -44,7 +44,12 @@ function realWorld(): World {
     writeConfig: async (kind, sources) => (await import('../daemon/config.js')).writeConfig(kind, sources),
     describeConfig: async () => (await import('../daemon/config.js')).describeConfig(),
     connect: async ({ protocol, address, client, tcp }) =>
-      (await import('../daemon/api/client.js')).connect({ protocol, address, waitForReady: client.wait_for_ready, tokenFile: tcp.token_file }),
+      (await import('../daemon/api/client.js')).connect({
+        protocol,
+        address,
+        waitForReady: client.wait_for_ready,
+        tokenFile: tcp.token_file,
+      }),
     openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
     startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
     plugins: async () => (await import('../plugins/index.js')).builtins,

@@ -21,16 +21,46 @@ const SYSTEM = 'System:'
 
 const ENTRIES: readonly Entry[] = [
   { name: 'run', group: RUN, summary: 'start a job', load: async () => (await import('./commands/run.js')).run },
-  { name: 'exec', group: RUN, summary: 'start a process as a job (same as run process)', load: async () => (await import('./commands/run.js')).exec },
-  { name: 'manage', group: RUN, summary: 'take what is already running as a job', load: async () => (await import('./commands/manage.js')).manage },
-  { name: 'attach', group: RUN, summary: 'connect to the standard streams of a job, by PID', load: async () => (await import('./commands/attach.js')).attach },
+  {
+    name: 'exec',
+    group: RUN,
+    summary: 'start a process as a job (same as run process)',
+    load: async () => (await import('./commands/run.js')).exec,
+  },
+  {
+    name: 'manage',
+    group: RUN,
+    summary: 'take what is already running as a job',
+    load: async () => (await import('./commands/manage.js')).manage,
+  },
+  {
+    name: 'attach',
+    group: RUN,
+    summary: 'connect to the standard streams of a job, by PID',
+    load: async () => (await import('./commands/attach.js')).attach,
+  },
   { name: 'kill', group: RUN, summary: 'end jobs (same as job kill)', load: async () => (await import('./commands/job-end.js')).kill },
-  { name: 'delete', group: RUN, summary: 'forget ended jobs (same as job delete)', load: async () => (await import('./commands/job-end.js')).remove },
-  { name: 'freeze', group: RUN, summary: 'stop the clock of a job, process or container', load: async () => (await import('./commands/freeze.js')).freeze },
+  {
+    name: 'delete',
+    group: RUN,
+    summary: 'forget ended jobs (same as job delete)',
+    load: async () => (await import('./commands/job-end.js')).remove,
+  },
+  {
+    name: 'freeze',
+    group: RUN,
+    summary: 'stop the clock of a job, process or container',
+    load: async () => (await import('./commands/freeze.js')).freeze,
+  },
   { name: 'unfreeze', group: RUN, summary: 'let a frozen one go on', load: async () => (await import('./commands/freeze.js')).unfreeze },
 
   { name: 'dump', group: CHECKPOINT, summary: 'make a checkpoint', load: async () => (await import('./commands/dump.js')).dump },
-  { name: 'restore', group: CHECKPOINT, summary: 'bring a checkpoint back to life', load: async () => (await import('./commands/restore.js')).restore },
+  {
+    name: 'restore',
+    group: CHECKPOINT,
+    summary: 'bring a checkpoint back to life',
+    load: async () => (await import('./commands/restore.js')).restore,
+  },
   {
     name: 'checkpoint',
     group: CHECKPOINT,
@@ -44,18 +74,51 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/checkpoint.js')).checkpointList,
   },
 
-  { name: 'ps', alias: 'jobs', group: INSPECT, summary: 'list jobs (same as job list)', load: async () => (await import('./commands/job-list.js')).jobList },
+  {
+    name: 'ps',
+    alias: 'jobs',
+    group: INSPECT,
+    summary: 'list jobs (same as job list)',
+    load: async () => (await import('./commands/job-list.js')).jobList,
+  },
   { name: 'job', group: INSPECT, summary: 'everything about jobs', load: async () => (await import('./commands/job.js')).job },
   { name: 'logs', group: INSPECT, summary: 'show the output of a job', load: async () => (await import('./commands/logs.js')).logs },
-  { name: 'query', group: INSPECT, summary: 'show processes or containers, managed or not', load: async () => (await import('./commands/query.js')).query },
+  {
+    name: 'query',
+    group: INSPECT,
+    summary: 'show processes or containers, managed or not',
+    load: async () => (await import('./commands/query.js')).query,
+  },
 
   { name: 'daemon', group: SYSTEM, summary: 'start or check the daemon', load: async () => (await import('./commands/daemon.js')).daemon },
-  { name: 'check', group: SYSTEM, summary: 'check whether this host can checkpoint and restore', load: async () => (await import('./commands/check.js')).check },
+  {
+    name: 'check',
+    group: SYSTEM,
+    summary: 'check whether this host can checkpoint and restore',
+    load: async () => (await import('./commands/check.js')).check,
+  },
   { name: 'version', group: SYSTEM, summary: 'show versions', load: async () => (await import('./commands/version.js')).version },
-  { name: 'completion', group: SYSTEM, summary: 'print a completion script for a shell', load: async () => (await import('./commands/completion.js')).completion },
+  {
+    name: 'completion',
+    group: SYSTEM,
+    summary: 'print a completion script for a shell',
+    load: async () => (await import('./commands/completion.js')).completion,
+  },
   { name: 'help', group: SYSTEM, summary: 'show help for a command', load: async () => (await import('./commands/help.js')).help },
-  { name: 'docs-gen', group: SYSTEM, isHidden: true, summary: 'write the reference and man page', load: async () => (await import('./commands/docs-gen.js')).docsGen },
-  { name: '__complete', group: SYSTEM, isHidden: true, summary: 'complete a command line', load: async () => (await import('./commands/completion.js')).complete },
+  {
+    name: 'docs-gen',
+    group: SYSTEM,
+    isHidden: true,
+    summary: 'write the reference and man page',
+    load: async () => (await import('./commands/docs-gen.js')).docsGen,
+  },
+  {
+    name: '__complete',
+    group: SYSTEM,
+    isHidden: true,
+    summary: 'complete a command line',
+    load: async () => (await import('./commands/completion.js')).complete,
+  },
 ]
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'panic', 'disabled']

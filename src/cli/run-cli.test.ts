@@ -4,7 +4,17 @@ import type { AttachOutput, Engine } from '../daemon/api/engine.js'
 import { fakeJob, runFake } from '../../test/support/fake-world.js'
 
 const steps = [{ name: 'criu dump', category: 'criu', durationNs: 1_000_000, bytes: 0 }]
-const dumped = { checkpointId: 'c1', paths: ['/tmp/d1'], size: 1, messages: ['a note'], steps, problems: [], state: undefined, plan: undefined, frozenUs: 1 }
+const dumped = {
+  checkpointId: 'c1',
+  paths: ['/tmp/d1'],
+  size: 1,
+  messages: ['a note'],
+  steps,
+  problems: [],
+  state: undefined,
+  plan: undefined,
+  frozenUs: 1,
+}
 const started = { jid: 'train', pid: 4711, messages: [], steps }
 
 describe('misuse is one line and exit code 2', () => {
@@ -83,7 +93,10 @@ describe('jobs', () => {
   test('ids only, JSON, none', async () => {
     expect((await runFake(['job', 'ls', '-q'], { engine: { listJobs } })).stdout).toBe('other\ntrain\n')
     expect((await runFake(['ps', '-o', 'name'], { engine: { listJobs } })).stdout).toBe('other\ntrain\n')
-    expect(JSON.parse((await runFake(['ps', '--format', 'json'], { engine: { listJobs } })).stdout)).toMatchObject([{ jid: 'other', is_running: true }, {}])
+    expect(JSON.parse((await runFake(['ps', '--format', 'json'], { engine: { listJobs } })).stdout)).toMatchObject([
+      { jid: 'other', is_running: true },
+      {},
+    ])
     expect((await runFake(['ps'], { engine: { listJobs: async () => [] } })).stdout).toBe('No jobs found\n')
     expect((await runFake(['ps', '-o', 'json'], { engine: { listJobs: async () => [] } })).stdout).toBe('[]\n')
   })
@@ -95,7 +108,9 @@ describe('jobs', () => {
     expect((await runFake(['kill', '--all'], { ...options, stdin: 'maybe\ny\n' })).stdout).toContain('Killed job train')
     expect(await runFake(['kill', '--all'], { ...options, stdin: 'n\n' })).toMatchObject({ code: 0, connections: [] })
     expect(await runFake(['kill', '--all'], { ...options, stdin: '' })).toMatchObject({ code: 0, connections: [] })
-    expect((await runFake(['job', 'kill', '-s', 'SIGTERM', '-t', '10s', 'train'], { engine: { killJobs } })).stdout).toBe('Killed job train\n')
+    expect((await runFake(['job', 'kill', '-s', 'SIGTERM', '-t', '10s', 'train'], { engine: { killJobs } })).stdout).toBe(
+      'Killed job train\n',
+    )
     expect(killJobs.mock.lastCall?.[0]).toEqual({ jids: ['train'], all: false, signal: 15, graceMs: 10_000 })
   })
 })
@@ -114,7 +129,25 @@ describe('dump', () => {
   })
 
   test('flags at any place, both ways to write them', async () => {
-    await runFake(['dump', '--dir', 'sub', 'process', '-R', '4711', '--name=n', '--tcp-established=false', '--external', 'a,b', '--external', 'c', '--timeout', '1m'], options)
+    await runFake(
+      [
+        'dump',
+        '--dir',
+        'sub',
+        'process',
+        '-R',
+        '4711',
+        '--name=n',
+        '--tcp-established=false',
+        '--external',
+        'a,b',
+        '--external',
+        'c',
+        '--timeout',
+        '1m',
+      ],
+      options,
+    )
     expect(dump.mock.lastCall?.[0]).toMatchObject({
       jid: '',
       type: 'process',
@@ -139,7 +172,10 @@ describe('dump', () => {
 
   test('quiet and JSON', async () => {
     expect((await runFake(['dump', 'process', '1', '-q'], options)).stdout).toBe('/tmp/d1\n')
-    expect(JSON.parse((await runFake(['dump', 'process', '1', '-o', 'json'], options)).stdout)).toMatchObject({ checkpoint_id: 'c1', frozen_us: 1 })
+    expect(JSON.parse((await runFake(['dump', 'process', '1', '-o', 'json'], options)).stdout)).toMatchObject({
+      checkpoint_id: 'c1',
+      frozen_us: 1,
+    })
   })
 
   test('a dry run shows the plan, and fails when the dump would', async () => {
@@ -155,10 +191,15 @@ describe('dump', () => {
 describe('run', () => {
   const run = vi.fn<Engine['run']>(async () => started)
 
-  test('interspersed flags; what follows -- is the program\'s own', async () => {
+  test("interspersed flags; what follows -- is the program's own", async () => {
     const { stdout } = await runFake(['exec', 'echo', 'hello', '--jid', 'x', '--no-profiling'], { engine: { run } })
     expect(stdout).toBe('Running managed process PID 4711\n')
-    expect(run.mock.lastCall?.[0]).toMatchObject({ jid: 'x', stdio: 'log', options: { path: '/usr/bin/echo', args: ['hello'] }, workingDirectory: '/work/dir' })
+    expect(run.mock.lastCall?.[0]).toMatchObject({
+      jid: 'x',
+      stdio: 'log',
+      options: { path: '/usr/bin/echo', args: ['hello'] },
+      workingDirectory: '/work/dir',
+    })
     await runFake(['run', 'process', '--attachable', '--', 'sh', '-c', '--jid y'], { engine: { run } })
     expect(run.mock.lastCall?.[0]).toMatchObject({ jid: '', stdio: 'pipe', options: { path: '/usr/bin/sh', args: ['-c', '--jid y'] } })
     await runFake(['exec', '--', 'sh', '-c', 'x'], { engine: { run } })
@@ -196,7 +237,9 @@ describe('restore, manage, freeze', () => {
     expect(restore.mock.lastCall?.[0]).toMatchObject({ path: '/work/dir/d1', log: '/work/dir/log.txt', stdio: undefined, type: 'process' })
 
     const manage = async () => started
-    expect((await runFake(['manage', 'process', '4711', '--no-profiling'], { engine: { manage } })).stdout).toBe('Managing process PID 4711\n')
+    expect((await runFake(['manage', 'process', '4711', '--no-profiling'], { engine: { manage } })).stdout).toBe(
+      'Managing process PID 4711\n',
+    )
     const freeze = async () => ({ type: 'process', pid: 3 })
     expect((await runFake(['freeze', 'job', 'x'], { engine: { freeze } })).stdout).toBe('Froze process PID 3\n')
     expect((await runFake(['unfreeze', 'process', '3'], { engine: { unfreeze: freeze } })).stdout).toBe('Unfroze process PID 3\n')

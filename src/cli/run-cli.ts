@@ -1,13 +1,18 @@
 /** From words to an exit code. What a command does not need is not loaded: see program.ts. */
 import { CommanderError } from 'commander'
 import type { App } from './command.js'
-import { CliError, EXIT, usageError } from './exit-codes.js'
+import { type CliError, EXIT, usageError } from './exit-codes.js'
 import { buildProgram } from './program.js'
 import type { World } from './session.js'
 
 /** commander's words, on one line. */
 function misuse({ message }: CommanderError): CliError {
-  return usageError(message.replace(/^error: /, '').replace(/\n\(Did you mean (.+)\?\)$/s, ', did you mean $1?').replace(/\s*\n\s*/g, ' '))
+  return usageError(
+    message
+      .replace(/^error: /, '')
+      .replace(/\n\(Did you mean (.+)\?\)$/s, ', did you mean $1?')
+      .replace(/\s*\n\s*/g, ' '),
+  )
 }
 
 const saysJson = (argv: readonly string[]): boolean => /(^|\s)--(output|format)[= ]json(\s|$)/.test(argv.join(' '))

@@ -113,7 +113,8 @@ export class Session {
   /** Asks the engine and hangs up, whatever happens. */
   async ask<T>(question: (engine: Engine) => Promise<T>, where: Where = {}): Promise<T> {
     const config = await this.loadConfig()
-    const engine = where.local === true ? await this.world.openLocal(config, { withJobs: where.withJobs ?? false }) : await this.world.connect(config)
+    const engine =
+      where.local === true ? await this.world.openLocal(config, { withJobs: where.withJobs ?? false }) : await this.world.connect(config)
     try {
       return await question(engine)
     } finally {

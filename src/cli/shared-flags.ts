@@ -8,15 +8,24 @@ import { parseDuration } from './render/units.js'
 import { OUTPUT_FORMATS, type World } from './session.js'
 
 /** `--output`; with `-o`, unless the command has another use for it. */
-export function outputFlags(command: CliCommand, { short = true, list = false }: { readonly short?: boolean; readonly list?: boolean } = {}): CliCommand {
+export function outputFlags(
+  command: CliCommand,
+  { short = true, list = false }: { readonly short?: boolean; readonly list?: boolean } = {},
+): CliCommand {
   command.choice(`${short ? '-o, ' : ''}--output <FORMAT>`, 'form of the output', OUTPUT_FORMATS)
   command.addOption(new Option('--format <FORMAT>', 'same as --output').choices(OUTPUT_FORMATS).hideHelp())
   command.option('-q, --quiet', list ? 'print ids only' : 'print only what identifies the result')
-  if (list) command.option('--no-headers', 'leave the header and the hints out').option('--no-trunc', 'do not cut lines to the width of the terminal')
+  if (list)
+    command
+      .option('--no-headers', 'leave the header and the hints out')
+      .option('--no-trunc', 'do not cut lines to the width of the terminal')
   return command
 }
 
-const repeated = (value: string, previous: readonly string[] | undefined): readonly string[] => [...(previous ?? []), ...value.split(',').filter(Boolean)]
+const repeated = (value: string, previous: readonly string[] | undefined): readonly string[] => [
+  ...(previous ?? []),
+  ...value.split(',').filter(Boolean),
+]
 
 export function integer(value: string): number {
   if (!/^-?\d+$/.test(value)) throw new InvalidArgumentError('It is not a whole number.')

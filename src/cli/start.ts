@@ -50,7 +50,11 @@ export async function start(
     if (verb.where.local === true) {
       const { stdin, stdout, stderr } = session.world
       session.world.holdSignals()
-      const code = await forwardSignals(started.pid, [stdin, stdout, stderr].some(({ isTTY }) => isTTY), () => waitFor(engine, started))
+      const code = await forwardSignals(
+        started.pid,
+        [stdin, stdout, stderr].some(({ isTTY }) => isTTY),
+        () => waitFor(engine, started),
+      )
       started.messages.forEach((message) => session.note(message))
       await session.printProfile(operation, started.steps)
       return code
@@ -58,6 +62,10 @@ export async function start(
     if (flags.attach !== true) return printStarted(session, operation, started, verb.line(started))
     await session.printProfile(operation, started.steps)
     started.messages.forEach((message) => session.note(message))
-    return attach(session, engine, { jid: started.jid, pid: started.jid === '' ? started.pid : 0, detachKeys: parseDetachKeys(DEFAULT_DETACH_KEYS)! })
+    return attach(session, engine, {
+      jid: started.jid,
+      pid: started.jid === '' ? started.pid : 0,
+      detachKeys: parseDetachKeys(DEFAULT_DETACH_KEYS)!,
+    })
   }, verb.where)
 }

@@ -32,7 +32,12 @@ async function fill(command: CliCommand, manifest: RuntimeManifest, schemas: rea
 }
 
 /** One sub-command for each runtime with `verb`; `schemas`: whose options it takes, in the order of their arguments. */
-export async function typeCommands(parent: CliCommand, verb: Verb, schemas: readonly string[], summary: (name: string) => string): Promise<TypeCommand[]> {
+export async function typeCommands(
+  parent: CliCommand,
+  verb: Verb,
+  schemas: readonly string[],
+  summary: (name: string) => string,
+): Promise<TypeCommand[]> {
   const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   return Promise.all(manifests.map((manifest) => fill(parent.add(manifest.name, summary(manifest.name)), manifest, schemas)))
 }
@@ -49,7 +54,12 @@ export const executableField = async (schema: OptionSchema | undefined): Promise
   (await fieldsOf(schema)).find(({ property }) => property.executable === true)?.key
 
 /** `job`: takes the flags of every runtime too, as overrides. */
-export async function jobCommand(parent: CliCommand, verb: Verb, schema: string, summary: string): Promise<{ command: CliCommand; read: Reader }> {
+export async function jobCommand(
+  parent: CliCommand,
+  verb: Verb,
+  schema: string,
+  summary: string,
+): Promise<{ command: CliCommand; read: Reader }> {
   const command = parent.add('job', summary).argument('<JID>', 'job id')
   const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   const fields = await Promise.all(manifests.map(async ({ name, options }) => ({ name, fields: await fieldsOf(options[schema]) })))
@@ -65,8 +75,15 @@ export async function targetCommands(
   handler: (request: TargetRequest) => Handler<object>,
 ): Promise<void> {
   const { command } = await jobCommand(parent, verb, 'none', `${verb} a job`)
-  command.example(`cedana ${verb} job train`).does((session, flags, args) => handler({ jid: args[0] ?? '', type: '', target: {} })(session, flags, args))
-  for (const { command: sub, manifest, read, sample } of await typeCommands(parent, verb, ['resolve'], (name) => `${verb} a target of type ${name}`)) {
+  command
+    .example(`cedana ${verb} job train`)
+    .does((session, flags, args) => handler({ jid: args[0] ?? '', type: '', target: {} })(session, flags, args))
+  for (const { command: sub, manifest, read, sample } of await typeCommands(
+    parent,
+    verb,
+    ['resolve'],
+    (name) => `${verb} a target of type ${name}`,
+  )) {
     sub.example(`cedana ${verb} ${manifest.name} ${sample}`)
     sub.does((session, flags, args) => handler({ jid: '', type: manifest.name, target: read.resolve!(args, flags) })(session, flags, args))
   }

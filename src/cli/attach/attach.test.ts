@@ -56,7 +56,8 @@ test('the daemon went away', async () => {
   expect(await run(attach)).toMatchObject({
     code: 1,
     stdout: 'x',
-    stderr: 'Error: Unavailable: the connection to the daemon was lost; job train goes on\n  → when the daemon is back: cedana job attach train\n',
+    stderr:
+      'Error: Unavailable: the connection to the daemon was lost; job train goes on\n  → when the daemon is back: cedana job attach train\n',
   })
 })
 

@@ -40,9 +40,9 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
     const size = windowSize(session.world)
     if (size !== undefined) input.resize(size)
   }
-  let isOutputClosed = false
+  const closed = new AbortController()
   const onOutputError = (): void => {
-    isOutputClosed = true
+    closed.abort()
     detach.abort()
   }
   stdout.on('error', onOutputError)
@@ -73,7 +73,7 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
     await Promise.all([flushed(stdout), flushed(stderr)])
   }
   if (!signal.aborted) throw lost(attachment, undefined)
-  if (isOutputClosed) return EXIT.closed
+  if (closed.signal.aborted) return EXIT.closed
   session.note('Detached')
   return EXIT.detached
 }

@@ -51,7 +51,8 @@ export class InputSource implements AsyncIterableIterator<AttachInput> {
     this.isClosed = true
     this.stdin.off('data', this.onData).off('end', this.onEnd).off('error', this.onEnd)
     this.stdin.pause()
-    this.stdin.unref?.()
+    // A file as standard input has no such thing.
+    if ('unref' in this.stdin) this.stdin.unref()
     this.take?.({ value: undefined, done: true })
     this.take = undefined
   }

@@ -46,7 +46,11 @@ export function checkpoint(command: CliCommand): void {
     .does(async (session, _options, [id = '']) => {
       const result = await session.ask((engine) => engine.verifyCheckpoint(id, { signal: session.signal }))
       if (session.isStructured) return session.printDocument(result, session.format!)
-      session.print(session.options.quiet === true ? result.path : `Verified ${result.path}: ${result.files} files, ${formatSize(result.bytes) || '0 bytes'}`)
+      session.print(
+        session.options.quiet === true
+          ? result.path
+          : `Verified ${result.path}: ${result.files} files, ${formatSize(result.bytes) || '0 bytes'}`,
+      )
     })
 
   outputFlags(command.add('delete', 'remove a checkpoint from disk and from its job').argument(...ID))

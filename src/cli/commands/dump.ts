@@ -1,36 +1,11 @@
-import { Option } from 'commander'
 import type { DumpRequest, DumpResult } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
+import { dumpFlags, type DumpFlags } from '../dump-flags.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
 import type { Session } from '../session.js'
-import { absolute, criuFlags, criuSwitches, integer, outputFlags, type CriuFlags } from '../shared-flags.js'
+import { absolute, criuSwitches } from '../shared-flags.js'
 import { jobCommand, typeCommands } from '../targets.js'
-
-interface DumpFlags extends CriuFlags {
-  readonly dir?: string
-  readonly name?: string
-  readonly compression?: string
-  readonly level?: number
-  readonly streams?: number
-  readonly leaveRunning?: boolean
-  readonly skipInFlight?: boolean
-  readonly resultFile?: string
-}
-
-function dumpFlags(command: CliCommand): void {
-  command
-    .option('-d, --dir <DIR>', 'directory for the checkpoint, or SCHEME://… (default: checkpoint.dir)')
-    .option('--name <NAME>', 'name of the checkpoint in it (default: made from type, job and time)')
-    .option('--compression <FORMAT>', 'none, tar, gzip, lz4, zlib or zstd (default: checkpoint.compression)')
-    .addOption(new Option('--level <N>', 'level of the compression').argParser(integer))
-    .addOption(new Option('--streams <N>', 'parallel streams; 0: off').argParser(integer))
-    .option('-R, --leave-running', 'let the target go on after the dump')
-    .option('--no-leave-running', 'end the target after the dump, whatever is configured')
-    .option('--skip-in-flight', 'leave TCP connections out that are not yet established')
-    .option('--result-file <FILE>', 'write the whole result there, as JSON')
-  outputFlags(criuFlags(command))
-}
 
 type Chosen = Pick<DumpRequest, 'jid' | 'type' | 'target' | 'options'>
 
@@ -74,8 +49,15 @@ export async function dump(command: CliCommand): Promise<void> {
   const job = await jobCommand(command, 'dump', 'dump', 'dump a job')
   job.command
     .example('cedana dump job train', 'cedana dump job --leave-running --compression zstd train', 'cedana dump job --dry-run train')
-    .does<DumpFlags>((session, flags, args) => carryOut(session, flags, { jid: args[0] ?? '', type: '', target: {}, options: job.read([], flags) }))
-  for (const { command: sub, manifest, read, sample } of await typeCommands(command, 'dump', ['resolve', 'dump'], (name) => `dump a target of type ${name}`)) {
+    .does<DumpFlags>((session, flags, args) =>
+      carryOut(session, flags, { jid: args[0] ?? '', type: '', target: {}, options: job.read([], flags) }),
+    )
+  for (const { command: sub, manifest, read, sample } of await typeCommands(
+    command,
+    'dump',
+    ['resolve', 'dump'],
+    (name) => `dump a target of type ${name}`,
+  )) {
     sub.example(`cedana dump ${manifest.name} --dir /var/lib/checkpoints ${sample}`).does<DumpFlags>((session, flags, args) => {
       const chosen = { jid: '', type: manifest.name, target: read.resolve!(args, flags), options: read.dump!([], flags) }
       return carryOut(session, flags, chosen)

@@ -15,7 +15,7 @@ interface Selection {
 /** Number of `TERM`, `SIGTERM` or `15`. */
 export function signalNumber(text: string): number {
   const name = text.toUpperCase()
-  const byName = constants.signals[(name.startsWith('SIG') ? name : `SIG${name}`) as keyof typeof constants.signals]
+  const byName = new Map(Object.entries(constants.signals)).get(name.startsWith('SIG') ? name : `SIG${name}`)
   const number = byName ?? (/^\d+$/.test(text) ? Number(text) : 0)
   if (number < 1 || number > 64) throw usageError(`unknown signal ${text}`)
   return number

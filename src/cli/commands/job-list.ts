@@ -5,7 +5,13 @@ import type { Colour } from '../render/style.js'
 import { formatAge, formatSize, formatTime } from '../render/units.js'
 import { outputFlags } from '../shared-flags.js'
 
-const STATUS_COLOURS: Readonly<Record<string, Colour>> = { running: 'green', sleep: 'green', zombie: 'yellow', frozen: 'blue', remote: 'blue' }
+const STATUS_COLOURS: Readonly<Record<string, Colour>> = {
+  running: 'green',
+  sleep: 'green',
+  zombie: 'yellow',
+  frozen: 'blue',
+  remote: 'blue',
+}
 
 export function exitText({ exit }: JobView): string {
   if (exit === undefined) return ''

@@ -19,7 +19,12 @@ export async function manage(command: CliCommand): Promise<void> {
     .option('-g, --gpu-enabled', 'with GPU support')
     .option('--upcoming', 'wait for it when it is not there yet')
     .addOption(new Option('--timeout <DURATION>', 'wait at most this long, such as 90s').argParser(duration))
-  for (const { command: sub, manifest, read, sample } of await typeCommands(command, 'resolve', ['resolve'], (name) => `manage a target of type ${name}`)) {
+  for (const { command: sub, manifest, read, sample } of await typeCommands(
+    command,
+    'resolve',
+    ['resolve'],
+    (name) => `manage a target of type ${name}`,
+  )) {
     sub.example(`cedana manage ${manifest.name} --jid train ${sample}`)
     sub.does<ManageFlags>(async (session, flags, args) => {
       const { world, signal } = session

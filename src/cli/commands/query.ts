@@ -14,12 +14,17 @@ function sorted({ columns, rows }: QueryResult): QueryResult['rows'] {
   return [...rows].sort((a, b) => (a.cells[key] ?? '').localeCompare(b.cells[key] ?? ''))
 }
 
-async function print(session: Session, result: QueryResult, { name, inspect }: { readonly name: string; readonly inspect: boolean }): Promise<void> {
+async function print(
+  session: Session,
+  result: QueryResult,
+  { name, inspect }: { readonly name: string; readonly inspect: boolean },
+): Promise<void> {
   const { stdout } = session.world
   const { quiet, headers = true, trunc = true } = session.options
   const rows = sorted(result)
   const id = (row: QueryResult['rows'][number]): string => row.cells[result.columns[0] ?? ''] ?? ''
-  if (session.isStructured) return session.printDocument(inspect ? rows.map(({ state }) => state) : rows.map(({ cells }) => cells), session.format!)
+  if (session.isStructured)
+    return session.printDocument(inspect ? rows.map(({ state }) => state) : rows.map(({ cells }) => cells), session.format!)
   if (quiet === true || session.format === 'name') return rows.forEach((row) => session.print(id(row)))
 
   const cells = rows.map((row) => result.columns.map((column) => ({ text: row.cells[column] ?? '' })))
@@ -37,7 +42,12 @@ async function print(session: Session, result: QueryResult, { name, inspect }: {
 
 export async function query(command: CliCommand): Promise<void> {
   outputFlags(command, { list: true }).option('-i, --inspect', 'also everything about the first result')
-  for (const { command: sub, manifest, read, sample } of await typeCommands(command, 'query', ['query'], (name) => `show what there is of type ${name}`)) {
+  for (const { command: sub, manifest, read, sample } of await typeCommands(
+    command,
+    'query',
+    ['query'],
+    (name) => `show what there is of type ${name}`,
+  )) {
     sub.example(`cedana query ${manifest.name} ${sample}`, `cedana query ${manifest.name} --inspect ${sample}`)
     sub.does<{ readonly inspect?: boolean }>(async (session, flags, args) => {
       const request = { type: manifest.name, options: read.query!(args, flags) }

@@ -3,7 +3,17 @@ import type { CliCommand } from '../command.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
 import type { Session } from '../session.js'
-import { absolute, criuFlags, criuSwitches, outputFlags, stdioFlags, stdioOf, windowSize, type CriuFlags, type StdioFlags } from '../shared-flags.js'
+import {
+  absolute,
+  criuFlags,
+  criuSwitches,
+  outputFlags,
+  stdioFlags,
+  stdioOf,
+  windowSize,
+  type CriuFlags,
+  type StdioFlags,
+} from '../shared-flags.js'
 import { start } from '../start.js'
 import { jobCommand, typeCommands } from '../targets.js'
 
@@ -38,7 +48,11 @@ const request = (session: Session, flags: RestoreFlags, chosen: Pick<RestoreRequ
   windowSize: windowSize(session.world),
 })
 
-async function carryOut(session: Session, flags: RestoreFlags, chosen: Pick<RestoreRequest, 'jid' | 'type' | 'options'>): Promise<number | void> {
+async function carryOut(
+  session: Session,
+  flags: RestoreFlags,
+  chosen: Pick<RestoreRequest, 'jid' | 'type' | 'options'>,
+): Promise<number | void> {
   const progress = new ProgressLine(session.world.stderr)
   const asked = { signal: session.signal, onProgress: progress.update }
   const restore = request(session, flags, chosen)
@@ -57,7 +71,12 @@ export async function restore(command: CliCommand): Promise<void> {
   job.command
     .example('cedana restore job train', 'cedana restore job --attach train', 'cedana restore job --path /backup/train.tar.zst train')
     .does<RestoreFlags>((session, flags, args) => carryOut(session, flags, { jid: args[0] ?? '', type: '', options: job.read([], flags) }))
-  for (const { command: sub, manifest, read } of await typeCommands(command, 'restore', ['restore'], (name) => `restore a checkpoint of type ${name}`)) {
+  for (const { command: sub, manifest, read } of await typeCommands(
+    command,
+    'restore',
+    ['restore'],
+    (name) => `restore a checkpoint of type ${name}`,
+  )) {
     sub.example(`cedana restore ${manifest.name} --path /tmp/dump-${manifest.name}-1`).does<RestoreFlags>((session, flags, args) => {
       return carryOut(session, flags, { jid: '', type: manifest.name, options: read.restore!(args, flags) })
     })

@@ -60,6 +60,10 @@ export async function run(command: CliCommand): Promise<void> {
 
 /** `exec`: `run process` by a shorter name. */
 export async function exec(command: CliCommand): Promise<void> {
-  runFlags(command).example('cedana exec --jid train -- python3 train.py', 'cedana exec --attach -- sh -c "date; sleep 60"', 'cedana exec --no-server ./program')
+  runFlags(command).example(
+    'cedana exec --jid train -- python3 train.py',
+    'cedana exec --attach -- sh -c "date; sleep 60"',
+    'cedana exec --no-server ./program',
+  )
   await runType(await typeCommand(command, 'process', ['run']))
 }

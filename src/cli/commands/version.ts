@@ -10,6 +10,8 @@ export function version(command: CliCommand): void {
       // A daemon is no need for this: what it says is left out when there is none.
       const server = await session.ask((engine) => engine.version({ signal: session.signal, timeoutMs: 2000 })).catch(() => undefined)
       if (session.isStructured) return session.printDocument({ client: { version: client, node: process.version }, server }, session.format)
-      session.print(`client ${client}\n${server === undefined ? 'no daemon' : `daemon ${server.version}, CRIU ${server.criu}, kernel ${server.kernel}`}`)
+      session.print(
+        `client ${client}\n${server === undefined ? 'no daemon' : `daemon ${server.version}, CRIU ${server.criu}, kernel ${server.kernel}`}`,
+      )
     })
 }

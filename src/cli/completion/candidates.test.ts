@@ -3,7 +3,9 @@ import { fakeJob, runFake } from '../../../test/support/fake-world.js'
 
 const engine = {
   listJobs: async () => [fakeJob(), fakeJob({ jid: 'done', pid: 9, isRunning: false, status: 'halted' })],
-  listCheckpoints: async () => [{ id: 'c1', jid: 'train', type: 'process', path: '/p', time: 1, size: 1, compression: 'none', exists: true }],
+  listCheckpoints: async () => [
+    { id: 'c1', jid: 'train', type: 'process', path: '/p', time: 1, size: 1, compression: 'none', exists: true },
+  ],
 }
 const complete = async (...words: string[]) => (await runFake(['__complete', '--', ...words], { engine })).stdout.trimEnd().split('\n')
 

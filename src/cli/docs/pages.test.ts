@@ -5,7 +5,12 @@ import type { App } from '../command.js'
 import { buildProgram } from '../program.js'
 import { manPage, markdownPages } from './pages.js'
 
-const app: App = { world: { plugins: async () => builtins } as App['world'], exitCode: 0, session: undefined, tree: () => buildProgram(app, undefined, '0') }
+const app: App = {
+  world: { plugins: async () => builtins } as App['world'],
+  exitCode: 0,
+  session: undefined,
+  tree: () => buildProgram(app, undefined, '0'),
+}
 const tree = await app.tree()
 
 test('a page for every visible command, with its sub-commands', () => {

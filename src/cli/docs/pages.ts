@@ -35,7 +35,10 @@ interface Term {
 
 function describe(command: CliCommand): Described {
   const help = command.createHelp()
-  const term = (option: Parameters<typeof help.optionTerm>[0]): Term => ({ term: help.optionTerm(option), text: help.optionDescription(option) })
+  const term = (option: Parameters<typeof help.optionTerm>[0]): Term => ({
+    term: help.optionTerm(option),
+    text: help.optionDescription(option),
+  })
   const options = help.visibleOptions(command).filter(({ long }) => long !== '--help')
   const parent = command.parent as CliCommand | null
   const hasGroup = parent !== null && parent.parent !== null && parent.options.some((option) => !parent.isInherited(option))
@@ -58,12 +61,16 @@ function* leaves(command: CliCommand): Generator<CliCommand> {
 
 const escape = (text: string): string => text.replace(/([|<>*_])/g, '\\$1')
 const rows = (head: string, terms: readonly Term[]): string =>
-  terms.length === 0 ? '' : `\n| ${head} | |\n|---|---|\n${terms.map(({ term, text }) => `| \`${term.replaceAll('|', '\\|')}\` | ${escape(text)} |\n`).join('')}`
+  terms.length === 0
+    ? ''
+    : `\n| ${head} | |\n|---|---|\n${terms.map(({ term, text }) => `| \`${term.replaceAll('|', '\\|')}\` | ${escape(text)} |\n`).join('')}`
 
 function section({ command, path, usage, own, flagsOf, arguments: args }: Described): string {
   const aliases = command.aliases().length > 0 ? `\nAlso: \`${command.aliases().join('`, `')}\`\n` : ''
   const examples = command.examples.length > 0 ? `\n\`\`\`sh\n${command.examples.join('\n')}\n\`\`\`\n` : ''
-  const more = [...(flagsOf === undefined ? [] : [`And the flags of \`${flagsOf}\`.`]), ...command.notes.map(escape)].map((text) => `\n${text}\n`).join('')
+  const more = [...(flagsOf === undefined ? [] : [`And the flags of \`${flagsOf}\`.`]), ...command.notes.map(escape)]
+    .map((text) => `\n${text}\n`)
+    .join('')
   return `## ${path}\n\n${command.description()}\n\n\`${usage}\`\n${aliases}${rows('Argument', args)}${rows('Flag', own)}${more}${examples}`
 }
 
@@ -98,14 +105,21 @@ export function markdownPages(root: CliCommand, keys: readonly KeyDescription[])
 /** Of the last change to what the page says beyond its flags; man pages must have one. */
 const DATE = '2026-11-24'
 
-const literal = (text: string): string => text.replace(/\\/g, '\\e').replace(/-/g, '\\-').replace(/^([.'])/gm, '\\&$1')
+const literal = (text: string): string =>
+  text
+    .replace(/\\/g, '\\e')
+    .replace(/-/g, '\\-')
+    .replace(/^([.'])/gm, '\\&$1')
 /** Running text, in lines that the page's own source is read in. */
 const roff = (text: string): string => literal(wrap(text, 72).join('\n'))
 const terms = (list: readonly Term[]): string => list.map(({ term, text }) => `.TP\n.B ${literal(term)}\n${roff(text)}\n`).join('')
 
 function manSection({ command, path, usage, own, flagsOf, arguments: args }: Described): string {
-  const examples = command.examples.length > 0 ? `.PP\nExamples:\n.PP\n.nf\n.RS\n${command.examples.map(literal).join('\n')}\n.RE\n.fi\n` : ''
-  const more = [...(flagsOf === undefined ? [] : [`And the flags of ${flagsOf}.`]), ...command.notes].map((text) => `.PP\n${roff(text)}\n`).join('')
+  const examples =
+    command.examples.length > 0 ? `.PP\nExamples:\n.PP\n.nf\n.RS\n${command.examples.map(literal).join('\n')}\n.RE\n.fi\n` : ''
+  const more = [...(flagsOf === undefined ? [] : [`And the flags of ${flagsOf}.`]), ...command.notes]
+    .map((text) => `.PP\n${roff(text)}\n`)
+    .join('')
   return `.SS ${literal(path)}\n${roff(`${command.description()}.`)}\n.PP\n.B ${literal(usage)}\n${terms([...args, ...own])}${more}${examples}`
 }
 

@@ -11,7 +11,9 @@ test('canonical name, message, hint', () => {
 })
 
 test('a CRIU failure shows the lines of its log and where that is', () => {
-  const error = new CedanaError('CRIU_DUMP_FAILED', 'criu could not dump pid 1', { detail: { criu: ['Error (a.c:1): b'], log: '/run/x.log' } })
+  const error = new CedanaError('CRIU_DUMP_FAILED', 'criu could not dump pid 1', {
+    detail: { criu: ['Error (a.c:1): b'], log: '/run/x.log' },
+  })
   expect(errorText(error, plain)).toBe('Error: Internal: criu could not dump pid 1\n  criu: Error (a.c:1): b\n  log: /run/x.log\n')
 })
 

@@ -5,7 +5,8 @@ import { snakeCase } from './structured.js'
 import type { Style } from './style.js'
 
 /** `NOT_FOUND` → `NotFound`. */
-const canonicalName = (grpc: string): string => grpc.toLowerCase().replace(/(^|_)([a-z])/g, (_, _gap, letter: string) => letter.toUpperCase())
+const canonicalName = (grpc: string): string =>
+  grpc.toLowerCase().replace(/(^|_)([a-z])/g, (_, _gap, letter: string) => letter.toUpperCase())
 
 export const exitCodeOf = (error: unknown): number => (error instanceof CliError ? error.exitCode : EXIT.error)
 

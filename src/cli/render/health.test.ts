@@ -7,8 +7,25 @@ const warned = { name: 'features', data: 'available', warnings: ['first warning'
 const broken = { name: 'runtime', data: 'missing', warnings: [], errors: ['gone'] }
 
 test('sections, marks, messages on lines of their own', () => {
-  expect(healthTable([{ name: 'criu', components: [ok, warned] }, { name: 'runc', components: [broken] }], plain)).toBe(
-    ['CRIU', 'version   40201      ✔', 'features  available  •  first warning', '                     •  second', '', 'RUNC', 'runtime   missing    ✖  gone', ''].join('\n'),
+  expect(
+    healthTable(
+      [
+        { name: 'criu', components: [ok, warned] },
+        { name: 'runc', components: [broken] },
+      ],
+      plain,
+    ),
+  ).toBe(
+    [
+      'CRIU',
+      'version   40201      ✔',
+      'features  available  •  first warning',
+      '                     •  second',
+      '',
+      'RUNC',
+      'runtime   missing    ✖  gone',
+      '',
+    ].join('\n'),
   )
 })
 

@@ -9,7 +9,10 @@ const WRAP = 60
 
 function componentRows({ name, data, errors, warnings }: CheckSection['components'][number]): Cell[][] {
   const [mark, colour]: [string, Colour] = errors.length > 0 ? ['✖', 'red'] : warnings.length > 0 ? ['•', 'yellow'] : ['✔', 'green']
-  const messages = [...errors.map((text) => ({ text, mark: ['✖', 'red'] as const })), ...warnings.map((text) => ({ text, mark: ['•', 'yellow'] as const }))]
+  const messages = [
+    ...errors.map((text) => ({ text, mark: ['✖', 'red'] as const })),
+    ...warnings.map((text) => ({ text, mark: ['•', 'yellow'] as const })),
+  ]
   if (messages.length === 0) return [[{ text: name }, { text: data, colour }, { text: mark, colour }, { text: '' }]]
   return messages.flatMap((message, index) =>
     wrap(message.text, WRAP).map((line, lineIndex): Cell[] => [

@@ -34,6 +34,10 @@ test('as a file, zero values left out', () => {
     name: 'dump',
     duration: 4_000_000,
     io: 2048,
-    components: [{ name: 'plan', duration: 1_000_000 }, { name: 'criu dump', duration: 3_000_000, io: 2048, category: 'criu' }, { name: 'nothing', category: 'criu' }],
+    components: [
+      { name: 'plan', duration: 1_000_000 },
+      { name: 'criu dump', duration: 3_000_000, io: 2048, category: 'criu' },
+      { name: 'nothing', category: 'criu' },
+    ],
   })
 })

@@ -14,12 +14,20 @@ const ALIGNED = [{ header: '', align: 'right' }, { header: '' }, { header: '', a
 const sum = (steps: readonly Step[], pick: (step: Step) => number): number => steps.reduce((total, step) => total + pick(step), 0)
 const category = (step: Step): string => step.category || 'other'
 
-export function profileText({ operation, steps }: Profile, options: { readonly detailed: boolean; readonly precision: Precision; readonly style: Style }): string {
+export function profileText(
+  { operation, steps }: Profile,
+  options: { readonly detailed: boolean; readonly precision: Precision; readonly style: Style },
+): string {
   const { style, precision } = options
   const draw = (rows: readonly (readonly Cell[])[]): string => table(ALIGNED, rows, { style, headers: false })
   const duration = (ns: number): Cell => ({ text: formatDuration(ns, precision) })
   const total = sum(steps, (step) => step.durationNs)
-  const footer: Cell[] = [duration(total), { text: '' }, { text: formatSize(sum(steps, (step) => step.bytes)) }, { text: `${operation} (total)`, colour: 'bold' }]
+  const footer: Cell[] = [
+    duration(total),
+    { text: '' },
+    { text: formatSize(sum(steps, (step) => step.bytes)) },
+    { text: `${operation} (total)`, colour: 'bold' },
+  ]
 
   const shown = steps.filter((step) => step.durationNs > 0 || step.bytes > 0)
   const detail = shown.map((step): Cell[] => [
@@ -32,9 +40,17 @@ export function profileText({ operation, steps }: Profile, options: { readonly d
     const own = shown.filter((step) => category(step) === name)
     const time = sum(own, (step) => step.durationNs)
     const percent = total > 0 ? (time / total) * 100 : 0
-    return [duration(time), { text: `${percent.toFixed(2)}%` }, { text: formatSize(sum(own, (step) => step.bytes)) }, { text: name, colour: 'yellow' }]
+    return [
+      duration(time),
+      { text: `${percent.toFixed(2)}%` },
+      { text: formatSize(sum(own, (step) => step.bytes)) },
+      { text: name, colour: 'yellow' },
+    ]
   })
-  const tables = [...(options.detailed ? [draw([...detail, footer])] : []), ...(categories.length > 1 || !options.detailed ? [draw([...categories, footer])] : [])]
+  const tables = [
+    ...(options.detailed ? [draw([...detail, footer])] : []),
+    ...(categories.length > 1 || !options.detailed ? [draw([...categories, footer])] : []),
+  ]
   return `${tables.join('\n')}\n`
 }
 
@@ -45,7 +61,14 @@ export function profileJson({ operation, steps }: Profile): string {
     ...(durationNs > 0 && { duration: durationNs }),
     ...(bytes > 0 && { io: bytes }),
   })
-  const components = steps.map((step) => ({ ...entry(step.name, step.durationNs, step.bytes), ...(step.category && { category: step.category }) }))
-  const whole = entry(operation, sum(steps, (step) => step.durationNs), sum(steps, (step) => step.bytes))
+  const components = steps.map((step) => ({
+    ...entry(step.name, step.durationNs, step.bytes),
+    ...(step.category && { category: step.category }),
+  }))
+  const whole = entry(
+    operation,
+    sum(steps, (step) => step.durationNs),
+    sum(steps, (step) => step.bytes),
+  )
   return `${JSON.stringify({ ...whole, components }, null, 2)}\n`
 }

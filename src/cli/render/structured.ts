@@ -1,7 +1,8 @@
 /** JSON and YAML for programs: snake_case keys, one document per command. */
 
 /** Only names written by this project (camelCase) are changed; names of others (environment, columns) stay as they are. */
-const snake = (key: string): string => (/^[a-z][A-Za-z0-9]*$/.test(key) ? key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) : key)
+const snake = (key: string): string =>
+  /^[a-z][A-Za-z0-9]*$/.test(key) ? key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) : key
 
 export function snakeCase(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(snakeCase)

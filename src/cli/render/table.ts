@@ -19,7 +19,6 @@ export interface TableOptions {
 const GAP = '  '
 
 /** Names come from anywhere: no control character of theirs reaches the terminal. */
-// eslint-disable-next-line no-control-regex
 const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?')
 
 function fit(text: string, room: number): string {
@@ -29,7 +28,9 @@ function fit(text: string, room: number): string {
 
 export function table(columns: readonly Column[], rows: readonly (readonly Cell[])[], { style, headers, width }: TableOptions): string {
   const heading: Cell[] = columns.map(({ header }) => ({ text: header.toUpperCase(), colour: 'bold' }))
-  const lines = [...(headers ? [heading] : []), ...rows].map((cells) => cells.map(({ text, colour }) => ({ text: printable(text), colour })))
+  const lines = [...(headers ? [heading] : []), ...rows].map((cells) =>
+    cells.map(({ text, colour }) => ({ text: printable(text), colour })),
+  )
   const widths = columns.map((_, index) => Math.max(0, ...lines.map((cells) => cells[index]?.text.length ?? 0)))
 
   const renderLine = (cells: readonly Cell[]): string => {
