@@ -119,6 +119,25 @@ describe('another user', () => {
     await world.ok(['kill', job.jid])
   })
 
+  test('--criu-opts is no way around any of it: no other target, no files, no programs run as root', async () => {
+    const victim = await world.job('eventfd')
+    const cwd = home()
+    const job = await world.job('eventfd', [], { uid: USER, cwd })
+    const ran = join(world.work(), 'ran')
+    writeFileSync(join(cwd, 'script'), `#!/bin/sh\ntouch ${ran}\n`, { mode: 0o755 })
+    chmodSync(join(cwd, 'script'), 0o755)
+    writeFileSync(join(cwd, 'criu.conf'), `action-script ${join(cwd, 'script')}\n`)
+    for (const opts of [{ pid: victim.pid }, { config_file: join(cwd, 'criu.conf') }, { exec_cmd: [join(cwd, 'script')] }, { log_file: '/etc/cedana-test-log' }, { root: '/' }, { ps: { fd: 1 } }]) {
+      const text = JSON.stringify(opts)
+      const outcome = await world.cedana(['dump', 'job', job.jid, '--leave-running', '--dir', cwd, '--criu-opts', text], asUser(cwd))
+      expect(outcome.code, text).toBe(1)
+      expect(outcome.stderr, text).toMatch(/PermissionDenied|InvalidArgument/)
+    }
+    expect(existsSync(ran) || existsSync('/etc/cedana-test-log')).toBe(false)
+    await victim.verify()
+    await world.ok(['kill', job.jid])
+  })
+
   test('dump and restore of a process that is not root’s', async (context) => {
     requires(context, 'CAP_SYS_RESOURCE')
     const cwd = home()

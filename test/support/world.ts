@@ -67,7 +67,7 @@ export class World {
 
   async open(): Promise<void> {
     mkdirSync(this.dir)
-    for (const name of ['config', 'run', 'checkpoints', 'work']) mkdirSync(join(this.dir, name))
+    for (const name of ['config', 'checkpoints', 'work']) mkdirSync(join(this.dir, name))
     process.once('exit', this.#sweep)
     if (!this.options.withoutDaemon) await this.startDaemon()
   }
@@ -370,7 +370,8 @@ const filesBelow = (path: string): string[] =>
 /** What `now` has more of than `before`; sockets and pipes are counted by kind, since their numbers differ. */
 function surplus(now: readonly string[], before: readonly string[]): string[] {
   const kind = (target: string) => target.replace(/:\[\d+\]$/, '')
-  const rest = before.map(kind)
+  // The first watched process makes the one epoll that all watches share.
+  const rest = [...before.map(kind), 'anon_inode:[eventpoll]']
   return now.filter((target) => {
     const at = rest.indexOf(kind(target))
     if (at < 0) return true
