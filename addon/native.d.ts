@@ -69,7 +69,7 @@ export interface CriuResponse {
 /** Called on the main thread for every notification; CRIU waits. Rejecting answers notify_success = false, which makes CRIU roll back. */
 export type CriuNotify = (script: string, pid: number | null) => Promise<void>
 
-export interface NativeFileDigest { readonly name: string; readonly size: number; /** XXH3-128 of the content, 32 hex digits */ readonly digest: string }
+export interface NativeFileDigest { readonly name: string; readonly size: number; /** XXH3-128 of the content, above 4 MiB of its leaves (stream/checksum.h), 32 hex digits */ readonly digest: string }
 
 export interface PageServerOptions {
   /** Directory that receives pagemap-*.img and pages-*.img. Not closed. */
@@ -148,7 +148,7 @@ export interface Native {
   // stream/checksum.cc
   /** Size and digest of files of a directory, in parallel; with `sync` each is fsynced too. Throws ENOENT naming the file in `op`. */
   digestFiles(directoryFd: number, names: string[], sync: boolean): Promise<NativeFileDigest[]>
-  /** XXH3-128 of bytes, 32 hex digits. */
+  /** The digest that a file of these bytes has. */
   digestBytes(bytes: Uint8Array): string
 
   // stream/archive.cc

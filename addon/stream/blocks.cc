@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 
 namespace cedana {
@@ -10,6 +11,8 @@ namespace cedana {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMadeAtOnce = 4;
+constexpr auto kFirstTouch = std::chrono::microseconds(1500);  // of a block, measured
 
 // Aligned to a huge page, so that a first touch is two faults and not a thousand.
 std::byte* MapBlock() {
@@ -35,23 +38,20 @@ BlockPool::~BlockPool() {
 
 std::byte* BlockPool::Acquire() {
   std::unique_lock lock(mutex_);
-  while (true) {
-    if (stopped_) return nullptr;
-    if (!free_.empty()) {
-      std::byte* block = free_.back();
-      free_.pop_back();
+  const auto ready = [this] { return stopped_ || !free_.empty(); };
+  if (made_ >= kMadeAtOnce) freed_.wait_for(lock, kFirstTouch, ready);
+  if (!ready() && made_ < limit_) {
+    if (std::byte* block = MapBlock()) {
+      made_++;
       return block;
     }
-    if (made_ < limit_) {
-      if (std::byte* block = MapBlock()) {
-        made_++;
-        return block;
-      }
-      if (made_ == 0) return nullptr;
-      limit_ = made_;  // no memory for more: go on with what there is
-    }
-    freed_.wait(lock);
+    if (made_ == 0) return nullptr;  // else go on with what there is
   }
+  freed_.wait(lock, ready);
+  if (stopped_) return nullptr;
+  std::byte* block = free_.back();
+  free_.pop_back();
+  return block;
 }
 
 void BlockPool::Release(std::byte* block) {

@@ -9,8 +9,9 @@ namespace cedana {
 
 constexpr size_t kBlockBytes = size_t{4} << 20;  // also the leaf of a digest, see checksum.h
 
-// Page-aligned buffers of kBlockBytes, made when none is free, until the limit; then Acquire waits.
-// The block used last is handed out first: its pages are there, and first touch is what costs.
+// Page-aligned buffers of kBlockBytes, made when none comes free in time, until the limit; then Acquire
+// waits. First touch is what costs, often more than storing the block before: so the one used last is
+// handed out first, and after the first few a new one is made only when waiting has cost as much.
 class BlockPool {
  public:
   explicit BlockPool(size_t limit_bytes);
@@ -26,7 +27,7 @@ class BlockPool {
  private:
   std::mutex mutex_;
   std::condition_variable freed_;
-  size_t limit_;
+  const size_t limit_;
   size_t made_ = 0;
   bool stopped_ = false;
   std::vector<std::byte*> free_;
