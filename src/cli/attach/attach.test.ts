@@ -6,7 +6,7 @@ import { PassThrough } from 'node:stream'
 
 type Attach = Engine['attach']
 const run = (attach: Attach, options: Omit<FakeOptions, 'engine'> & { getJob?: Engine['getJob'] } = {}) => {
-  const { getJob = async () => fakeJob(), ...rest } = options
+  const { getJob = async () => fakeJob({ endReason: 'killed' }), ...rest } = options
   return runFake(['job', 'attach', 'train'], { engine: { attach, getJob }, ...rest })
 }
 async function* outputs(...list: AttachOutput[]): AsyncGenerator<AttachOutput> {
@@ -43,7 +43,9 @@ test('the detach keys of a terminal end it, the job goes on', async () => {
 test('killed by a signal; dumped', async () => {
   const exit: AttachOutput = { kind: 'exit', exit: { signal: 9 } }
   expect(await run(() => outputs(exit))).toMatchObject({ code: 137 })
-  const getJob = async () => fakeJob({ endReason: 'dumped' })
+  // The end is recorded a moment later.
+  let asked = 0
+  const getJob = async () => fakeJob({ endReason: asked++ === 0 ? '' : 'dumped' })
   const outcome = await run(() => outputs(exit), { getJob })
   expect(outcome).toMatchObject({ code: 75, stderr: 'Job train was dumped; bring it back with: cedana restore job train\n' })
 })
@@ -59,6 +61,15 @@ test('the daemon went away', async () => {
     stderr:
       'Error: Unavailable: the connection to the daemon was lost; job train goes on\n  → when the daemon is back: cedana job attach train\n',
   })
+})
+
+test('a stream that ends without the exit code: the job knows it', async () => {
+  const nothing = () => outputs({ kind: 'tty', tty: false })
+  expect(await run(nothing, { getJob: async () => fakeJob({ isRunning: false, exit: { code: 4 } }) })).toMatchObject({
+    code: 4,
+    stderr: '',
+  })
+  expect((await run(nothing, { getJob: async () => fakeJob() })).stderr).toContain('job train goes on')
 })
 
 test('a job that cannot be attached to', async () => {

@@ -1,7 +1,8 @@
 /** A terminal or pipes, connected to the standard streams of a job until one of the two goes. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ExitStatus } from '../../plugins/contract/job.js'
-import type { Engine } from '../../daemon/api/engine.js'
+import type { Engine, JobView } from '../../daemon/api/engine.js'
 import { EXIT } from '../exit-codes.js'
 import type { Session } from '../session.js'
 import { windowSize } from '../shared-flags.js'
@@ -72,16 +73,31 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
     process.off('exit', restoreTerminal)
     await Promise.all([flushed(stdout), flushed(stderr)])
   }
-  if (!signal.aborted) throw lost(attachment, undefined)
+  if (!signal.aborted) {
+    // The shim went away without a word: the books may know more.
+    const job = jid === '' ? undefined : await engine.getJob(jid).catch(() => undefined)
+    if (job?.exit !== undefined && !job.isRunning) return exitCode(job.exit)
+    throw lost(attachment, undefined)
+  }
   if (closed.signal.aborted) return EXIT.closed
   session.note('Detached')
   return EXIT.detached
 }
 
+/** The job when its end is in the books, which is a moment after its streams say so. */
+async function endedJob(engine: Engine, jid: string): Promise<JobView | undefined> {
+  for (let tries = 0; tries < 20; tries++) {
+    const job = await engine.getJob(jid).catch(() => undefined)
+    if (job === undefined || job.endReason !== '') return job
+    await sleep(100)
+  }
+  return undefined
+}
+
 /** CRIU ends the tree it has dumped by SIGKILL: for the job that is no end. */
 async function ended(session: Session, engine: Engine, { jid }: Attachment, exit: ExitStatus): Promise<number> {
   if (jid === '' || exit.signal !== 9) return exitCode(exit)
-  const job = await engine.getJob(jid).catch(() => undefined)
+  const job = await endedJob(engine, jid)
   if (job?.endReason !== 'dumped') return exitCode(exit)
   session.note(`Job ${jid} was dumped; bring it back with: cedana restore job ${jid}`)
   return EXIT.dumped
