@@ -15,7 +15,9 @@ namespace cedana {
 
 namespace {
 
-std::string ProcPath(pid_t pid, const char* name) { return "/proc/" + std::to_string(pid) + "/" + name; }
+std::string ProcPath(pid_t pid, const char* name) {
+  return "/proc/" + std::to_string(pid) + "/" + name;
+}
 
 // All processes below and with `root`.
 std::vector<pid_t> Tree(pid_t root) {
@@ -71,11 +73,12 @@ AnonymousMemory AnonymousMemory::Of(pid_t root_pid, uint64_t inner_pid) {
     char permissions[5] = {};
     uint64_t inode = 0;
     int name_at = 0;
-    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %*x %*x:%*x %" SCNu64 " %n", &range.start, &range.end,
-                    permissions, &inode, &name_at) != 4) {
+    if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %*x %*x:%*x %" SCNu64 " %n",
+                    &range.start, &range.end, permissions, &inode, &name_at) != 4) {
       return {};
     }
-    if (!IsPrivateAnonymous(permissions, inode, line.substr(static_cast<size_t>(name_at)))) continue;
+    if (!IsPrivateAnonymous(permissions, inode, line.substr(static_cast<size_t>(name_at))))
+      continue;
     if (!memory.ranges_.empty() && memory.ranges_.back().end == range.start) {
       memory.ranges_.back().end = range.end;
     } else {
@@ -86,8 +89,8 @@ AnonymousMemory AnonymousMemory::Of(pid_t root_pid, uint64_t inner_pid) {
 }
 
 bool AnonymousMemory::Contains(uint64_t address, uint64_t size) const {
-  const auto after =
-      std::upper_bound(ranges_.begin(), ranges_.end(), address, [](uint64_t a, const Range& r) { return a < r.start; });
+  const auto after = std::upper_bound(ranges_.begin(), ranges_.end(), address,
+                                      [](uint64_t a, const Range& r) { return a < r.start; });
   return after != ranges_.begin() && address + size <= std::prev(after)->end;
 }
 

@@ -29,10 +29,12 @@ constexpr auto kReportEvery = std::chrono::milliseconds(50);
 // The encoder has no room left: its file failed, or memory is short.
 Errno Stuck(BlockWriter& writer) { return writer.error().value_or(Errno{"compress", ENOMEM}); }
 
-std::optional<Errno> AddFile(int directory_fd, const std::string& name, Encoder& encoder, BlockWriter& writer,
-                             uint64_t& read, Progress& progress) {
-  if (name.size() > 100 || name.find('/') != std::string::npos) return Errno{"archive " + name, ENAMETOOLONG};
-  const UniqueFd fd(::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+std::optional<Errno> AddFile(int directory_fd, const std::string& name, Encoder& encoder,
+                             BlockWriter& writer, uint64_t& read, Progress& progress) {
+  if (name.size() > 100 || name.find('/') != std::string::npos)
+    return Errno{"archive " + name, ENAMETOOLONG};
+  const UniqueFd fd(
+      ::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat info{};
   if (!fd.valid()) return Errno::Last("open " + name);
   if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
@@ -55,15 +57,18 @@ std::optional<Errno> AddFile(int directory_fd, const std::string& name, Encoder&
     progress.Report(read, writer.written());
   }
   constexpr TarBlock kZeros{};
-  if (!encoder.Append(kZeros.data(), (kTarBlock - size % kTarBlock) % kTarBlock)) return Stuck(writer);
+  if (!encoder.Append(kZeros.data(), (kTarBlock - size % kTarBlock) % kTarBlock))
+    return Stuck(writer);
   return std::nullopt;
 }
 
-std::optional<Errno> ExtractFile(TarReader& tar, OutputFile& file, const std::function<void()>& report) {
+std::optional<Errno> ExtractFile(TarReader& tar, OutputFile& file,
+                                 const std::function<void()>& report) {
   while (tar.left() > 0) {
     const std::span<std::byte> space = file.Space();
     if (space.empty()) break;  // the writer keeps the reason
-    const std::span<std::byte> part = space.first(std::min<uint64_t>({space.size(), tar.left(), kChunkBytes}));
+    const std::span<std::byte> part =
+        space.first(std::min<uint64_t>({space.size(), tar.left(), kChunkBytes}));
     if (auto error = tar.Read(part)) return error;
     file.Commit(part.size());
     report();
@@ -82,8 +87,8 @@ void Progress::Report(uint64_t read, uint64_t written) {
   callback_(read, written);
 }
 
-Result<FileDigest> CreateArchive(int directory_fd, const std::vector<std::string>& names, UniqueFd output,
-                                 const Packing& packing, Progress progress) {
+Result<FileDigest> CreateArchive(int directory_fd, const std::vector<std::string>& names,
+                                 UniqueFd output, const Packing& packing, Progress progress) {
   auto started = BlockWriter::Start(kMemoryBytes, kWriters, [] {});
   if (!started.ok()) return started.error();
   BlockWriter& writer = *started.value();
@@ -92,18 +97,21 @@ Result<FileDigest> CreateArchive(int directory_fd, const std::vector<std::string
   if (!encoder.ok()) return encoder.error();
   uint64_t read = 0;
   for (const std::string& name : names) {
-    if (auto error = AddFile(directory_fd, name, *encoder.value(), writer, read, progress)) return *std::move(error);
+    if (auto error = AddFile(directory_fd, name, *encoder.value(), writer, read, progress))
+      return *std::move(error);
   }
   constexpr std::array<TarBlock, 2> kEnd{};
   if (!encoder.value()->Append(kEnd.data(), sizeof kEnd)) return Stuck(writer);
-  if (const auto packed = encoder.value()->Finish(); !packed.ok()) return writer.error().value_or(packed.error());
+  if (const auto packed = encoder.value()->Finish(); !packed.ok())
+    return writer.error().value_or(packed.error());
   file.Close();
   auto files = writer.Finish();
   if (!files.ok()) return files.error();
   return std::move(files.value()[0]);
 }
 
-Result<std::vector<FileDigest>> ExtractArchive(UniqueFd archive, Format format, int directory_fd, Progress progress) {
+Result<std::vector<FileDigest>> ExtractArchive(UniqueFd archive, Format format, int directory_fd,
+                                               Progress progress) {
   const auto source = Source::Open(std::move(archive), format);
   if (!source.ok()) return source.error();
   auto writer = BlockWriter::Start(kMemoryBytes, kWriters, [] {});
@@ -115,14 +123,17 @@ Result<std::vector<FileDigest>> ExtractArchive(UniqueFd archive, Format format, 
     if (!member.value()) return writer.value()->Finish();
     const auto file = writer.value()->Create(directory_fd, member.value()->name, {});
     if (!file.ok()) return file.error();
-    const auto report = [&] { progress.Report(source.value()->consumed(), writer.value()->written()); };
+    const auto report = [&] {
+      progress.Report(source.value()->consumed(), writer.value()->written());
+    };
     if (auto error = ExtractFile(tar, *file.value(), report)) return *std::move(error);
     if (auto error = writer.value()->error()) return *std::move(error);
   }
 }
 
 Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format,
-                                              const std::optional<std::vector<std::string>>& names, uint64_t max_bytes) {
+                                              const std::optional<std::vector<std::string>>& names,
+                                              uint64_t max_bytes) {
   const auto source = Source::Open(std::move(archive), format);
   if (!source.ok()) return source.error();
   std::set<std::string> wanted;
@@ -134,9 +145,11 @@ Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format,
     if (!member.ok()) return member.error();
     if (!member.value()) break;
     if (names && wanted.erase(member.value()->name) == 0) continue;
-    ArchivedFile& file = files.emplace_back(ArchivedFile{member.value()->name, member.value()->size, {}});
+    ArchivedFile& file =
+        files.emplace_back(ArchivedFile{member.value()->name, member.value()->size, {}});
     file.content.resize(std::min(file.size, max_bytes));
-    if (auto error = tar.Read(std::as_writable_bytes(std::span(file.content)))) return *std::move(error);
+    if (auto error = tar.Read(std::as_writable_bytes(std::span(file.content))))
+      return *std::move(error);
   }
   return files;
 }
@@ -175,7 +188,8 @@ Napi::Value CreateJs(const Napi::CallbackInfo& info) {
   if (!format) return Throw(env, Errno{"archive format", EINVAL});
   const FormatTraits& traits = TraitsOf(*format);
   const int level = info[4].IsNull() ? traits.default_level : Int(info[4]);
-  if (level < traits.min_level || level > traits.max_level) return Throw(env, Errno{"compression level", EINVAL});
+  if (level < traits.min_level || level > traits.max_level)
+    return Throw(env, Errno{"compression level", EINVAL});
   const Packing packing{*format, level, std::max(Int(info[5]), 1)};
   UniqueFd output = Duplicate(info[2]);
   if (!output.valid()) return Throw(env, Errno::Last("dup archive"));
@@ -183,7 +197,8 @@ Napi::Value CreateJs(const Napi::CallbackInfo& info) {
   const Progress progress(callback->Of(env));
   return RunAsync(
       env, Where::kThread,
-      [directory_fd = Int(info[0]), names = Texts(info[1]), output = std::move(output), packing, progress]() mutable {
+      [directory_fd = Int(info[0]), names = Texts(info[1]), output = std::move(output), packing,
+       progress]() mutable {
         return CreateArchive(directory_fd, names, std::move(output), packing, progress);
       },
       [callback = std::move(callback)](Napi::Env js, const FileDigest& archive) -> Napi::Value {
@@ -204,11 +219,14 @@ Napi::Value ExtractJs(const Napi::CallbackInfo& info) {
   const Progress progress(callback->Of(env));
   return RunAsync(
       env, Where::kThread,
-      [archive = std::move(archive), format = *format, directory_fd = Int(info[2]), progress]() mutable {
+      [archive = std::move(archive), format = *format, directory_fd = Int(info[2]),
+       progress]() mutable {
         return ExtractArchive(std::move(archive), format, directory_fd, progress);
       },
-      [callback = std::move(callback)](Napi::Env js, const std::vector<FileDigest>& files) -> Napi::Value {
-        return ArrayOf(js, files, [js](const FileDigest& file) { return FileDigestToJs(js, file); });
+      [callback = std::move(callback)](Napi::Env js,
+                                       const std::vector<FileDigest>& files) -> Napi::Value {
+        return ArrayOf(js, files,
+                       [js](const FileDigest& file) { return FileDigestToJs(js, file); });
       });
 }
 

@@ -42,15 +42,18 @@ struct ArchivedFile {
 };
 
 // Packs regular files of a directory, in the given order, into an open file, which is made durable.
-Result<FileDigest> CreateArchive(int directory_fd, const std::vector<std::string>& names, UniqueFd output,
-                                 const Packing& packing, Progress progress);
+Result<FileDigest> CreateArchive(int directory_fd, const std::vector<std::string>& names,
+                                 UniqueFd output, const Packing& packing, Progress progress);
 
-// Unpacks into a directory; files that exist are an error. Not synced: a restore reads them at once.
-Result<std::vector<FileDigest>> ExtractArchive(UniqueFd archive, Format format, int directory_fd, Progress progress);
+// Unpacks into a directory; files that exist are an error. Not synced: a restore reads them at
+// once.
+Result<std::vector<FileDigest>> ExtractArchive(UniqueFd archive, Format format, int directory_fd,
+                                               Progress progress);
 
 // The beginning of each named member, or of all. Stops as soon as all names were seen.
 Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format,
-                                              const std::optional<std::vector<std::string>>& names, uint64_t max_bytes);
+                                              const std::optional<std::vector<std::string>>& names,
+                                              uint64_t max_bytes);
 
 void InitArchive(Napi::Env env, Napi::Object exports);
 

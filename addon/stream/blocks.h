@@ -9,9 +9,10 @@ namespace cedana {
 
 constexpr size_t kBlockBytes = size_t{4} << 20;  // also the leaf of a digest, see checksum.h
 
-// Page-aligned buffers of kBlockBytes, made when none comes free in time, until the limit; then Acquire
-// waits. First touch is what costs, often more than storing the block before: so the one used last is
-// handed out first, and after the first few a new one is made only when waiting has cost as much.
+// Page-aligned buffers of kBlockBytes, made when none comes free in time, until the limit; then
+// Acquire waits. First touch is what costs, often more than storing the block before: so the one
+// used last is handed out first, and after the first few a new one is made only when waiting has
+// cost as much.
 class BlockPool {
  public:
   explicit BlockPool(size_t limit_bytes);

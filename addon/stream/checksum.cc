@@ -52,7 +52,8 @@ class DigestWork {
     for (size_t i = 0; i < names.size(); i++) {
       File& file = files_[i];
       file.name = names[i];
-      file.fd.Reset(::openat(directory_fd, names[i].c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+      file.fd.Reset(
+          ::openat(directory_fd, names[i].c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
       struct stat info{};
       if (!file.fd.valid()) return Errno::Last("open " + file.name);
       if (::fstat(file.fd.get(), &info) < 0) return Errno::Last("stat " + file.name);
@@ -69,7 +70,8 @@ class DigestWork {
 
   void Run() {
     const std::unique_ptr<std::byte[]> buffer(new std::byte[kReadBytes]);
-    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(),
+                                                                         XXH3_freeState);
     while (const auto next = Take()) {
       const auto [file, leaf] = *next;
       XXH3_128bits_reset(state.get());
@@ -83,7 +85,8 @@ class DigestWork {
   Result<std::vector<FileDigest>> Outcome() {
     if (error_) return *error_;
     std::vector<FileDigest> digests;
-    for (const File& file : files_) digests.push_back({file.name, file.size, CombineLeaves(file.leaves)});
+    for (const File& file : files_)
+      digests.push_back({file.name, file.size, CombineLeaves(file.leaves)});
     return digests;
   }
 
@@ -141,7 +144,9 @@ class DigestWork {
 
 }  // namespace
 
-LeafDigest DigestLeaf(const std::byte* data, size_t size) { return Canonical(XXH3_128bits(data, size)); }
+LeafDigest DigestLeaf(const std::byte* data, size_t size) {
+  return Canonical(XXH3_128bits(data, size));
+}
 
 std::string CombineLeaves(const std::vector<LeafDigest>& leaves) {
   if (leaves.empty()) return Hex(DigestLeaf(nullptr, 0));
@@ -151,11 +156,13 @@ std::string CombineLeaves(const std::vector<LeafDigest>& leaves) {
 
 std::string DigestBytes(const std::byte* data, size_t size) {
   std::vector<LeafDigest> leaves;
-  for (size_t at = 0; at < size; at += kLeafBytes) leaves.push_back(DigestLeaf(data + at, std::min(kLeafBytes, size - at)));
+  for (size_t at = 0; at < size; at += kLeafBytes)
+    leaves.push_back(DigestLeaf(data + at, std::min(kLeafBytes, size - at)));
   return CombineLeaves(leaves);
 }
 
-Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names, bool sync) {
+Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
+                                            bool sync) {
   DigestWork work(names.size(), sync);
   if (auto error = work.Open(directory_fd, names)) return *std::move(error);
   {
@@ -182,17 +189,20 @@ namespace {
 Napi::Value DigestFilesJs(const Napi::CallbackInfo& info) {
   return RunAsync(
       info.Env(), Where::kThread,
-      [directory_fd = Int(info[0]), names = Texts(info[1]), sync = info[2].As<Napi::Boolean>().Value()] {
+      [directory_fd = Int(info[0]), names = Texts(info[1]),
+       sync = info[2].As<Napi::Boolean>().Value()] {
         return DigestFiles(directory_fd, names, sync);
       },
       [](Napi::Env env, const std::vector<FileDigest>& files) -> Napi::Value {
-        return ArrayOf(env, files, [env](const FileDigest& file) { return FileDigestToJs(env, file); });
+        return ArrayOf(env, files,
+                       [env](const FileDigest& file) { return FileDigestToJs(env, file); });
       });
 }
 
 Napi::Value DigestBytesJs(const Napi::CallbackInfo& info) {
   const auto bytes = info[0].As<Napi::Uint8Array>();
-  const std::string digest = DigestBytes(reinterpret_cast<const std::byte*>(bytes.Data()), bytes.ByteLength());
+  const std::string digest =
+      DigestBytes(reinterpret_cast<const std::byte*>(bytes.Data()), bytes.ByteLength());
   return Napi::String::New(info.Env(), digest);
 }
 

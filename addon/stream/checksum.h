@@ -34,7 +34,8 @@ struct FileDigest {
 
 // Files of a directory, in the order of `names`, read by as many threads as there are cores (up to
 // four). With `sync` each is made durable too.
-Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names, bool sync);
+Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
+                                            bool sync);
 
 Napi::Object FileDigestToJs(Napi::Env env, const FileDigest& file);
 void InitChecksum(Napi::Env env, Napi::Object exports);

@@ -25,8 +25,8 @@ void PutBig(std::string& out, uint32_t value) {
 const Bytef* Zbytes(Bytes bytes) { return reinterpret_cast<const Bytef*>(bytes.data()); }
 const char* Chars(Bytes bytes) { return reinterpret_cast<const char*>(bytes.data()); }
 
-// gzip and zlib: pieces of one raw deflate stream, each ending on a byte. The window of the piece before
-// is given as dictionary, so that packing in pieces costs hardly any size.
+// gzip and zlib: pieces of one raw deflate stream, each ending on a byte. The window of the piece
+// before is given as dictionary, so that packing in pieces costs hardly any size.
 class DeflateCodec final : public ChunkCodec {
  public:
   DeflateCodec(Format format, int level) : gzip_(format == Format::kGzip) {
@@ -38,7 +38,8 @@ class DeflateCodec final : public ChunkCodec {
 
   bool Pack(Bytes chunk, Bytes before, bool last, std::string& out, uint32_t& checksum) override {
     if (!ready_ || deflateReset(&stream_) != Z_OK) return false;
-    if (!before.empty()) deflateSetDictionary(&stream_, Zbytes(before), static_cast<uInt>(before.size()));
+    if (!before.empty())
+      deflateSetDictionary(&stream_, Zbytes(before), static_cast<uInt>(before.size()));
     const auto size = static_cast<uInt>(chunk.size());
     const size_t start = out.size();
     out.resize(start + deflateBound(&stream_, size) + 64);  // room for the flush marker
@@ -47,9 +48,11 @@ class DeflateCodec final : public ChunkCodec {
     stream_.next_out = reinterpret_cast<Bytef*>(out.data() + start);
     stream_.avail_out = static_cast<uInt>(out.size() - start);
     const int status = deflate(&stream_, last ? Z_FINISH : Z_SYNC_FLUSH);
-    if (status != (last ? Z_STREAM_END : Z_OK) || stream_.avail_in != 0 || stream_.avail_out == 0) return false;
+    if (status != (last ? Z_STREAM_END : Z_OK) || stream_.avail_in != 0 || stream_.avail_out == 0)
+      return false;
     out.resize(out.size() - stream_.avail_out);
-    checksum = static_cast<uint32_t>(gzip_ ? crc32_z(0, Zbytes(chunk), chunk.size()) : adler32_z(1, Zbytes(chunk), chunk.size()));
+    checksum = static_cast<uint32_t>(gzip_ ? crc32_z(0, Zbytes(chunk), chunk.size())
+                                           : adler32_z(1, Zbytes(chunk), chunk.size()));
     return true;
   }
 
@@ -82,7 +85,8 @@ class ZlibFrame final : public StreamFrame {
  public:
   std::string Head() override { return "\x78\x9c"; }
   void Add(Bytes chunk, uint32_t checksum) override {
-    adler_ = static_cast<uint32_t>(adler32_combine(adler_, checksum, static_cast<z_off_t>(chunk.size())));
+    adler_ = static_cast<uint32_t>(
+        adler32_combine(adler_, checksum, static_cast<z_off_t>(chunk.size())));
   }
   std::string Tail() override {
     std::string tail;
@@ -99,15 +103,17 @@ class Lz4Codec final : public ChunkCodec {
  public:
   explicit Lz4Codec(int level) : level_(level) {}
 
-  bool Pack(Bytes chunk, Bytes /*before*/, bool /*last*/, std::string& out, uint32_t& /*checksum*/) override {
+  bool Pack(Bytes chunk, Bytes /*before*/, bool /*last*/, std::string& out,
+            uint32_t& /*checksum*/) override {
     if (chunk.empty()) return true;  // a block of size 0 would be the end mark
     const size_t start = out.size() + 4;
     const auto size = static_cast<int>(chunk.size());
     out.resize(start + static_cast<size_t>(LZ4_compressBound(size)));
     char* to = out.data() + start;
     const auto room = static_cast<int>(out.size() - start);
-    const int packed = level_ >= LZ4HC_CLEVEL_MIN ? LZ4_compress_HC(Chars(chunk), to, size, room, level_)
-                                                  : LZ4_compress_fast(Chars(chunk), to, size, room, std::max(1, -level_));
+    const int packed = level_ >= LZ4HC_CLEVEL_MIN
+                           ? LZ4_compress_HC(Chars(chunk), to, size, room, level_)
+                           : LZ4_compress_fast(Chars(chunk), to, size, room, std::max(1, -level_));
     if (packed <= 0) return false;
     uint32_t header = static_cast<uint32_t>(packed);
     if (packed >= size) {
@@ -138,7 +144,9 @@ class Lz4Frame final : public StreamFrame {
     head += static_cast<char>(XXH32(kDescriptor, 2, 0) >> 8 & 0xff);
     return head;
   }
-  void Add(Bytes chunk, uint32_t /*checksum*/) override { XXH32_update(&hash_, chunk.data(), chunk.size()); }
+  void Add(Bytes chunk, uint32_t /*checksum*/) override {
+    XXH32_update(&hash_, chunk.data(), chunk.size());
+  }
   std::string Tail() override {
     std::string tail;
     PutLittle(tail, 0);  // end mark
@@ -150,7 +158,8 @@ class Lz4Frame final : public StreamFrame {
   XXH32_state_t hash_;
 };
 
-// A frame of its own for each chunk, with content size and checksum: readers take frames in a row as one.
+// A frame of its own for each chunk, with content size and checksum: readers take frames in a row
+// as one.
 class ZstdCodec final : public ChunkCodec {
  public:
   explicit ZstdCodec(int level) : context_(ZSTD_createCCtx(), ZSTD_freeCCtx) {
@@ -159,12 +168,13 @@ class ZstdCodec final : public ChunkCodec {
     ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
   }
 
-  bool Pack(Bytes chunk, Bytes /*before*/, bool /*last*/, std::string& out, uint32_t& /*checksum*/) override {
+  bool Pack(Bytes chunk, Bytes /*before*/, bool /*last*/, std::string& out,
+            uint32_t& /*checksum*/) override {
     if (!context_) return false;
     const size_t start = out.size();
     out.resize(start + ZSTD_compressBound(chunk.size()));
-    const size_t packed =
-        ZSTD_compress2(context_.get(), out.data() + start, out.size() - start, chunk.data(), chunk.size());
+    const size_t packed = ZSTD_compress2(context_.get(), out.data() + start, out.size() - start,
+                                         chunk.data(), chunk.size());
     if (ZSTD_isError(packed)) return false;
     out.resize(start + packed);
     return true;
@@ -227,7 +237,8 @@ class Lz4Decoder final : public StreamDecoder {
     if (context_ == nullptr) return {.bad = true};
     size_t consumed = in.size();
     size_t produced = out.size();
-    const size_t status = LZ4F_decompress(context_, out.data(), &produced, in.data(), &consumed, nullptr);
+    const size_t status =
+        LZ4F_decompress(context_, out.data(), &produced, in.data(), &consumed, nullptr);
     if (LZ4F_isError(status)) return {.bad = true};
     ended_ = status == 0;
     return {consumed, produced, false};
@@ -263,7 +274,9 @@ class PlainDecoder final : public StreamDecoder {
     std::copy_n(in.data(), n, out.data());
     return {n, n, false};
   }
-  [[nodiscard]] bool AtBoundary() const override { return true; }  // the tar itself tells where it ends
+  [[nodiscard]] bool AtBoundary() const override {
+    return true;
+  }  // the tar itself tells where it ends
 };
 
 }  // namespace

@@ -17,8 +17,8 @@ using Bytes = std::span<const std::byte>;
 class ChunkCodec {
  public:
   virtual ~ChunkCodec() = default;
-  // Appends the packed chunk to `out`. `before` is the end of the chunk before it (up to kWindowBytes).
-  // Answers the chunk's own checksum where the stream needs one; false: no memory.
+  // Appends the packed chunk to `out`. `before` is the end of the chunk before it (up to
+  // kWindowBytes). Answers the chunk's own checksum where the stream needs one; false: no memory.
   virtual bool Pack(Bytes chunk, Bytes before, bool last, std::string& out, uint32_t& checksum) = 0;
 };
 

@@ -6,7 +6,8 @@
 
 namespace cedana {
 
-Result<std::unique_ptr<Encoder>> Encoder::Start(Format format, int level, int threads, OutputFile& out) {
+Result<std::unique_ptr<Encoder>> Encoder::Start(Format format, int level, int threads,
+                                                OutputFile& out) {
   std::unique_ptr<Encoder> encoder(new Encoder(format, level, out));
   if (format == Format::kTar) return encoder;
   encoder->limit_ = static_cast<size_t>(threads) * 2 + 1;
@@ -78,7 +79,8 @@ void Encoder::Submit(bool last) {
     next = std::make_unique<Chunk>();
   }
   const size_t window = std::min(filling_->size, kWindowBytes);
-  next->before.assign(reinterpret_cast<const char*>(filling_->content.get() + filling_->size - window), window);
+  next->before.assign(
+      reinterpret_cast<const char*>(filling_->content.get() + filling_->size - window), window);
   next->size = 0;
   next->is_packed = false;
   filling_->last = last;
@@ -119,7 +121,8 @@ void Encoder::Work() {
     lock.unlock();
     chunk.packed.clear();
     const Bytes before = std::as_bytes(std::span(chunk.before));
-    chunk.failed = !codec->Pack({chunk.content.get(), chunk.size}, before, chunk.last, chunk.packed, chunk.checksum);
+    chunk.failed = !codec->Pack({chunk.content.get(), chunk.size}, before, chunk.last, chunk.packed,
+                                chunk.checksum);
     lock.lock();
     chunk.is_packed = true;
     packed_.notify_one();

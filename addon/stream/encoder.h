@@ -20,7 +20,8 @@ namespace cedana {
 // Packs a stream into a file: chunks are packed by several threads and written in order.
 class Encoder {
  public:
-  static Result<std::unique_ptr<Encoder>> Start(Format format, int level, int threads, OutputFile& out);
+  static Result<std::unique_ptr<Encoder>> Start(Format format, int level, int threads,
+                                                OutputFile& out);
   Encoder(const Encoder&) = delete;
   Encoder& operator=(const Encoder&) = delete;
   ~Encoder();

@@ -24,7 +24,9 @@ constexpr std::array<FormatTraits, 5> kFormats = {{
     {"zstd", 3, -100, 22},
 }};
 
-constexpr const FormatTraits& TraitsOf(Format format) { return kFormats[static_cast<size_t>(format)]; }
+constexpr const FormatTraits& TraitsOf(Format format) {
+  return kFormats[static_cast<size_t>(format)];
+}
 
 constexpr std::optional<Format> FormatOf(std::string_view name) {
   for (size_t i = 0; i < kFormats.size(); i++) {

@@ -6,8 +6,8 @@
 
 namespace cedana {
 
-// The pagemap-*.img of one memory image in CRIU's format: which addresses the pages of a pages-*.img
-// belong to, in order.
+// The pagemap-*.img of one memory image in CRIU's format: which addresses the pages of a
+// pages-*.img belong to, in order.
 class Pagemap {
  public:
   // The number of the pages file, and the CRIU version (40201), which decides the fields.

@@ -47,7 +47,9 @@ bool IsZero(const std::byte* page) {
   for (size_t i = 0; i < kPageBytes; i += 64) {
     uint64_t words[8];
     std::memcpy(words, page + i, sizeof words);
-    if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) != 0) return false;
+    if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) !=
+        0)
+      return false;
   }
   return true;
 }
@@ -56,18 +58,21 @@ bool IsZero(const std::byte* page) {
 
 Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd& peer) {
   int fds[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) return Errno::Last("socketpair");
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+    return Errno::Last("socketpair");
   UniqueFd ours(fds[0]);
   peer.Reset(fds[1]);
   for (const int fd : fds) {
     // Only faster: CRIU then runs ahead of us by more.
-    static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
-    static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
+    static_cast<void>(
+        ::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
+    static_cast<void>(
+        ::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
   }
   const size_t memory_bytes = options.memory_bytes;
   std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(ours)));
-  auto writer =
-      BlockWriter::Start(memory_bytes, kWriters, [socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
+  auto writer = BlockWriter::Start(
+      memory_bytes, kWriters, [socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
   if (!writer.ok()) return writer.error();
   server->writer_ = std::move(writer.value());
   const auto started = server->reader_.Start([raw = server.get()] {
@@ -96,7 +101,8 @@ void PageServer::Abort() {
   reader_.Join();
 }
 
-// 24 bytes up to 4.1: u32 command, u32 pages, u64 address, u64 target. From 4.2: 32 bytes, u64 pages.
+// 24 bytes up to 4.1: u32 command, u32 pages, u64 address, u64 target. From 4.2: 32 bytes, u64
+// pages.
 PageServer::Command PageServer::Header() const {
   const auto word = Field<uint32_t>(header_, 0);
   const bool wide = header_bytes_ == 32;
@@ -109,7 +115,8 @@ PageServer::Command PageServer::Header() const {
   };
 }
 
-// Between two commands the header of the next one is in header_: Receive fetches it with the pages before.
+// Between two commands the header of the next one is in header_: Receive fetches it with the pages
+// before.
 std::optional<Errno> PageServer::Serve() {
   if (auto error = Receive({}, true)) return error;
   while (true) {
@@ -153,14 +160,17 @@ std::optional<Errno> PageServer::OpenStream(const Command& command) {
   if (auto error = CloseStream()) return error;
   const uint64_t kind = command.target & 0xff;
   const uint64_t number = command.target >> 8;
-  if (kind != kProcess && kind != kSharedMemory) return Errno{"page server target " + std::to_string(kind), EPROTO};
+  if (kind != kProcess && kind != kSharedMemory)
+    return Errno{"page server target " + std::to_string(kind), EPROTO};
   const uint32_t pages_id = ++streams_;
-  const auto pages = writer_->Create(options_.directory.get(), "pages-" + std::to_string(pages_id) + ".img",
-                                     {.direct = true, .durable = true});
+  const auto pages =
+      writer_->Create(options_.directory.get(), "pages-" + std::to_string(pages_id) + ".img",
+                      {.direct = true, .durable = true});
   if (!pages.ok()) return pages.error();
   const bool drop = options_.drop_zero_pages && options_.root_pid > 0 && kind == kProcess;
   stream_.emplace(Stream{
-      .pagemap_name = (kind == kProcess ? "pagemap-" : "pagemap-shmem-") + std::to_string(number) + ".img",
+      .pagemap_name =
+          (kind == kProcess ? "pagemap-" : "pagemap-shmem-") + std::to_string(number) + ".img",
       .pagemap = Pagemap(pages_id, options_.criu_version),
       .pages = pages.value(),
       .droppable = drop ? AnonymousMemory::Of(options_.root_pid, number) : AnonymousMemory(),
@@ -172,7 +182,8 @@ std::optional<Errno> PageServer::OpenStream(const Command& command) {
 std::optional<Errno> PageServer::CloseStream() {
   if (!stream_) return std::nullopt;
   stream_->pages->Close();
-  const auto file = writer_->Create(options_.directory.get(), stream_->pagemap_name, {.durable = true});
+  const auto file =
+      writer_->Create(options_.directory.get(), stream_->pagemap_name, {.durable = true});
   if (!file.ok()) return file.error();
   const std::string image = stream_->pagemap.Finish();
   file.value()->Append(reinterpret_cast<const std::byte*>(image.data()), image.size());
@@ -183,13 +194,15 @@ std::optional<Errno> PageServer::CloseStream() {
 
 std::optional<Errno> PageServer::TakePages(const Command& command) {
   if (!stream_ || command.target != stream_->target) return Errno{"page server target", EPROTO};
-  if ((command.flags & kPresent) == 0) return Errno{"page server flags " + std::to_string(command.flags), EPROTO};
+  if ((command.flags & kPresent) == 0)
+    return Errno{"page server flags " + std::to_string(command.flags), EPROTO};
   uint64_t address = command.address;
   uint64_t left = command.pages;
   if (left == 0) return Receive({}, true);
   while (left > 0) {
     const std::span<std::byte> space = stream_->pages->Space();
-    if (space.empty()) return Errno{"page server", ECANCELED};  // the writer has failed and keeps the reason
+    if (space.empty())
+      return Errno{"page server", ECANCELED};  // the writer has failed and keeps the reason
     const uint64_t pages = std::min<uint64_t>(left, space.size() / kPageBytes);
     const std::span<std::byte> data = space.first(pages * kPageBytes);
     if (auto error = Receive(data, pages == left)) return error;
@@ -239,7 +252,8 @@ std::optional<Errno> PageServer::Receive(std::span<std::byte> data, bool then_he
     const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_WAITALL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return Errno::Last("page server receive");
-    if (n == 0) return Errno{"page server receive", ECONNRESET};  // CRIU ended before its last command
+    if (n == 0)
+      return Errno{"page server receive", ECONNRESET};  // CRIU ended before its last command
     auto taken = static_cast<size_t>(n);
     left -= taken;
     for (iovec& part : parts) {
@@ -290,10 +304,13 @@ Napi::Value ProgressJs(const Napi::CallbackInfo& info) {
 
 Napi::Value FinishJs(const Napi::CallbackInfo& info) {
   return RunAsync(
-      info.Env(), Where::kThread, [server = HandleOf<PageServer>(info[0])] { return server->Finish(); },
+      info.Env(), Where::kThread,
+      [server = HandleOf<PageServer>(info[0])] { return server->Finish(); },
       [](Napi::Env env, const PageServer::Outcome& outcome) -> Napi::Value {
         const auto result = Napi::Object::New(env);
-        result.Set("files", ArrayOf(env, outcome.files, [env](const FileDigest& file) { return FileDigestToJs(env, file); }));
+        result.Set("files", ArrayOf(env, outcome.files, [env](const FileDigest& file) {
+                     return FileDigestToJs(env, file);
+                   }));
         result.Set("receivedBytes", static_cast<double>(outcome.received));
         result.Set("zeroBytes", static_cast<double>(outcome.zero));
         return result;

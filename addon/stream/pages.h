@@ -3,11 +3,8 @@
 #include <napi.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -21,13 +18,15 @@
 
 namespace cedana {
 
-// CRIU's page server, in this process: takes the pages of a dump from a socket pair and writes them as
-// image files, past the page cache, digested in passing.
+// CRIU's page server, in this process: takes the pages of a dump from a socket pair and writes them
+// as image files, past the page cache, digested in passing.
 //
-//   CRIU ──splice──► socket ──recv──► block ──► digest, O_DIRECT write     (one reader, two writers)
+//   CRIU ──splice──► socket ──recv──► block ──► digest, O_DIRECT write     (one reader, two
+//   writers)
 //
-// The pages in the socket are still the target's own; they are copied once, by the reader, and CRIU lets
-// the target go only after our answer to the last command. Everything after that is off the target's clock.
+// The pages in the socket are still the target's own; they are copied once, by the reader, and CRIU
+// lets the target go only after our answer to the last command. Everything after that is off the
+// target's clock.
 class PageServer {
  public:
   struct Options {

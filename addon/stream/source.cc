@@ -20,7 +20,8 @@ Result<std::unique_ptr<Source>> Source::Open(UniqueFd fd, Format format) {
   struct stat info{};
   if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat archive");
   static_cast<void>(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL));
-  return std::unique_ptr<Source>(new Source(std::move(fd), format, static_cast<uint64_t>(info.st_size)));
+  return std::unique_ptr<Source>(
+      new Source(std::move(fd), format, static_cast<uint64_t>(info.st_size)));
 }
 
 Source::Source(UniqueFd fd, Format format, uint64_t size)
@@ -86,6 +87,8 @@ std::optional<Errno> Source::Fill() {
   return std::nullopt;
 }
 
-Errno Source::Bad(const char* what) const { return {std::string(TraitsOf(format_).name) + ": " + what, EBADMSG}; }
+Errno Source::Bad(const char* what) const {
+  return {std::string(TraitsOf(format_).name) + ": " + what, EBADMSG};
+}
 
 }  // namespace cedana

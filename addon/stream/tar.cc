@@ -29,7 +29,9 @@ constexpr Field kPrefix{345, 155};
 constexpr uint64_t kOctalLimit = uint64_t{1} << 33;  // eleven digits
 constexpr uint64_t kExtensionLimit = 1 << 20;
 
-std::string_view View(const TarBlock& block, Field field) { return {block.data() + field.at, field.size}; }
+std::string_view View(const TarBlock& block, Field field) {
+  return {block.data() + field.at, field.size};
+}
 std::string Text(const TarBlock& block, Field field) {
   const auto view = View(block, field);
   return std::string(view.substr(0, view.find('\0')));
@@ -43,7 +45,8 @@ void PutOctal(TarBlock& block, Field field, uint64_t value) {
 // Octal, or base 256 with the top bit set, as GNU tar writes what does not fit.
 void PutNumber(TarBlock& block, Field field, uint64_t value) {
   if (value < kOctalLimit) return PutOctal(block, field, value);
-  for (size_t i = field.size - 1; i > 0; i--, value >>= 8) block[field.at + i] = static_cast<char>(value & 0xff);
+  for (size_t i = field.size - 1; i > 0; i--, value >>= 8)
+    block[field.at + i] = static_cast<char>(value & 0xff);
   block[field.at] = '\x80';
 }
 
@@ -59,7 +62,8 @@ std::optional<uint64_t> Number(const TarBlock& block, Field field) {
   }
   digits.remove_prefix(std::min(digits.find_first_not_of(' '), digits.size()));
   const size_t end = std::min(digits.find_first_of(std::string_view(" \0", 2)), digits.size());
-  if (digits.substr(end).find_first_not_of(std::string_view(" \0", 2)) != std::string_view::npos) return std::nullopt;
+  if (digits.substr(end).find_first_not_of(std::string_view(" \0", 2)) != std::string_view::npos)
+    return std::nullopt;
   for (const char c : digits.substr(0, end)) {
     if (c < '0' || c > '7') return std::nullopt;
     value = value << 3 | static_cast<uint64_t>(c - '0');
@@ -94,7 +98,8 @@ TarBlock TarHeader(const std::string& name, uint64_t size, int64_t modified) {
   PutOctal(block, kTime, modified > 0 ? static_cast<uint64_t>(modified) % kOctalLimit : 0);
   block[kType] = '0';
   std::memcpy(block.data() + kMagic.at, "ustar\00000", kMagic.size);
-  std::snprintf(block.data() + kChecksum.at, kChecksum.size, "%06llo", static_cast<unsigned long long>(Sum(block)));
+  std::snprintf(block.data() + kChecksum.at, kChecksum.size, "%06llo",
+                static_cast<unsigned long long>(Sum(block)));
   block[kChecksum.at + 7] = ' ';
   return block;
 }
@@ -110,7 +115,8 @@ Result<std::optional<TarReader::Member>> TarReader::Next() {
     }
     const auto checksum = Number(block, kChecksum);
     const auto size = Number(block, kSize);
-    if (View(block, kMagic).substr(0, 5) != "ustar" || !checksum || *checksum != Sum(block)) return Bad("bad header");
+    if (View(block, kMagic).substr(0, 5) != "ustar" || !checksum || *checksum != Sum(block))
+      return Bad("bad header");
     if (!size) return Bad("bad size");
     left_ = *size;
     padding_ = (kTarBlock - left_ % kTarBlock) % kTarBlock;
@@ -177,13 +183,15 @@ std::optional<Errno> TarReader::ReadBlock(TarBlock& block) {
   return source_.ReadAll(std::as_writable_bytes(std::span(block)));
 }
 
-// Extended headers mostly carry times; one that renames or resizes the next file we would get wrong.
+// Extended headers mostly carry times; one that renames or resizes the next file we would get
+// wrong.
 std::optional<Errno> TarReader::CheckExtension() {
   if (left_ > kExtensionLimit) return Bad("bad extended header");
   std::string records(left_, '\0');
   if (auto error = Read(std::as_writable_bytes(std::span(records)))) return error;
   for (const char* key : {" path=", " size=", " linkpath=", " GNU.sparse"}) {
-    if (records.find(key) != std::string::npos) return Bad(std::string("unsupported extended header") + key);
+    if (records.find(key) != std::string::npos)
+      return Bad(std::string("unsupported extended header") + key);
   }
   return std::nullopt;
 }

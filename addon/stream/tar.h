@@ -18,7 +18,8 @@ using TarBlock = std::array<char, kTarBlock>;
 // The header of a regular file; `name` of at most 100 bytes.
 TarBlock TarHeader(const std::string& name, uint64_t size, int64_t modified);
 
-// The regular files of a tar, strictly: every byte that is not content has to be what the format says.
+// The regular files of a tar, strictly: every byte that is not content has to be what the format
+// says.
 class TarReader {
  public:
   struct Member {
@@ -28,9 +29,9 @@ class TarReader {
 
   explicit TarReader(Source& source) : source_(source) {}
 
-  // The next regular file; none after the last, with the end of the stream checked too. Content that was
-  // not read is skipped. Directories and devices are passed over; links and names that could leave the
-  // directory are refused.
+  // The next regular file; none after the last, with the end of the stream checked too. Content
+  // that was not read is skipped. Directories and devices are passed over; links and names that
+  // could leave the directory are refused.
   Result<std::optional<Member>> Next();
   // Reads content into all of `out`, which is no longer than left().
   std::optional<Errno> Read(std::span<std::byte> out);

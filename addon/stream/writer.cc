@@ -63,7 +63,8 @@ bool OutputFile::Submit(bool last) {
   // The last job takes over the filler's share, so that whoever finishes last completes the file.
   if (!last) pending_++;
   if (filled_ > 0) Reserve(size_ + filled_);
-  const BlockWriter::Job job{this, std::exchange(block_, nullptr), size_, std::exchange(filled_, 0)};
+  const BlockWriter::Job job{this, std::exchange(block_, nullptr), size_,
+                             std::exchange(filled_, 0)};
   size_ += job.size;
   writer_.Enqueue(job);  // with the last job the file is the threads'
   return !writer_.failed_;
@@ -73,7 +74,8 @@ bool OutputFile::Submit(bool last) {
 void OutputFile::Reserve(uint64_t end) {
   if (!direct_ || end <= kBlockBytes || end <= reserved_) return;
   reserved_ = size_ + kReserveBytes;
-  static_cast<void>(::fallocate(fd_.get(), 0, static_cast<off_t>(size_), kReserveBytes));  // only quicker
+  static_cast<void>(
+      ::fallocate(fd_.get(), 0, static_cast<off_t>(size_), kReserveBytes));  // only quicker
 }
 
 std::optional<Errno> OutputFile::Store(const std::byte* block, uint64_t offset, size_t size) {
@@ -81,7 +83,8 @@ std::optional<Errno> OutputFile::Store(const std::byte* block, uint64_t offset, 
   while (done < size) {
     // The end is stored up to the alignment; Complete cuts the file off.
     const bool direct = direct_;
-    const size_t want = direct ? (size - done + kAlignment - 1) / kAlignment * kAlignment : size - done;
+    const size_t want =
+        direct ? (size - done + kAlignment - 1) / kAlignment * kAlignment : size - done;
     const ssize_t n = ::pwrite(fd_.get(), block + done, want, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EINVAL && direct && SetDirect(fd_.get(), false)) {
@@ -92,7 +95,8 @@ std::optional<Errno> OutputFile::Store(const std::byte* block, uint64_t offset, 
     if (n == 0) return Errno{"write " + name_, EIO};
     done += static_cast<size_t>(n);
     // A short direct write may end anywhere; the rest goes through the cache.
-    if (direct && done < size && done % kAlignment != 0 && SetDirect(fd_.get(), false)) direct_ = false;
+    if (direct && done < size && done % kAlignment != 0 && SetDirect(fd_.get(), false))
+      direct_ = false;
   }
   return std::nullopt;
 }
@@ -100,7 +104,8 @@ std::optional<Errno> OutputFile::Store(const std::byte* block, uint64_t offset, 
 std::optional<Errno> OutputFile::Complete() {
   if (opened_direct_) {
     SetDirect(fd_.get(), false);
-    if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) < 0) return Errno::Last("truncate " + name_);
+    if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) < 0)
+      return Errno::Last("truncate " + name_);
   }
   if (durable_ && ::fdatasync(fd_.get()) < 0) return Errno::Last("sync " + name_);
   if (::close(fd_.Release()) < 0) return Errno::Last("close " + name_);
@@ -128,8 +133,10 @@ BlockWriter::~BlockWriter() {
   }
 }
 
-Result<OutputFile*> BlockWriter::Create(int directory_fd, const std::string& name, FileOptions options) {
-  UniqueFd fd(::openat(directory_fd, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+Result<OutputFile*> BlockWriter::Create(int directory_fd, const std::string& name,
+                                        FileOptions options) {
+  UniqueFd fd(::openat(directory_fd, name.c_str(),
+                       O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return Errno::Last("create " + name);
   return Take(std::move(fd), name, options);
 }
@@ -149,7 +156,8 @@ Result<std::vector<FileDigest>> BlockWriter::Finish() {
   threads_.Join();
   if (const auto failure = error()) return *failure;
   std::vector<FileDigest> digests;
-  for (const auto& file : files_) digests.push_back({file->name_, file->size_, CombineLeaves(file->leaves_)});
+  for (const auto& file : files_)
+    digests.push_back({file->name_, file->size_, CombineLeaves(file->leaves_)});
   return digests;
 }
 

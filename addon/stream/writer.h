@@ -65,7 +65,8 @@ class OutputFile {
 class BlockWriter {
  public:
   // `on_failure` runs once, on the thread that failed. Blocks of memory are limited, two at least.
-  static Result<std::unique_ptr<BlockWriter>> Start(size_t memory_bytes, int threads, std::function<void()> on_failure);
+  static Result<std::unique_ptr<BlockWriter>> Start(size_t memory_bytes, int threads,
+                                                    std::function<void()> on_failure);
   BlockWriter(const BlockWriter&) = delete;
   BlockWriter& operator=(const BlockWriter&) = delete;
   ~BlockWriter();
