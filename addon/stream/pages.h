@@ -21,8 +21,7 @@ namespace cedana {
 // CRIU's page server, in this process: takes the pages of a dump from a socket pair and writes them
 // as image files, past the page cache, digested in passing.
 //
-//   CRIU ──splice──► socket ──recv──► block ──► digest, O_DIRECT write     (one reader, two
-//   writers)
+//   CRIU ──splice──► socket ──recv──► block ──► digest, write     (one reader, two writers)
 //
 // The pages in the socket are still the target's own; they are copied once, by the reader, and CRIU
 // lets the target go only after our answer to the last command. Everything after that is off the
