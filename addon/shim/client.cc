@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kHeader = 5;
 constexpr size_t kReadSize = 16 << 10;
+constexpr int64_t kLeaveMs = 2000;
 
 bool Again() { return errno == EAGAIN || errno == EINTR; }
 
@@ -39,7 +40,12 @@ void Client::Flush(int64_t now_ms) {
     progress = true;
     out_.Drop(static_cast<size_t>(size));
   }
-  if (out_.empty() && finishing_) return Close();
+  if (out_.empty() && finishing_) {
+    if (leaving()) return;
+    if (deaf_ || shutdown(fd(), SHUT_WR) < 0) return Close();
+    leave_by_ms_ = now_ms + kLeaveMs;
+    return;
+  }
   const bool stuck = full() || (finishing_ && !out_.empty());
   if (!stuck) {
     stuck_since_ms_ = 0;
@@ -49,6 +55,7 @@ void Client::Flush(int64_t now_ms) {
 }
 
 std::optional<int64_t> Client::Deadline() const {
+  if (leaving()) return leave_by_ms_;
   if (stuck_since_ms_ == 0) return std::nullopt;
   return stuck_since_ms_ + kStuckMs;
 }
@@ -56,6 +63,7 @@ std::optional<int64_t> Client::Deadline() const {
 void Client::Receive() {
   char buffer[kReadSize];
   const ssize_t size = recv(fd(), buffer, sizeof buffer, MSG_DONTWAIT);
+  if (size > 0 && leaving()) return;
   if (size > 0) return in_.Append(buffer, static_cast<size_t>(size));
   if (size < 0 && Again()) return;
   Close();

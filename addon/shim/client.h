@@ -50,12 +50,16 @@ class Client {
   void Close() { socket_.Reset(); }
 
   void Send(Frame type, std::string_view payload);
-  // Writes what the socket takes; closes after the last byte when `Finish` was called. A client
-  // that left gets nothing any more, but what it wrote before is still to be read.
+  // Writes what the socket takes. After the last byte, when `Finish` was called, only the writing
+  // half is closed: a client that is writing itself would lose what it has not read yet to a reset.
+  // It closes as soon as it has seen the end, or is dropped. A client that left gets nothing any
+  // more, but what it wrote before is still to be read.
   void Flush(int64_t now_ms);
   void Finish() { finishing_ = true; }
   [[nodiscard]] bool finishing() const { return finishing_; }
-  // When it will have been stuck too long; empty while it is not.
+  // All is said; what it still sends is thrown away.
+  [[nodiscard]] bool leaving() const { return leave_by_ms_ != 0; }
+  // When it will have been stuck too long, or should have left; empty while it is neither.
   [[nodiscard]] std::optional<int64_t> Deadline() const;
 
   void Receive();
@@ -79,6 +83,7 @@ class Client {
   bool deaf_ = false;
   bool finishing_ = false;
   int64_t stuck_since_ms_ = 0;  // 0: is not stuck
+  int64_t leave_by_ms_ = 0;     // 0: has not been said goodbye to
 };
 
 }  // namespace cedana::shim

@@ -119,7 +119,8 @@ void Relay::Poll() {
   const size_t first_client = polled.size();
   for (const Client& client : clients_) {
     short events = client.pending() > 0 ? POLLOUT : 0;
-    if (!client.waits_for_job && !client.full() && !client.finishing()) events |= POLLIN;
+    const bool listens = !client.waits_for_job && !client.full() && !client.finishing();
+    if (listens || client.leaving()) events |= POLLIN;
     polled.push_back({events == 0 ? -1 : client.fd(), events, 0});
   }
   if (poll(polled.data(), polled.size(), Timeout()) < 0 && errno != EINTR)

@@ -41,9 +41,10 @@ export async function* attach(env: Environment, call: Call, request: AttachReque
       hint: job.log === '' ? 'only jobs started with --attach, --attachable or --tty can be attached to' : `its output goes to ${job.log}`,
     })
   }
-  if (job.state !== 'running') throw new CedanaError('JOB_NOT_RUNNING', `job ${job.jid} is not running (status: halted)`)
-
-  const connection = await ShimConnection.open(job.directory)
+  // A job that has ended may still have output that nobody has taken: its shim decides, not its state.
+  const connection = await ShimConnection.open(job.directory).catch((cause: unknown) => {
+    throw new CedanaError('JOB_NOT_RUNNING', `job ${job.jid} is not running (status: halted)`, { cause })
+  })
   const detach = (): void => {
     connection.close()
   }
