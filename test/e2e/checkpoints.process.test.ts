@@ -1,5 +1,18 @@
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, openSync, readSync, writeSync, closeSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  openSync,
+  readSync,
+  writeSync,
+  closeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { isAlive } from '../support/processes.js'
@@ -14,7 +27,8 @@ interface View {
   readonly path: string
   readonly size: number
 }
-const checkpointsOf = async (jid: string): Promise<View[]> => JSON.parse((await world.ok(['checkpoints', jid, '--output', 'json'])).stdout) as View[]
+const checkpointsOf = async (jid: string): Promise<View[]> =>
+  JSON.parse((await world.ok(['checkpoints', jid, '--output', 'json'])).stdout) as View[]
 
 describe('checkpoints', () => {
   test('newest first: ID (UUID), TIME, SIZE, PATH as given at the dump; the hint; all names of the command', async () => {
@@ -24,7 +38,9 @@ describe('checkpoints', () => {
       const { stdout } = await world.ok([...names, job.jid])
       const [header, first, second, blank, hint] = stdout.split('\n').map((line) => line.trim())
       expect(header?.split(/\s+/)).toEqual(['ID', 'TIME', 'SIZE', 'PATH'])
-      expect(first).toMatch(new RegExp(`^[0-9a-f]{8}-[0-9a-f-]{27}\\s+\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d\\s+\\d+ (KiB|MiB)\\s+${paths[1]}$`))
+      expect(first).toMatch(
+        new RegExp(`^[0-9a-f]{8}-[0-9a-f-]{27}\\s+\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d\\s+\\d+ (KiB|MiB)\\s+${paths[1]}$`),
+      )
       expect(second?.endsWith(paths[0] ?? '')).toBe(true)
       expect(blank).toBe('')
       expect(hint).toContain('inspect')
@@ -131,7 +147,11 @@ describe('a damaged checkpoint is refused before anything is touched, naming the
       ['missing', (file) => rmSync(file)],
     ]
     // One kind of damage per file keeps this quick; over the files every kind has its turn, and the manifest has all.
-    const cases = files.flatMap((file, i) => (file.includes('manifest') ? damages.map((damage) => [file, ...damage] as const) : [[file, ...(damages[i % 3] ?? damages[0]!)] as const]))
+    const cases = files.flatMap((file, i) =>
+      file.includes('manifest')
+        ? damages.map((damage) => [file, ...damage] as const)
+        : [[file, ...(damages[i % 3] ?? damages[0]!)] as const],
+    )
     for (const [file, kind, damage] of cases) {
       if (statSync(join(good, file)).size === 0 && kind !== 'missing') continue
       damage(join(path, file))
@@ -147,31 +167,35 @@ describe('a damaged checkpoint is refused before anything is touched, naming the
     await job.verify()
   }, 120_000)
 
-  test.each(['tar', 'gzip', 'lz4', 'zlib', 'zstd'])('an archive (%s): truncated anywhere, a bit flipped anywhere, garbage at the end', async (compression) => {
-    const job = await world.job('memory', ['1', 'half'])
-    const path = await world.dump(job, ['--compression', compression])
-    const good = join(world.work(), 'good')
-    cpSync(path, good, { preserveTimestamps: true })
-    const { size } = statSync(path)
-    const refused = async (what: string) => {
-      const { stderr } = await world.fails(['restore', 'job', job.jid])
-      expect(stderr, what).toMatch(new RegExp(`DataLoss|${path}`))
-      expect(stderr, what).toContain(path)
-      expect(isAlive(job.pid)).toBe(false)
-      cpSync(good, path, { preserveTimestamps: true })
-    }
-    for (const part of [0, 0.3, 0.7, 0.97]) {
-      truncateSync(path, Math.floor(size * part))
-      await refused(`truncated to ${part}`)
-    }
-    for (const part of [0.1, 0.5, 0.9]) {
-      flip(path, Math.floor(size * part))
-      await refused(`flipped at ${part}`)
-    }
-    await world.ok(['checkpoint', 'verify', path])
-    await world.ok(['restore', 'job', job.jid])
-    await job.verify()
-  }, 60_000)
+  test.each(['tar', 'gzip', 'lz4', 'zlib', 'zstd'])(
+    'an archive (%s): truncated anywhere, a bit flipped anywhere, garbage at the end',
+    async (compression) => {
+      const job = await world.job('memory', ['1', 'half'])
+      const path = await world.dump(job, ['--compression', compression])
+      const good = join(world.work(), 'good')
+      cpSync(path, good, { preserveTimestamps: true })
+      const { size } = statSync(path)
+      const refused = async (what: string) => {
+        const { stderr } = await world.fails(['restore', 'job', job.jid])
+        expect(stderr, what).toMatch(new RegExp(`DataLoss|${path}`))
+        expect(stderr, what).toContain(path)
+        expect(isAlive(job.pid)).toBe(false)
+        cpSync(good, path, { preserveTimestamps: true })
+      }
+      for (const part of [0, 0.3, 0.7, 0.97]) {
+        truncateSync(path, Math.floor(size * part))
+        await refused(`truncated to ${part}`)
+      }
+      for (const part of [0.1, 0.5, 0.9]) {
+        flip(path, Math.floor(size * part))
+        await refused(`flipped at ${part}`)
+      }
+      await world.ok(['checkpoint', 'verify', path])
+      await world.ok(['restore', 'job', job.jid])
+      await job.verify()
+    },
+    60_000,
+  )
 
   test('an archive whose names try to leave its directory is refused and writes nothing outside', async () => {
     const job = await world.job('eventfd')

@@ -179,11 +179,14 @@ describe('daemon stop', () => {
 describe('check', () => {
   const world = useWorld()
 
-  test.each([[['check']], [['check', '--full']], [['daemon', 'check']], [['daemon', 'check', '--full']]])('[must] `%j` exits 0 on a good host', async (args) => {
-    const { stdout } = await world.ok(args)
-    expect(stdout).toMatch(/CRIU/)
-    expect(stdout).toMatch(/All good\.|Looks good, with \d+ warning\(s\)\./)
-  })
+  test.each([[['check']], [['check', '--full']], [['daemon', 'check']], [['daemon', 'check', '--full']]])(
+    '[must] `%j` exits 0 on a good host',
+    async (args) => {
+      const { stdout } = await world.ok(args)
+      expect(stdout).toMatch(/CRIU/)
+      expect(stdout).toMatch(/All good\.|Looks good, with \d+ warning\(s\)\./)
+    },
+  )
 
   test('without a working CRIU: the problem is named, exit 1', async () => {
     const outcome = await world.cedana(['check'], { env: { CEDANA_CRIU_BINARY_PATH: '/bin/false' } })

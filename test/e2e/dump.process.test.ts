@@ -23,7 +23,12 @@ describe('dump', () => {
   test('[must] `Dumped to <path>` is the last line; job default name dump-process-<jid>-…', async () => {
     const job = await world.job('memory', ['4', 'half'])
     const { stdout } = await world.ok(['dump', 'job', job.jid, '--leave-running'])
-    const path = stdout.trimEnd().split('\n').at(-1)?.replace(/^Dumped to /, '') ?? ''
+    const path =
+      stdout
+        .trimEnd()
+        .split('\n')
+        .at(-1)
+        ?.replace(/^Dumped to /, '') ?? ''
     expect(path).toMatch(new RegExp(`^${world.checkpoints}/dump-process-${job.jid}-[\\w-]+$`))
     expect(existsSync(join(path, 'inventory.img'))).toBe(true)
     await job.verify()
@@ -78,7 +83,12 @@ describe('dump', () => {
     expect(processInfo(job.pid)?.startTicks).toBe(before?.startTicks)
     const seen = job.output().trim().split('\n').length
     await until('it goes on', () => job.output().trim().split('\n').length > seen + 5)
-    const numbers = job.output().trim().split('\n').filter((line) => !line.startsWith('!')).map(Number)
+    const numbers = job
+      .output()
+      .trim()
+      .split('\n')
+      .filter((line) => !line.startsWith('!'))
+      .map(Number)
     expect(numbers).toEqual(numbers.map((_, i) => i + 1))
     await world.ok(['kill', job.jid])
   })
@@ -191,7 +201,8 @@ describe('dump that fails leaves the target as it was and nothing behind', () =>
     const job = await world.job('eventfd')
     const file = join(world.work(), 'file')
     writeFileSync(file, '')
-    for (const dir of ['/no/such/dir', file, '/proc']) expect(await leavesNothing(job, ['dump', 'job', job.jid, '--dir', dir])).toContain(dir)
+    for (const dir of ['/no/such/dir', file, '/proc'])
+      expect(await leavesNothing(job, ['dump', 'job', job.jid, '--dir', dir])).toContain(dir)
     await job.verify()
   })
 
@@ -262,7 +273,9 @@ describe('dump that fails leaves the target as it was and nothing behind', () =>
     const job = await world.job('eventfd')
     await job.verify()
     await until('it has ended', async () => (await world.inspect(job.jid)).is_running === false)
-    expect((await world.fails(['dump', 'job', job.jid])).stderr).toContain(`FailedPrecondition: job ${job.jid} is not running (status: halted)`)
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toContain(
+      `FailedPrecondition: job ${job.jid} is not running (status: halted)`,
+    )
   })
 })
 
@@ -281,7 +294,8 @@ describe('special targets are refused', () => {
   })
 
   test('[must] a PID that is no 32-bit number: client-side error `invalid pid`', async () => {
-    for (const pid of ['1764000000000000000', '4294967296', '-1', 'abc', '1.5', '', '0', '0x10', '1e3', ' 7']) expect(await nothingNew(['dump', 'process', '--', pid])).toMatch(/invalid pid/i)
+    for (const pid of ['1764000000000000000', '4294967296', '-1', 'abc', '1.5', '', '0', '0x10', '1e3', ' 7'])
+      expect(await nothingNew(['dump', 'process', '--', pid])).toMatch(/invalid pid/i)
   })
 
   test('the daemon itself', async () => {

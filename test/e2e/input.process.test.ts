@@ -130,7 +130,14 @@ describe('bad input gives one clear line', () => {
   })
 
   test('empty values', async () => {
-    for (const args of [['dump', 'job', ''], ['job', 'inspect', ''], ['run', 'process', ''], ['restore', 'process', '--path', ''], ['checkpoint', 'inspect', '']]) await world.fails(args)
+    for (const args of [
+      ['dump', 'job', ''],
+      ['job', 'inspect', ''],
+      ['run', 'process', ''],
+      ['restore', 'process', '--path', ''],
+      ['checkpoint', 'inspect', ''],
+    ])
+      await world.fails(args)
   })
 
   test('a typing error is answered with what was meant (U3)', async () => {
@@ -151,26 +158,87 @@ describe('bad input gives one clear line', () => {
 })
 
 describe('help', () => {
-  test.each(['', 'run', 'run process', 'dump', 'dump process', 'dump job', 'restore', 'restore job', 'manage process', 'job', 'job list', 'ps', 'job kill', 'checkpoints', 'freeze', 'query process', 'daemon', 'daemon start', 'check', 'attach'])(
-    '`cedana %s --help` exits 0 and shows usage',
-    async (command) => {
-      const { stdout } = await world.ok([...command.split(' ').filter(Boolean), '--help'])
-      expect(stdout).toMatch(/^Usage: /m)
-    },
-  )
+  test.each([
+    '',
+    'run',
+    'run process',
+    'dump',
+    'dump process',
+    'dump job',
+    'restore',
+    'restore job',
+    'manage process',
+    'job',
+    'job list',
+    'ps',
+    'job kill',
+    'checkpoints',
+    'freeze',
+    'query process',
+    'daemon',
+    'daemon start',
+    'check',
+    'attach',
+  ])('`cedana %s --help` exits 0 and shows usage', async (command) => {
+    const { stdout } = await world.ok([...command.split(' ').filter(Boolean), '--help'])
+    expect(stdout).toMatch(/^Usage: /m)
+  })
 
   test('every flag of the reference is there', async () => {
     const flagsOf = async (...command: string[]) => (await world.ok([...command, '--help'])).stdout
     const dump = await flagsOf('dump', 'process')
-    for (const flag of ['-d, --dir', '--name', '--compression', '--streams', '--leave-running', '--tcp-established', '--skip-in-flight', '--file-locks', '--external', '--shell-job', '--link-remap', '--criu-opts', '--no-server', '--result-file']) expect(dump).toContain(flag)
+    for (const flag of [
+      '-d, --dir',
+      '--name',
+      '--compression',
+      '--streams',
+      '--leave-running',
+      '--tcp-established',
+      '--skip-in-flight',
+      '--file-locks',
+      '--external',
+      '--shell-job',
+      '--link-remap',
+      '--criu-opts',
+      '--no-server',
+      '--result-file',
+    ])
+      expect(dump).toContain(flag)
     const restore = await flagsOf('restore', 'process')
-    for (const flag of ['-p, --path', '--pid-file', '--no-server', '--criu-opts', '--tcp-established', '--tcp-close', '--leave-stopped', '--file-locks', '--external', '--shell-job', '--link-remap', '-o, --out', '-a, --attach', '--attachable']) expect(restore).toContain(flag)
+    for (const flag of [
+      '-p, --path',
+      '--pid-file',
+      '--no-server',
+      '--criu-opts',
+      '--tcp-established',
+      '--tcp-close',
+      '--leave-stopped',
+      '--file-locks',
+      '--external',
+      '--shell-job',
+      '--link-remap',
+      '-o, --out',
+      '-a, --attach',
+      '--attachable',
+    ])
+      expect(restore).toContain(flag)
     const run = await flagsOf('run', 'process')
-    for (const flag of ['-j, --jid', '--pid-file', '--no-server', '-a, --attach', '--attachable', '-o, --out', '--as-root', '--tty']) expect(run).toContain(flag)
+    for (const flag of ['-j, --jid', '--pid-file', '--no-server', '-a, --attach', '--attachable', '-o, --out', '--as-root', '--tty'])
+      expect(run).toContain(flag)
     const manage = await flagsOf('manage', 'process')
     for (const flag of ['--pid-file', '-j, --jid', '--upcoming']) expect(manage).toContain(flag)
     const root = await flagsOf()
-    for (const flag of ['--config', '--config-dir', '--init-config', '--merge-config', '--protocol', '--address', '--profiling', '--profiling-path']) expect(root).toContain(flag)
+    for (const flag of [
+      '--config',
+      '--config-dir',
+      '--init-config',
+      '--merge-config',
+      '--protocol',
+      '--address',
+      '--profiling',
+      '--profiling-path',
+    ])
+      expect(root).toContain(flag)
     expect(await flagsOf('daemon', 'start')).toContain('--db')
   })
 

@@ -18,14 +18,23 @@ describe('job list', () => {
     const { stdout } = await world.ok(['ps'])
     const lines = stdout.trimEnd().split('\n')
     expect(lines[0]?.trim().split(/\s+/)).toEqual(['JOB', 'TYPE', 'PID', 'STATUS', 'GPU', 'CHECKPOINT', 'SIZE', 'LOG'])
-    expect(lines.slice(-3)).toEqual(['', 'Use `job inspect <JID>` for more details about a job', 'Use `job checkpoint list <JID>` to list all checkpoints for a job'])
+    expect(lines.slice(-3)).toEqual([
+      '',
+      'Use `job inspect <JID>` for more details about a job',
+      'Use `job checkpoint list <JID>` to list all checkpoints for a job',
+    ])
     await world.ok(['job', 'kill', job.jid])
   })
 
   test('[must] awk columns 1 (JID) and 3 (PID) are uncoloured, columns 2, 4, 5 are coloured when colours are forced', async () => {
     const job = await world.job('counter')
     const { stdout } = await world.ok(['ps'], { env: { NO_COLOR: undefined, FORCE_COLOR: '1' } })
-    const cells = stdout.split('\n').find((line) => line.startsWith(job.jid))?.trim().split(/\s+/) ?? []
+    const cells =
+      stdout
+        .split('\n')
+        .find((line) => line.startsWith(job.jid))
+        ?.trim()
+        .split(/\s+/) ?? []
     expect(cells[0]).toBe(job.jid)
     expect(cells[2]).toBe(String(job.pid))
     for (const column of [1, 3, 4]) expect(cells[column]).toMatch(/^\x1b\[[0-9;]+m.*\x1b\[[0-9;]*m$/)
@@ -116,7 +125,12 @@ describe('job kill', () => {
     await world.ok(['job', 'kill', jobs[0]?.jid ?? ''])
     await end(jobs[0]?.jid ?? '')
     const { stdout } = await world.ok(['job', 'kill', ...jobs.map(({ jid }) => jid)])
-    expect(stdout.trim().split('\n').sort()).toEqual(jobs.slice(1).map(({ jid }) => `Killed job ${jid}`).sort())
+    expect(stdout.trim().split('\n').sort()).toEqual(
+      jobs
+        .slice(1)
+        .map(({ jid }) => `Killed job ${jid}`)
+        .sort(),
+    )
   })
 
   test('none matched: `NotFound: no jobs found`', async () => {

@@ -23,7 +23,15 @@ describe('run --no-server', () => {
   })
 
   test('signals are forwarded (J14)', async () => {
-    const talk = world.talk(['run', 'process', '--no-server', '--', 'sh', '-c', 'trap "echo got; exit 7" TERM; echo up; while :; do sleep 0.02; done'])
+    const talk = world.talk([
+      'run',
+      'process',
+      '--no-server',
+      '--',
+      'sh',
+      '-c',
+      'trap "echo got; exit 7" TERM; echo up; while :; do sleep 0.02; done',
+    ])
     await talk.says('up')
     talk.signal('SIGTERM')
     expect((await talk.exit).code).toBe(7)
@@ -35,7 +43,14 @@ describe('run --no-server', () => {
   })
 
   test('under a terminal the program is in the foreground and Ctrl-C reaches it', async () => {
-    const terminal = world.terminal(['exec', '--no-server', '--', 'sh', '-c', 'trap "echo int; exit 9" INT; echo up; while :; do sleep 0.02; done'])
+    const terminal = world.terminal([
+      'exec',
+      '--no-server',
+      '--',
+      'sh',
+      '-c',
+      'trap "echo int; exit 9" INT; echo up; while :; do sleep 0.02; done',
+    ])
     await terminal.says('up')
     terminal.type('\x03')
     expect((await terminal.exit).code).toBe(9)
@@ -142,7 +157,9 @@ describe('profiling', () => {
 
   test('--profiling-path writes the profile as JSON, mode 0644', async () => {
     const file = join(world.work(), 'profile.json')
-    await world.ok(['--profiling', '--profiling-path', file, 'run', 'process', '--no-server', '--', await program('counter')], { stdin: 'quit\n' })
+    await world.ok(['--profiling', '--profiling-path', file, 'run', 'process', '--no-server', '--', await program('counter')], {
+      stdin: 'quit\n',
+    })
     expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ name: 'run' })
   })
 })

@@ -51,7 +51,12 @@ describe('restore', () => {
     }
     await job.says('120')
     await world.ok(['kill', job.jid])
-    const numbers = job.output().trim().split('\n').filter((line) => !line.startsWith('!')).map(Number)
+    const numbers = job
+      .output()
+      .trim()
+      .split('\n')
+      .filter((line) => !line.startsWith('!'))
+      .map(Number)
     expect(numbers).toEqual(numbers.map((_, i) => i + 1))
   })
 
@@ -185,7 +190,8 @@ describe('restore that cannot work: nothing is started', () => {
     const dir = world.work()
     const text = join(world.work(), 'text.tar')
     writeFileSync(text, 'not a tar')
-    for (const path of [dir, text, '/etc/passwd', '/dev/null', '/']) expect((await world.fails(['restore', 'process', '--path', path])).stderr).toContain(path)
+    for (const path of [dir, text, '/etc/passwd', '/dev/null', '/'])
+      expect((await world.fails(['restore', 'process', '--path', path])).stderr).toContain(path)
   })
 
   test('a PID that is in use is found beforehand and named (E6)', async () => {

@@ -127,7 +127,14 @@ describe('another user', () => {
     writeFileSync(join(cwd, 'script'), `#!/bin/sh\ntouch ${ran}\n`, { mode: 0o755 })
     chmodSync(join(cwd, 'script'), 0o755)
     writeFileSync(join(cwd, 'criu.conf'), `action-script ${join(cwd, 'script')}\n`)
-    for (const opts of [{ pid: victim.pid }, { config_file: join(cwd, 'criu.conf') }, { exec_cmd: [join(cwd, 'script')] }, { log_file: '/etc/cedana-test-log' }, { root: '/' }, { ps: { fd: 1 } }]) {
+    for (const opts of [
+      { pid: victim.pid },
+      { config_file: join(cwd, 'criu.conf') },
+      { exec_cmd: [join(cwd, 'script')] },
+      { log_file: '/etc/cedana-test-log' },
+      { root: '/' },
+      { ps: { fd: 1 } },
+    ]) {
       const text = JSON.stringify(opts)
       const outcome = await world.cedana(['dump', 'job', job.jid, '--leave-running', '--dir', cwd, '--criu-opts', text], asUser(cwd))
       expect(outcome.code, text).toBe(1)

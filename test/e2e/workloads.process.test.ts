@@ -43,7 +43,12 @@ class Redis {
   static async open(port: number): Promise<Redis> {
     const socket = await until('redis listens', async () => {
       const attempt = createConnection(port, '127.0.0.1')
-      const outcome = await Promise.race([once(attempt, 'connect').then(() => attempt, () => undefined)])
+      const outcome = await Promise.race([
+        once(attempt, 'connect').then(
+          () => attempt,
+          () => undefined,
+        ),
+      ])
       return outcome
     })
     return new Redis(socket)
@@ -53,14 +58,29 @@ class Redis {
   async ask(...words: string[]): Promise<string> {
     this.#text = ''
     this.socket.write(`*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join('')}`)
-    const answer = await until(`redis answers ${words.join(' ')}`, () => (this.#text.startsWith('$') ? /^\$\d+\r\n([^]*)\r\n$/ : /^[+:-](.*)\r\n$/).exec(this.#text), 20_000)
+    const answer = await until(
+      `redis answers ${words.join(' ')}`,
+      () => (this.#text.startsWith('$') ? /^\$\d+\r\n([^]*)\r\n$/ : /^[+:-](.*)\r\n$/).exec(this.#text),
+      20_000,
+    )
     return answer[1] ?? ''
   }
 }
 
 test('redis-server with data and a connected client, which goes on with the same connection', async () => {
   const port = await freePort()
-  const job = await world.job('/usr/bin/redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no'])
+  const job = await world.job('/usr/bin/redis-server', [
+    '--port',
+    String(port),
+    '--bind',
+    '127.0.0.1',
+    '--save',
+    '',
+    '--appendonly',
+    'no',
+    '--daemonize',
+    'no',
+  ])
   const client = await Redis.open(port)
   for (let i = 0; i < 200; i++) await client.ask('SET', `key:${i}`, `value ${i * i}`)
   expect(await client.ask('INCR', 'counter')).toBe('1')
@@ -152,7 +172,10 @@ test('vim under a terminal: an unsaved buffer, its cursor and its undo history',
   const file = join(world.work(), 'text')
   writeFileSync(file, 'first line\n')
   const jid = world.jid('vim')
-  const terminal = world.terminal(['run', 'process', '--tty', '--attach', '--jid', jid, '--', 'vim', '-u', 'NONE', '-i', 'NONE', '-n', '-N', file], { env: { TERM: 'xterm' } })
+  const terminal = world.terminal(
+    ['run', 'process', '--tty', '--attach', '--jid', jid, '--', 'vim', '-u', 'NONE', '-i', 'NONE', '-n', '-N', file],
+    { env: { TERM: 'xterm' } },
+  )
   await terminal.says('first line')
   terminal.type('oa second line that is not saved\x1b')
   await terminal.says('not saved')
@@ -172,7 +195,9 @@ test('vim under a terminal: an unsaved buffer, its cursor and its undo history',
 
 test('top under a terminal goes on showing', async () => {
   const jid = world.jid('top')
-  const terminal = world.terminal(['run', 'process', '--tty', '--attach', '--jid', jid, '--', 'top', '-d', '0.2'], { env: { TERM: 'xterm' } })
+  const terminal = world.terminal(['run', 'process', '--tty', '--attach', '--jid', jid, '--', 'top', '-d', '0.2'], {
+    env: { TERM: 'xterm' },
+  })
   await terminal.says('Tasks')
   await world.ok(['dump', 'job', jid])
   await terminal.exit

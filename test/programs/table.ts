@@ -53,4 +53,5 @@ export const PROGRAMS: readonly Program[] = [
   { name: 'eventfd-semaphore', refused: { plain: 'loses', message: /eventfd.*semaphore|semaphore.*eventfd/i } },
 ]
 
-export const titleOf = ({ name, args = [], flags = [] }: Program): string => [name, ...args.map((arg) => (/^\w+$/.test(arg) ? arg : JSON.stringify(arg))), ...flags].join(' ')
+export const titleOf = ({ name, args = [], flags = [] }: Program): string =>
+  [name, ...args.map((arg) => (/^\w+$/.test(arg) ? arg : JSON.stringify(arg))), ...flags].join(' ')

@@ -1,5 +1,5 @@
 /** A child process one talks with: input in pieces, output as it comes, and its end. */
-import { spawn, type SpawnOptions } from 'node:child_process'
+import { spawn, type ChildProcessWithoutNullStreams, type SpawnOptions } from 'node:child_process'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 
@@ -21,18 +21,21 @@ export class Conversation {
 
   constructor(argv: readonly string[], options: SpawnOptions = {}, extraPipes = 0) {
     const [command = '', ...args] = argv
-    const child = spawn(command, args, { ...options, stdio: ['pipe', 'pipe', 'pipe', ...Array.from({ length: extraPipes }, () => 'pipe' as const)] })
+    const child = spawn(command, args, {
+      ...options,
+      stdio: ['pipe', 'pipe', 'pipe', ...Array.from({ length: extraPipes }, () => 'pipe' as const)],
+    })
     this.#child = child
     this.pid = child.pid ?? 0
     const gather = (stream: 'stdout' | 'stderr') => {
-      child[stream]?.setEncoding('utf8').on('data', (text: string) => {
+      child[stream].setEncoding('utf8').on('data', (text: string) => {
         this[stream] += text
         this.#wake()
       })
     }
     gather('stdout')
     gather('stderr')
-    child.stdin?.on('error', () => undefined) // it may have ended before it read everything
+    child.stdin.on('error', () => undefined) // it may have ended before it read everything
     this.exit = new Promise((resolve, reject) => {
       child.on('error', reject)
       child.on('close', (code, signal) => {
@@ -53,11 +56,11 @@ export class Conversation {
   }
 
   type(text: string): void {
-    this.#child.stdin?.write(text)
+    this.#child.stdin.write(text)
   }
 
   endInput(): void {
-    this.#child.stdin?.end()
+    this.#child.stdin.end()
   }
 
   signal(name: NodeJS.Signals): void {
@@ -73,7 +76,8 @@ export class Conversation {
         this.#listeners.delete(look)
         act()
       }
-      const complaint = (why: string) => new Error(`${why} before it said ${regex}; stdout:\n${this.stdout.slice(-500)}\nstderr:\n${this.stderr.slice(-500)}`)
+      const complaint = (why: string) =>
+        new Error(`${why} before it said ${regex}; stdout:\n${this.stdout.slice(-500)}\nstderr:\n${this.stderr.slice(-500)}`)
       const look = () => {
         const match = regex.exec(this.stdout)
         if (match !== null) finish(() => resolve(match))
@@ -91,7 +95,16 @@ export class Conversation {
   }
 }
 
-const SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGABRT: 6, SIGKILL: 9, SIGSEGV: 11, SIGPIPE: 13, SIGTERM: 15 }
+const SIGNALS: Readonly<Record<string, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGABRT: 6,
+  SIGKILL: 9,
+  SIGSEGV: 11,
+  SIGPIPE: 13,
+  SIGTERM: 15,
+}
 
 /** The command under a terminal of its own: everything it writes comes as `stdout`. */
 export class Terminal extends Conversation {

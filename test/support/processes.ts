@@ -72,8 +72,7 @@ export function killMarked(mark: string, except: (info: ProcessInfo) => boolean 
   return ended
 }
 
-export const children = (pid: number): number[] =>
-  allPids().filter((one) => processInfo(one)?.parent === pid)
+export const children = (pid: number): number[] => allPids().filter((one) => processInfo(one)?.parent === pid)
 
 /** Targets of the open descriptors of a process. */
 export const openFiles = (pid: number): string[] =>
@@ -88,7 +87,8 @@ export function hasCapability(name: string): boolean {
 }
 
 /** Skips the test, saying why, where the host lacks the capability. */
-export const requires = (context: TestContext, capability: string): void => context.skip(!hasCapability(capability), `needs ${capability}, which this host does not give`)
+export const requires = (context: TestContext, capability: string): void =>
+  context.skip(!hasCapability(capability), `needs ${capability}, which this host does not give`)
 
 /** The process, its descendants and all their threads. */
 export function tree(root: number): number[] {

@@ -86,7 +86,8 @@ export class World {
   }
   get env(): Record<string, string> {
     const inherited: Record<string, string> = {}
-    for (const [name, value] of Object.entries(process.env)) if (value !== undefined && !/^(CEDANA|VITEST|NODE_OPTIONS|AWS)/.test(name)) inherited[name] = value
+    for (const [name, value] of Object.entries(process.env))
+      if (value !== undefined && !/^(CEDANA|VITEST|NODE_OPTIONS|AWS)/.test(name)) inherited[name] = value
     return {
       ...inherited,
       CEDANA_TEST: this.id,
@@ -110,7 +111,12 @@ export class World {
 
   async startDaemon(args: readonly string[] = []): Promise<void> {
     const log = openSync(this.daemonLog, 'a')
-    const daemon = spawn(CEDANA, ['daemon', 'start', ...args], { env: this.env, cwd: this.dir, detached: true, stdio: ['ignore', log, log] })
+    const daemon = spawn(CEDANA, ['daemon', 'start', ...args], {
+      env: this.env,
+      cwd: this.dir,
+      detached: true,
+      stdio: ['ignore', log, log],
+    })
     closeSync(log)
     this.#daemon = daemon
     await until('the daemon listens', async () => {
@@ -146,7 +152,10 @@ export class World {
   #daemonTail(): string {
     if (!existsSync(this.daemonLog)) return ''
     const lines = readFileSync(this.daemonLog, 'utf8').split('\n')
-    return lines.filter((line) => !line.includes('"level":"debug"')).join('\n').slice(-1500)
+    return lines
+      .filter((line) => !line.includes('"level":"debug"'))
+      .join('\n')
+      .slice(-1500)
   }
 
   // --- the command ---
@@ -222,7 +231,11 @@ export class World {
   }
 
   /** A test program as a job. Waits for its READY unless it is `counter` or a path. */
-  async job(name: string, args: readonly string[] = [], options: { flags?: readonly string[]; cwd?: string; uid?: number } = {}): Promise<Job> {
+  async job(
+    name: string,
+    args: readonly string[] = [],
+    options: { flags?: readonly string[]; cwd?: string; uid?: number } = {},
+  ): Promise<Job> {
     const path = name.startsWith('/') ? name : await program(name)
     const jid = this.jid(path.slice(path.lastIndexOf('/') + 1))
     const cwd = options.cwd ?? this.work()
@@ -315,11 +328,19 @@ export class World {
     // Jobs are the tests' own. Shims end by themselves when their job has ended, CRIU when its request has.
     killMarked(this.mark, (info) => this.#isDaemon(info) || this.#isShim(info) || this.#isCriu(info))
     const helpers = () => markedProcesses(this.mark).filter((info) => this.#isShim(info) || this.#isCriu(info))
-    await waitFor('shims and criu end with their jobs', () => helpers().length === 0, () => helpers().map(describe).join('\n'))
+    await waitFor(
+      'shims and criu end with their jobs',
+      () => helpers().length === 0,
+      () => helpers().map(describe).join('\n'),
+    )
 
     if (this.#daemon !== undefined && isAlive(this.daemonPid)) {
       const extra = () => surplus(openFiles(this.daemonPid), this.#openAtStart)
-      await waitFor('the daemon holds no more descriptors than at its start', () => extra().length === 0, () => extra().join(' '))
+      await waitFor(
+        'the daemon holds no more descriptors than at its start',
+        () => extra().length === 0,
+        () => extra().join(' '),
+      )
       const code = await this.stopDaemon()
       if (code !== 0) note(`the daemon ended with ${code}:\n${this.#daemonTail()}`)
       if (existsSync(this.socket)) note(`socket ${this.socket}`)
@@ -339,11 +360,8 @@ export class World {
     for (const path of filesBelow(this.checkpoints)) if (/[.](partial|tmp)\b/.test(path)) note(`half-made ${path}`)
     for (const path of this.#files) rmSync(path, { force: true })
     process.off('exit', this.#sweep)
-    if (left.length === 0) rmSync(this.dir, { recursive: true, force: true })
-    else {
-      process.once('exit', () => rmSync(this.dir, { recursive: true, force: true }))
-      throw new Error(`left over:\n${left.join('\n')}`)
-    }
+    if (process.env.CEDANA_KEEP === undefined) rmSync(this.dir, { recursive: true, force: true })
+    if (left.length > 0) throw new Error(`left over:\n${left.join('\n')}`)
   }
 }
 
@@ -351,8 +369,8 @@ function makeJob(jid: string, pid: number, log: string): Job {
   const output = () => (existsSync(log) ? readFileSync(log, 'utf8') : '')
   const says = async (pattern: RegExp | string, timeoutMs = 10_000) => {
     const regex = typeof pattern === 'string' ? new RegExp(`^${pattern}$`, 'm') : pattern
-    await until(`${jid || pid} says ${regex}`, () => regex.test(output()), timeoutMs).catch((error: Error) => {
-      throw new Error(`${error.message}; it said:\n${output().slice(-2000)}`)
+    await until(`${jid || pid} says ${regex}`, () => regex.test(output()), timeoutMs).catch((error: unknown) => {
+      throw new Error(`${String(error)}; it said:\n${output().slice(-2000)}`)
     })
   }
   const verify = async () => {
