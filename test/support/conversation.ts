@@ -1,5 +1,5 @@
 /** A child process one talks with: input in pieces, output as it comes, and its end. */
-import { spawn, type ChildProcessWithoutNullStreams, type SpawnOptions } from 'node:child_process'
+import { spawn, type SpawnOptions } from 'node:child_process'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 
