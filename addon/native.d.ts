@@ -23,14 +23,14 @@ export interface NativeFile {
   /** regular directory character block fifo socket symlink anonymous */
   readonly type: string
   readonly flags: number; readonly position: number; readonly mountId: number; readonly inode: string
-  readonly device: number; readonly deviceId: number; readonly isTty: boolean; readonly isDeleted: boolean
+  readonly device: number; readonly deviceId: number; readonly isTty: boolean; readonly isDeleted: boolean; readonly isLocked: boolean
 }
 export interface NativeProcess {
   readonly pid: number; readonly parentPid: number; readonly processGroup: number; readonly session: number
   readonly startTicks: string; readonly state: string; readonly name: string; readonly args: string[]
   readonly executable: string; readonly workingDirectory: string; readonly rootDirectory: string
   readonly uids: number[]; readonly gids: number[]; readonly groups: number[]; readonly threads: number[]
-  readonly terminal: number; readonly seccomp: number; readonly residentBytes: number; readonly dumpBytes: number; readonly tracer: number
+  readonly terminal: number; readonly seccomp: number; readonly residentBytes: number; readonly dumpBytes: number; readonly sharedBytes: number; readonly tracer: number
   readonly namespaces: { cgroup: string; ipc: string; mnt: string; net: string; pid: string; user: string; uts: string }
   readonly cgroups: string[]; readonly files: NativeFile[]
 }

@@ -68,6 +68,9 @@ std::optional<OpenFile> ReadOpenFile(int dir, const std::string& number) {
   file.flags = Number<uint32_t>(FieldOf(*info, "flags:"), 8);
   file.position = Number<int64_t>(FieldOf(*info, "pos:"));
   file.mount_id = Number<int>(FieldOf(*info, "mnt_id:"));
+  // CRIU must be told of locks. /proc/locks has them too, but reading it stops all locking of the
+  // machine for as long as a grace period of RCU takes.
+  file.is_locked = info->find("\nlock:") != std::string::npos;
   // Looks through the link at the open file itself, opens nothing, and asks no file server.
   struct statx st{};
   constexpr int kFlags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
@@ -95,15 +98,10 @@ std::vector<OpenFile> ReadOpenFiles(int dir) {
   return files;
 }
 
-// What a dump must store at most, also of memory that is swapped out; 0 when it cannot be read.
-uint64_t DumpBytes(int dir) {
-  const auto rollup = ReadProcFile(dir, "smaps_rollup");
-  if (!rollup) return 0;
-  uint64_t kibibytes = 0;
-  for (const auto* key : {"Pss_Anon:", "Pss_Shmem:", "SwapPss:"}) {
-    kibibytes += Number<uint64_t>(FieldOf(*rollup, key));
-  }
-  return kibibytes * 1024;
+// Kibibytes of a line of `status`, in bytes. The kernel keeps these counters: smaps_rollup, which
+// knows more, walks all of the page tables.
+uint64_t StatusBytes(const std::string& status, const char* key) {
+  return Number<uint64_t>(FieldOf(status, key)) * 1024;
 }
 
 uint64_t ResidentBytes(int dir) {
@@ -133,7 +131,8 @@ std::optional<ProcessFacts> ReadProcess(int dir) {
   for (const auto& thread : ListProcDir(dir, "task"))
     facts.threads.push_back(Number<pid_t>(thread));
   facts.resident_bytes = ResidentBytes(dir);
-  facts.dump_bytes = DumpBytes(dir);
+  facts.dump_bytes = StatusBytes(status, "RssAnon:") + StatusBytes(status, "VmSwap:");
+  facts.shared_bytes = StatusBytes(status, "RssShmem:");
   for (size_t i = 0; i < kNamespaceNames.size(); i++)
     facts.namespaces[i] = NamespaceInode(dir, kNamespaceNames[i]);
   const std::string cgroups = ReadProcFile(dir, "cgroup").value_or("");

@@ -26,6 +26,7 @@ struct OpenFile {
   uint32_t device_id = 0;
   bool is_tty = false;
   bool is_deleted = false;
+  bool is_locked = false;
 };
 
 // In the order of kNamespaceNames.
@@ -47,6 +48,7 @@ struct ProcessFacts {
   pid_t tracer = 0;
   uint64_t resident_bytes = 0;
   uint64_t dump_bytes = 0;
+  uint64_t shared_bytes = 0;
   std::array<std::string, kNamespaceNames.size()> namespaces;
   std::vector<std::string> cgroups;
   std::vector<OpenFile> files;

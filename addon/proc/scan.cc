@@ -138,6 +138,7 @@ Napi::Object FileToJs(Napi::Env env, const OpenFile& file) {
       .Set("deviceId", file.device_id)
       .Set("isTty", file.is_tty)
       .Set("isDeleted", file.is_deleted)
+      .Set("isLocked", file.is_locked)
       .Done();
 }
 
@@ -165,6 +166,7 @@ Napi::Object ProcessToJs(Napi::Env env, const ProcessFacts& process) {
       .Set("seccomp", process.seccomp)
       .Set("residentBytes", process.resident_bytes)
       .Set("dumpBytes", process.dump_bytes)
+      .Set("sharedBytes", process.shared_bytes)
       .Set("tracer", process.tracer)
       .Put("namespaces", namespaces.Done())
       .Set("cgroups", process.cgroups)

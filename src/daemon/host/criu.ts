@@ -153,8 +153,15 @@ export interface RestoreSession {
   close(): void
 }
 
+export interface RestoreHooks {
+  /** Before CRIU creates anything. A rejection makes it undo. */
+  onReady(): Promise<void>
+  /** When the whole tree is there and nothing of it has run. */
+  onBuilt(): Promise<void>
+}
+
 /** The restore is driven from here, but CRIU itself is a child of the shim, which becomes the parent of the restored root. */
-export function restoreSession(signal: AbortSignal, onReady: () => Promise<void>): RestoreSession {
+export function restoreSession(signal: AbortSignal, hooks: RestoreHooks): RestoreSession {
   const { session, peerFd }: { session: CriuSessionHandle; peerFd: number } = native.criuSession()
   const close = (): void => {
     native.criuClose(session)
@@ -164,12 +171,12 @@ export function restoreSession(signal: AbortSignal, onReady: () => Promise<void>
     close,
     restore: async (options) => {
       signal.addEventListener('abort', close)
-      // The first notification comes before CRIU creates anything: whatever must be known by then is awaited there.
       let refused: unknown
       try {
         const response = await native.criuRequest(session, 'RESTORE', { ...options, notify_scripts: true, rst_sibling: true }, async (script) => {
           try {
-            if (script === 'pre-restore') await onReady()
+            if (script === 'pre-restore') await hooks.onReady()
+            if (script === 'post-restore') await hooks.onBuilt()
             if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: signal.reason })
           } catch (thrown) {
             refused ??= thrown

@@ -28,8 +28,6 @@ export interface DumpSwitches {
 export interface SwitchContext {
   readonly stdio: StdioMode
   readonly given: GivenSwitches
-  /** /proc/locks. */
-  readonly locks?: string
 }
 export interface DumpFacts {
   readonly capabilities: ReadonlySet<string>
@@ -53,8 +51,12 @@ const isConnection = (socket: Socket): boolean =>
 const who = (process: ProcessFacts): string => `process ${process.pid} (${process.name})`
 const memoryFile = (path: string): boolean => /^\/(memfd:|SYSV|dev\/zero|secretmem)/.test(path)
 
+/** What the images take at most: each process' own memory, and the shared memory of which every sharer sees all. */
+export const dumpSize = ({ processes }: Snapshot): number =>
+  processes.reduce((sum, { dumpBytes }) => sum + dumpBytes, 0) + Math.max(0, ...processes.map(({ sharedBytes }) => sharedBytes))
+
 /** Pure: what the dump of this tree needs, where the user has not decided. */
-export function dumpSwitches(snapshot: Snapshot, { stdio, given, locks = '' }: SwitchContext): DumpSwitches {
+export function dumpSwitches(snapshot: Snapshot, { stdio, given }: SwitchContext): DumpSwitches {
   const files = snapshot.processes.flatMap((process) => process.files)
   const foreignTerminal = stdio !== 'tty' && hasForeignTerminal(files)
   const isDeleted = (file: OpenFile): boolean => file.isDeleted && file.type === 'regular' && !memoryFile(file.path)
@@ -62,7 +64,7 @@ export function dumpSwitches(snapshot: Snapshot, { stdio, given, locks = '' }: S
     tcpEstablished: given.tcpEstablished ?? snapshot.sockets.some(isConnection),
     extUnixSockets: snapshot.sockets.some((socket) => socket.family === 'unix' && socket.state !== 'LISTEN'),
     shellJob: given.shellJob ?? (sessionOutside(snapshot) || foreignTerminal),
-    fileLocks: given.fileLocks ?? holdsLocks(files, locks),
+    fileLocks: given.fileLocks ?? files.some((file) => file.isLocked),
     linkRemap: given.linkRemap ?? files.some(isDeleted),
     external: [...new Set(externalFiles(snapshot).map(fileKey))],
     foreignTerminal,
@@ -77,17 +79,6 @@ function sessionOutside({ processes }: Snapshot): boolean {
   const pids = new Set<number>(processes.map(({ pid }) => pid))
   const [root] = processes
   return root !== undefined && !pids.has(root.session)
-}
-
-/** Lines of /proc/locks: `1: POSIX  ADVISORY  WRITE 123 fe:00:4711 0 EOF`, device in hexadecimal. */
-function holdsLocks(files: readonly OpenFile[], locks: string): boolean {
-  const locked = new Set(
-    [...locks.matchAll(/ ([0-9a-f]+):([0-9a-f]+):(\d+) \d+ \S+$/gm)].map(
-      ([, high, low, inode]) => `${parseInt(high ?? '', 16)}:${parseInt(low ?? '', 16)}:${inode}`,
-    ),
-  )
-  const minor = (device: number): number => (device & 0xff) | ((device >>> 12) & 0xfff00)
-  return files.some((file) => file.type === 'regular' && locked.has(`${major(file.device)}:${minor(file.device)}:${file.inode}`))
 }
 
 const fileKey = (file: OpenFile): string => `file[${file.mountId.toString(16)}:${BigInt(file.inode).toString(16)}]`

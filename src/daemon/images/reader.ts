@@ -263,19 +263,29 @@ export class CheckpointReader {
 
   /** Size and content of every file against the manifest. Throws IMAGE_CORRUPT naming what differs. */
   async verify(): Promise<{ readonly files: number; readonly bytes: number }> {
-    const expected = this.manifest?.files ?? []
-    const faults = this.#digests ? compare(expected, this.#digests) : await this.#compareFiles(expected)
-    if (faults.length > 0) throw corrupt(this.path, faults)
-    return { files: expected.length, bytes: this.manifest?.totalBytes ?? 0 }
+    await Promise.all([this.verifyImages(), this.verifyPages()])
+    return { files: this.manifest?.files.length ?? 0, bytes: this.manifest?.totalBytes ?? 0 }
   }
 
-  async #compareFiles(expected: readonly FileDigest[]): Promise<readonly Fault[]> {
-    // Sizes first: a truncated checkpoint is refused without reading all of it.
-    const found = await this.images.list()
-    const faults = compareSizes(expected, found)
-    if (faults.length > 0) return faults
+  /** All that decides what CRIU does: the sizes of all files, and the content of all but the pages. */
+  async verifyImages(): Promise<void> {
+    const expected = this.manifest?.files ?? []
+    // Sizes first: a truncated checkpoint is refused without reading any of it, and before CRIU can wait for what is not there.
+    const faults = compareSizes(expected, this.#digests ?? (await this.images.list()))
+    if (faults.length > 0) throw corrupt(this.path, faults)
+    await this.#verifyContent(expected.filter(({ name }) => !isPages(name)))
+  }
+
+  /** The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. */
+  async verifyPages(): Promise<void> {
+    await this.#verifyContent((this.manifest?.files ?? []).filter(({ name }) => isPages(name)))
+  }
+
+  async #verifyContent(expected: readonly FileDigest[]): Promise<void> {
     const names = expected.map(({ name }) => name)
-    return compare(expected, await attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names)))
+    const found = this.#digests ?? (await attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names)))
+    const faults = compare(expected, found)
+    if (faults.length > 0) throw corrupt(this.path, faults)
   }
 
   /** Removes what was unpacked. May be called again. */
@@ -303,6 +313,8 @@ async function fill(files: Files, { onProgress }: UnpackRequest, opened: Opened,
  * copied out of reach first.
  */
 const isOutOfReach = (caller: Ids): boolean => caller.uid === 0 || process.geteuid?.() !== 0
+
+const isPages = (name: string): boolean => /^pages-\d+\.img$/.test(name)
 
 interface Fault {
   readonly name: string

@@ -28,6 +28,7 @@ const OpenFile = z.looseObject({
   deviceId: z.number(),
   isTty: z.boolean(),
   isDeleted: z.boolean(),
+  isLocked: z.boolean(),
 })
 const ProcessFacts = z.looseObject({
   pid: Pid,
@@ -49,6 +50,7 @@ const ProcessFacts = z.looseObject({
   seccomp: z.int(),
   residentBytes: z.number(),
   dumpBytes: z.number(),
+  sharedBytes: z.number(),
   tracer: z.int(),
   namespaces: Namespaces,
   cgroups: z.array(z.string()),

@@ -16,7 +16,7 @@ import * as processes from '../host/processes.js'
 import { type PendingStdin, ShimConnection } from '../host/shim.js'
 import { defaultName, parseCompression, unixNanoseconds } from '../images/layout.js'
 import type { ManifestInput } from '../images/manifest.js'
-import { dumpProblems, dumpSwitches } from '../images/preflight.js'
+import { dumpProblems, dumpSize, dumpSwitches } from '../images/preflight.js'
 import { encodeState, STATE } from '../images/state.js'
 import { removeStale } from '../images/stale.js'
 import { CheckpointWriter, CRIU_DUMP_LOG } from '../images/writer.js'
@@ -50,15 +50,13 @@ interface Planning {
   readonly stdio: StdioMode
   readonly facts: HostFacts
   readonly runtime: DumpPlan
-  /** /proc/locks */
-  readonly locks: string
 }
 
 /** Pure: the same look at the tree and the same request give the same plan. */
-function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, facts, runtime, locks }: Planning): Plan {
+function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
   const leaveRunning = request.leaveRunning ?? env.config.criu.leave_running
   const given = { tcpEstablished: request.tcpEstablished, shellJob: request.shellJob, fileLocks: request.fileLocks, linkRemap: request.linkRemap }
-  const switches = dumpSwitches(snapshot, { stdio, given, locks })
+  const switches = dumpSwitches(snapshot, { stdio, given })
   const chosen: CriuOptions = {
     pid: snapshot.target.pid,
     leave_running: leaveRunning,
@@ -138,7 +136,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
     const options = env.runtimes.options(found.type, 'dump', request.options)
     const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio }, options)
-    return { snapshot, stdio, facts: await env.facts(), runtime, locks: (await processes.readText('/proc/locks')) ?? '' }
+    return { snapshot, stdio, facts: await env.facts(), runtime }
   })
   const plan = await op.step('plan', () => planDump(env, request, planning))
   if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })
@@ -146,7 +144,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
 
   const directory = request.dir || env.config.checkpoint.dir
   const name = request.name || defaultName(found.type, found.job?.jid, unixNanoseconds())
-  const total = snapshot.processes.reduce((sum, facts) => sum + facts.dumpBytes, 0)
+  const total = dumpSize(snapshot)
   const work = await op.step('open work directory', () => CriuWork.open(env, 'dump', CRIU_DUMP_LOG), { always: (opened) => opened.close() })
   const writer = await op.step(
     'open checkpoint',

@@ -1,6 +1,7 @@
 /**
  * `restore`: the checkpoint is opened and read whole, everything that can be known to fail is said, then the shim starts CRIU, which builds the
- * tree as the shim's own child. Nothing is created before the last byte of the checkpoint has been verified. A failure leaves no process behind.
+ * tree as the shim's own child. Nothing is created before all that decides what CRIU does has been verified, and nothing of it runs before the last
+ * byte of its memory has. A failure leaves no process behind.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync } from 'node:fs'
@@ -134,9 +135,10 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     { always: (opened) => opened.close() },
   )
   const { manifest } = reader
-  // Reading everything once takes a while: it goes on beside the planning and CRIU's own start, and is awaited before CRIU creates anything.
-  const verified = reader.verify()
-  verified.catch(() => undefined)
+  // Reading everything once takes a while: it goes on beside the planning and CRIU's own work.
+  const verified = { images: reader.verifyImages(), pages: reader.verifyPages() }
+  const allVerified = Promise.all([verified.images, verified.pages])
+  allVerified.catch(() => undefined)
   const snapshot = await op.step('read state', () => savedSnapshot(reader))
   mayRestore(env, call, reader, snapshot)
   const type = runtimeType(request, manifest, existing)
@@ -162,7 +164,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     return [...reader.problems, ...plan.problems, ...restoreProblems(manifest, snapshot, live, new Set(plan.inherit.map(({ key }) => key)))]
   })
   if (request.dryRun) {
-    await op.step('verify', () => verified)
+    await op.step('verify', () => allVerified)
     return op.done({ jid: '', pid: 0, messages: [], steps: op.steps, problems, state: snapshot, plan: { ...plan.criu, inherit: plan.inherit } })
   }
   refuseProblems(problems)
@@ -180,9 +182,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const pending = await op.step('read input', () => pendingInput(reader, directory))
 
   const { fds, open } = inheritFds(plan.inherit)
-  const session = criu.restoreSession(signal, async () => {
-    await verified
-  })
+  const session = criu.restoreSession(signal, { onReady: () => verified.images, onBuilt: () => verified.pages })
   const started = await op.step(
     'criu restore',
     async () => {
@@ -208,13 +208,12 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
       try {
         await Promise.race([session.restore(options), launched])
-        await verified
         return await launched
       } catch (thrown) {
         session.close()
         await launched.catch(() => undefined)
         // A damaged checkpoint explains whatever CRIU had to say about it.
-        await verified
+        await allVerified
         throw await work.explain(await preferShim(thrown, launched))
       }
     },

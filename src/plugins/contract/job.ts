@@ -40,6 +40,8 @@ export interface OpenFile {
   readonly isTty: boolean
   /** The file has no name any more (link count 0 or ` (deleted)`). */
   readonly isDeleted: boolean
+  /** Somebody holds a lock on it through this descriptor (flock, POSIX, OFD or lease). */
+  readonly isLocked: boolean
 }
 
 export const SOCKET_FAMILIES = ['inet', 'inet6', 'unix', 'netlink', 'packet', 'other'] as const
@@ -103,8 +105,10 @@ export interface ProcessFacts {
   /** 0 none, 1 strict, 2 filter. */
   readonly seccomp: number
   readonly residentBytes: number
-  /** Private and shared anonymous memory that a dump must store, an upper bound: Pss_Anon and Pss_Shmem of smaps_rollup. */
+  /** Private memory that a dump must store: RssAnon and VmSwap of /proc/PID/status. */
   readonly dumpBytes: number
+  /** Shared memory in use, which is stored once for all who share it: RssShmem. */
+  readonly sharedBytes: number
   /** Traced by this PID; 0 when not traced. */
   readonly tracer: number
   readonly namespaces: Namespaces
