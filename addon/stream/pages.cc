@@ -91,7 +91,9 @@ PageServer::~PageServer() { Abort(); }
 
 Result<PageServer::Outcome> PageServer::Finish() {
   reader_.Join();
+  if (!writer_) return Errno{"page server", ECANCELED};
   auto files = writer_->Finish();
+  Release();
   if (!files.ok()) return files.error();
   return Outcome{std::move(files.value()), received_, zero_};
 }
@@ -99,6 +101,21 @@ Result<PageServer::Outcome> PageServer::Finish() {
 void PageServer::Abort() {
   if (writer_) writer_->Fail(Errno{"page server", ECANCELED});
   reader_.Join();
+  Release();
+}
+
+void PageServer::Release() {
+  const std::lock_guard lock(writer_mutex_);
+  if (!writer_) return;
+  written_ = writer_->written();
+  writer_.reset();
+  socket_.Reset();
+  options_.directory.Reset();
+}
+
+PageServer::Progress PageServer::progress() const {
+  const std::lock_guard lock(writer_mutex_);
+  return {received_, writer_ ? writer_->written() : written_, zero_};
 }
 
 // 24 bytes up to 4.1: u32 command, u32 pages, u64 address, u64 target. From 4.2: 32 bytes, u64

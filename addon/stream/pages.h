@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -52,7 +53,7 @@ class PageServer {
   PageServer& operator=(const PageServer&) = delete;
   ~PageServer();
 
-  [[nodiscard]] Progress progress() const { return {received_, writer_->written(), zero_}; }
+  [[nodiscard]] Progress progress() const;
   // Waits for CRIU's last command, and until all is stored. Once.
   Result<Outcome> Finish();
   // CRIU sees a broken connection and rolls back.
@@ -76,6 +77,8 @@ class PageServer {
   };
 
   PageServer(Options options, UniqueFd socket);
+  // Buffers and descriptors go at the end of the capture, not when the garbage collector comes by.
+  void Release();
   std::optional<Errno> Serve();
   std::optional<Errno> OpenStream(const Command& command);
   std::optional<Errno> CloseStream();
@@ -85,9 +88,11 @@ class PageServer {
   std::optional<Errno> Answer(const void* data, size_t size);
   [[nodiscard]] Command Header() const;
 
-  const Options options_;
-  const UniqueFd socket_;
+  Options options_;
+  UniqueFd socket_;
+  mutable std::mutex writer_mutex_;  // between progress() and Release()
   std::unique_ptr<BlockWriter> writer_;
+  uint64_t written_ = 0;  // when there is no writer any more
   std::byte header_[32];
   const size_t header_bytes_;
   uint32_t streams_ = 0;
