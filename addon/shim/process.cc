@@ -74,7 +74,9 @@ void ResetSignals() {
   char byte = 0;
   if (read(go, &byte, 1) != 1) _exit(126);  // the shim is gone
   ResetSignals();
-  execvp(spec.argv[0], spec.argv);
+  // execvp would hand a file that is no program to /bin/sh.
+  if (strchr(spec.argv[0], '/') != nullptr) execv(spec.argv[0], spec.argv);
+  else execvp(spec.argv[0], spec.argv);
   Abort(trouble, "exec");
 }
 

@@ -195,6 +195,7 @@ std::vector<std::pair<int, int>> CriuDescriptors(Stdio stdio, const Streams& str
       break;
     case Stdio::kLog:
       fds.emplace_back(streams.job[1].get(), kSlotLog);
+      fds.emplace_back(streams.job[1].get(), kSlotLogCopy);
       break;
     case Stdio::kNone:
       break;

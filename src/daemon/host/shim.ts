@@ -10,7 +10,7 @@ export { ShimConnection, waitForShimExit, type PendingStdin, type ShimOutput, ty
 export { readShimExit, readShimState, type ShimExit, type ShimState } from './shim-files.js'
 
 /** The numbers that the job's streams have in CRIU, for inherit_fd. Which exist depends on the stdio mode. */
-export const SHIM_SLOTS = { stdin: 10, stdout: 11, stderr: 12, tty: 13, log: 14, null: 15 } as const
+export const SHIM_SLOTS = { stdin: 10, stdout: 11, stderr: 12, tty: 13, log: 14, null: 15, logCopy: 16 } as const
 /** The number of `restore.open[index]` in CRIU. */
 export const shimOpenSlot = (index: number): number => 20 + index
 
@@ -99,6 +99,7 @@ export async function launchShim(request: ShimRequest): Promise<LaunchedShim> {
     if (word === 'started' && startTicks !== undefined && shimStartTicks !== undefined && bootId !== undefined) {
       return { pid: Number(pid) as Pid, startTicks, shim: { pid: Number(shimPid) as Pid, startTicks: shimStartTicks, bootId }, done }
     }
+    child.ref() // this process has nothing else to wait for when it is no daemon
     await done // so that nothing of it is left when the caller hears of it
     throw spawnError === undefined ? startFailed(request, line) : cannotRunShim(request, spawnError)
   } finally {
