@@ -151,7 +151,7 @@ describe('dump', () => {
     expect(dump.mock.lastCall?.[0]).toMatchObject({
       jid: '',
       type: 'process',
-      target: { pid: 4711 },
+      target: { pid: '4711' },
       options: {},
       dir: '/work/dir/sub',
       name: 'n',

@@ -1,15 +1,22 @@
 /** Every plugin that ships passes the suite of its kind. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import pino from 'pino'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { hostFor } from '../../src/daemon/operations/host.js'
 import { builtins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { type RuntimeWorld, runtimeContract } from './runtime.js'
 
 const registry = new Registry(builtins)
-const host = hostFor(registry, pino({ level: 'silent' }), new AbortController().signal)
+const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
+afterAll(() => {
+  rmSync(directory, { recursive: true })
+})
+const host = hostFor({ runtimes: registry, log: pino({ level: 'silent' }), config: { run_dir: directory } }, new AbortController().signal)
 
 const states = async (target: Parameters<RuntimeWorld['states']>[0]): Promise<readonly string[]> =>
   (await host.inspect(target)).processes.map((facts) => facts.state)

@@ -20,7 +20,11 @@ const bystanders: { jid: string; pid: number; log: string }[] = []
 
 async function start(): Promise<void> {
   const log = openSync(world.daemonLog, 'a')
-  daemon = spawn(process.execPath, [bundle], { env: { ...world.env, CEDANA_TEST_FAULT: fault }, detached: true, stdio: ['ignore', log, log] })
+  daemon = spawn(process.execPath, [bundle], {
+    env: { ...world.env, CEDANA_TEST_FAULT: fault },
+    detached: true,
+    stdio: ['ignore', log, log],
+  })
   closeSync(log)
   await until('the daemon answers', async () => (await world.cedana(['ps'])).code === 0, 20_000)
 }
@@ -58,12 +62,39 @@ afterAll(async () => {
 const STEPS = {
   run: ['plan', 'record job', 'make directory', 'start', 'record start', 'write pid file'],
   dump: [
-    'find criu', 'find target', 'lock', 'inspect', 'ask runtime', 'plan', 'open work directory', 'open checkpoint', 'write state', 'open page server', 'criu dump', 'save input',
-    'flush pages', 'seal', 'record checkpoint', 'let go', 'wait for end',
+    'find criu',
+    'find target',
+    'lock',
+    'inspect',
+    'ask runtime',
+    'plan',
+    'open work directory',
+    'open checkpoint',
+    'write state',
+    'open page server',
+    'criu dump',
+    'save input',
+    'flush pages',
+    'seal',
+    'record checkpoint',
+    'let go',
+    'wait for end',
   ],
   restore: [
-    'find job', 'lock', 'open checkpoint', 'read state', 'ask runtime', 'plan', 'preflight', 'record job', 'make directory',
-    'open work directory', 'read input', 'criu restore', 'record start', 'write pid file',
+    'find job',
+    'lock',
+    'open checkpoint',
+    'read state',
+    'ask runtime',
+    'plan',
+    'preflight',
+    'record job',
+    'make directory',
+    'open work directory',
+    'read input',
+    'criu restore',
+    'record start',
+    'write pid file',
   ],
 } as const
 
@@ -88,57 +119,69 @@ async function bystandersAreWell(): Promise<void> {
 }
 
 describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
-  test.each(STEPS.run)('after the step `%s` of run', async (step) => {
-    const counter = await program('counter')
-    const jid = world.jid('run')
-    await killAt('run', step, ['run', 'process', '--jid', jid, '--', counter])
-    const row = await world.row(jid)
-    // Either it never came to be, or it is a job like any other.
-    if (row) {
-      expect(['running', 'sleep']).toContain(row[3])
-      await world.ok(['kill', jid])
-      expect((await world.inspect(jid))['exit']).toMatchObject({ signal: 9 })
-    }
-    await until('no directory is left', () => !existsSync(join(world.runDir, 'jobs', jid)))
-    await bystandersAreWell()
-  }, 60_000)
+  test.each(STEPS.run)(
+    'after the step `%s` of run',
+    async (step) => {
+      const counter = await program('counter')
+      const jid = world.jid('run')
+      await killAt('run', step, ['run', 'process', '--jid', jid, '--', counter])
+      const row = await world.row(jid)
+      // Either it never came to be, or it is a job like any other.
+      if (row) {
+        expect(['running', 'sleep']).toContain(row[3])
+        await world.ok(['kill', jid])
+        expect((await world.inspect(jid))['exit']).toMatchObject({ signal: 9 })
+      }
+      await until('no directory is left', () => !existsSync(join(world.runDir, 'jobs', jid)))
+      await bystandersAreWell()
+    },
+    60_000,
+  )
 
-  test.each(STEPS.dump)('after the step `%s` of dump', async (step) => {
-    const job = await world.job('counter')
-    const path = join(world.checkpoints, `killed-${step.replaceAll(' ', '-')}`)
-    await killAt('dump', step, ['dump', 'job', job.jid, '--name', path.slice(path.lastIndexOf('/') + 1)])
-    await until('criu lets go', async () => ((await world.row(job.jid))?.[3] ?? 'stop') !== 'stop')
-    if (isAlive(job.pid)) {
-      const length = job.output().length
-      await until('the job counts on', () => job.output().length > length)
-      expect(['running', 'sleep']).toContain((await world.row(job.jid))?.[3])
-      await world.ok(['kill', job.jid])
-    } else {
-      expect((await world.row(job.jid))?.[3]).toBe('halted')
-      await world.ok(['checkpoint', 'verify', path])
-      await world.ok(['restore', 'job', job.jid, '--path', path])
+  test.each(STEPS.dump)(
+    'after the step `%s` of dump',
+    async (step) => {
+      const job = await world.job('counter')
+      const path = join(world.checkpoints, `killed-${step.replaceAll(' ', '-')}`)
+      await killAt('dump', step, ['dump', 'job', job.jid, '--name', path.slice(path.lastIndexOf('/') + 1)])
+      await until('criu lets go', async () => ((await world.row(job.jid))?.[3] ?? 'stop') !== 'stop')
+      if (isAlive(job.pid)) {
+        const length = job.output().length
+        await until('the job counts on', () => job.output().length > length)
+        expect(['running', 'sleep']).toContain((await world.row(job.jid))?.[3])
+        await world.ok(['kill', job.jid])
+      } else {
+        expect((await world.row(job.jid))?.[3]).toBe('halted')
+        await world.ok(['checkpoint', 'verify', path])
+        await world.ok(['restore', 'job', job.jid, '--path', path])
+        const length = job.output().length
+        await until('the restored job counts on', () => job.output().length > length)
+        await world.ok(['kill', job.jid])
+      }
+      expect(readdirSync(world.checkpoints).filter((name) => name.startsWith('.'))).toEqual([])
+      const numbers = [...job.output().matchAll(/^(\d+)$/gm)].map(([, digits]) => Number(digits))
+      expect(numbers).toEqual(numbers.map((_, index) => index + 1))
+      await bystandersAreWell()
+    },
+    60_000,
+  )
+
+  test.each(STEPS.restore)(
+    'after the step `%s` of restore',
+    async (step) => {
+      const job = await world.job('counter')
+      await world.dump(job)
+      await killAt('restore', step, ['restore', 'job', job.jid])
+      const row = await world.row(job.jid)
+      if (row?.[3] === 'halted') await world.ok(['restore', 'job', job.jid])
       const length = job.output().length
       await until('the restored job counts on', () => job.output().length > length)
       await world.ok(['kill', job.jid])
-    }
-    expect(readdirSync(world.checkpoints).filter((name) => name.startsWith('.'))).toEqual([])
-    const numbers = [...job.output().matchAll(/^(\d+)$/gm)].map(([, digits]) => Number(digits))
-    expect(numbers).toEqual(numbers.map((_, index) => index + 1))
-    await bystandersAreWell()
-  }, 60_000)
-
-  test.each(STEPS.restore)('after the step `%s` of restore', async (step) => {
-    const job = await world.job('counter')
-    await world.dump(job)
-    await killAt('restore', step, ['restore', 'job', job.jid])
-    const row = await world.row(job.jid)
-    if (row?.[3] === 'halted') await world.ok(['restore', 'job', job.jid])
-    const length = job.output().length
-    await until('the restored job counts on', () => job.output().length > length)
-    await world.ok(['kill', job.jid])
-    expect((await world.inspect(job.jid))['exit']).toMatchObject({ signal: 9 })
-    const numbers = [...job.output().matchAll(/^(\d+)$/gm)].map(([, digits]) => Number(digits))
-    expect(numbers).toEqual(numbers.map((_, index) => index + 1))
-    await bystandersAreWell()
-  }, 60_000)
+      expect((await world.inspect(job.jid))['exit']).toMatchObject({ signal: 9 })
+      const numbers = [...job.output().matchAll(/^(\d+)$/gm)].map(([, digits]) => Number(digits))
+      expect(numbers).toEqual(numbers.map((_, index) => index + 1))
+      await bystandersAreWell()
+    },
+    60_000,
+  )
 })

@@ -58,7 +58,11 @@ function died(action: 'dump' | 'restore', cause: unknown): CedanaError {
   return new CedanaError(code, `criu died during the ${action}`, { cause })
 }
 
-export const connectionLost = (thrown: unknown): boolean => thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
+/** The addon names the option: `opts.ghost_limit: not a number`. */
+const badOption = (thrown: unknown): CedanaError | undefined =>
+  thrown instanceof NativeError && thrown.code === 'EINVAL' ? new CedanaError('BAD_OPTIONS', `bad CRIU option: ${thrown.op.replace(/^opts\./, '')}`, { cause: thrown }) : undefined
+
+const connectionLost = (thrown: unknown): boolean => thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
 
 /** Starts `criu swrk` as a child of this process on one end of the socket pair. It ends with the session. */
 function startWorker(criu: CriuBinary, peerFd: number, pages: PageSocket | undefined): ReturnType<typeof spawn> {
@@ -111,7 +115,7 @@ export async function dump(
         if (!response.success) throw failure('dump', response)
       },
       (thrown: unknown) => {
-        throw connectionLost(thrown) ? died('dump', thrown) : thrown
+        throw badOption(thrown) ?? (connectionLost(thrown) ? died('dump', thrown) : thrown)
       },
     )
     .finally(async () => {
@@ -189,7 +193,7 @@ export function restoreSession(signal: AbortSignal, hooks: RestoreHooks): Restor
       } catch (thrown) {
         if (refused !== undefined) throw CedanaError.from(refused)
         if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: thrown })
-        throw connectionLost(thrown) ? died('restore', thrown) : thrown
+        throw badOption(thrown) ?? (connectionLost(thrown) ? died('restore', thrown) : thrown)
       } finally {
         signal.removeEventListener('abort', close)
         close()

@@ -98,15 +98,19 @@ export async function inspect(target: Target): Promise<Snapshot> {
   }
 }
 
+interface Member extends Target {
+  readonly state: string
+}
+
 /** Members of the tree, parents first. */
-async function members(target: Target): Promise<Target[]> {
+async function members(target: Target): Promise<Member[]> {
   const all = await native.scanProcesses(null)
   const root = all.find((row) => row.pid === target.pid && row.startTicks === target.startTicks)
   if (!root) return []
   const children = byParent(all)
   const found = [root]
   for (const parent of found) found.push(...(children.get(parent.pid) ?? []))
-  return found.map((row) => ({ pid: row.pid as Pid, startTicks: row.startTicks, bootId }))
+  return found.map(({ pid, startTicks, state }) => ({ pid: pid as Pid, startTicks, bootId, state }))
 }
 
 function byParent(rows: readonly ProcessBrief[]): Map<number, ProcessBrief[]> {
@@ -119,17 +123,43 @@ function byParent(rows: readonly ProcessBrief[]): Map<number, ProcessBrief[]> {
   return groups
 }
 
-/** Sends a signal to every process of the tree, parents first, until no process appears that has not had it. */
-export async function killTree(target: Target, signal: number): Promise<boolean> {
-  const signalled = new Set<string>()
+const nameOf = ({ pid, startTicks }: Pick<Target, 'pid' | 'startTicks'>): string => `${pid}:${startTicks}`
+
+/** Does something to every process of the tree, parents first, until no process appears that has not had it. */
+async function forTree(target: Target, work: (member: Member) => Promise<unknown>): Promise<void> {
+  const done = new Set<string>()
   for (;;) {
-    const fresh = (await members(target)).filter((member) => !signalled.has(`${member.pid}:${member.startTicks}`))
-    if (fresh.length === 0) return signalled.size > 0
+    const fresh = (await members(target)).filter((member) => !done.has(nameOf(member)))
+    if (fresh.length === 0) return
     for (const member of fresh) {
-      signalled.add(`${member.pid}:${member.startTicks}`)
-      await kill(member, signal)
+      done.add(nameOf(member))
+      await work(member)
     }
   }
+}
+
+export async function killTree(target: Target, signal: number): Promise<void> {
+  await forTree(target, (member) => kill(member, signal))
+}
+
+const SIGCONT = 18
+const SIGSTOP = 19
+
+/** Stops the tree. Answers those of its processes that were stopped before: they are somebody else's to continue. */
+export async function stopTree(target: Target): Promise<readonly string[]> {
+  const before: string[] = []
+  await forTree(target, async (member) => {
+    if (member.state === 'T') before.push(nameOf(member))
+    else await kill(member, SIGSTOP)
+  })
+  return before
+}
+
+/** Lets the tree go on, but for those that `stopTree` answered. */
+export async function continueTree(target: Target, except: readonly string[]): Promise<void> {
+  await forTree(target, async (member) => {
+    if (!except.includes(nameOf(member))) await kill(member, SIGCONT)
+  })
 }
 
 /** Sends a signal to the process, or to its whole group when it leads one. False when it is gone. */

@@ -9,6 +9,7 @@ import type { Problem } from '../../plugins/contract/plan.js'
 import { attempt, errnoOf, failure } from './failures.js'
 import { at, OPEN_DIRECTORY, OPEN_UNTRUSTED, type ArchiveProgress, type FileDigest, type Files, type Ids } from './files.js'
 import { formatOf, requireLocal, type ArchiveFormat } from './layout.js'
+import { isState, STATE } from './state.js'
 import { decodeManifest, MANIFEST, MAX_MANIFEST_BYTES, type Manifest } from './manifest.js'
 
 const INVENTORY = 'inventory.img'
@@ -178,8 +179,14 @@ interface FoundManifest {
 }
 
 async function readManifest(files: Files, source: ImageSource): Promise<FoundManifest | undefined> {
-  const bytes = (await source.read([MANIFEST])).get(MANIFEST)
+  const found = await source.read([MANIFEST, STATE])
+  const bytes = found.get(MANIFEST)
   if (bytes) return { manifest: decodeManifest(bytes, (part) => files.digestBytes(part)), digest: files.digestBytes(bytes) }
+  const state = found.get(STATE)
+  // Other programs write a file of that name too, of another shape.
+  if (state && isState(state)) {
+    throw new CedanaError('IMAGE_CORRUPT', `${source.path} is damaged: ${MANIFEST} is missing`, { detail: { files: [MANIFEST] }, hint: 'use another checkpoint' })
+  }
   if ((await source.list()).some(({ name }) => name === INVENTORY)) return undefined
   const message = `${source.path} is no checkpoint: it has neither ${MANIFEST} nor ${INVENTORY}`
   throw new CedanaError('IMAGE_CORRUPT', message, { detail: { files: [MANIFEST] } })
@@ -189,6 +196,7 @@ async function readManifest(files: Files, source: ImageSource): Promise<FoundMan
 export class CheckpointReader {
   /** What was found while unpacking an archive: digests come for free there. */
   #digests: readonly FileDigest[] | undefined
+  readonly #readings: unknown[] = []
   #closed = false
 
   private constructor(
@@ -283,8 +291,9 @@ export class CheckpointReader {
 
   async #verifyContent(expected: readonly FileDigest[]): Promise<void> {
     const names = expected.map(({ name }) => name)
-    const found = this.#digests ?? (await attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names)))
-    const faults = compare(expected, found)
+    const reading = this.#digests ?? attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names))
+    this.#readings.push(reading)
+    const faults = compare(expected, await reading)
     if (faults.length > 0) throw corrupt(this.path, faults)
   }
 
@@ -292,6 +301,8 @@ export class CheckpointReader {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    // A descriptor that is closed under a reader may be another file a moment later.
+    await Promise.allSettled(this.#readings)
     closeSync(this.imagesFd)
     if (this.scratch !== undefined) await rm(this.scratch, { recursive: true, force: true })
   }

@@ -85,6 +85,16 @@ const State = z.looseObject({
 
 export const encodeState = (snapshot: Snapshot): Uint8Array => Buffer.from(`${JSON.stringify(snapshot, null, 2)}\n`)
 
+/** Whether these bytes were written by `encodeState`. */
+export function isState(bytes: Uint8Array): boolean {
+  try {
+    decodeState(bytes)
+    return true
+  } catch {
+    return false
+  }
+}
+
 export function decodeState(bytes: Uint8Array): Snapshot {
   try {
     return State.parse(JSON.parse(Buffer.from(bytes).toString('utf8')))

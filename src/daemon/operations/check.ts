@@ -48,7 +48,7 @@ async function hostSection(env: Environment): Promise<CheckSection> {
 
 async function requirement(env: Environment, call: Call, need: Requirement): Promise<Component | undefined> {
   if (!('binary' in need)) return undefined
-  const host = hostFor(env.runtimes, env.log, call.signal)
+  const host = hostFor(env, call.signal)
   const found = await host.exec([need.binary, '--version'], { timeoutMs: 10_000 }).catch(() => undefined)
   const version = /\d+(\.\d+)+/.exec(found?.stdout ?? '')?.[0]
   return version === undefined ? component(need.binary, 'missing', [], [`${need.binary} is not installed`]) : component(need.binary, version)

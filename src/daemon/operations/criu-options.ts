@@ -1,6 +1,6 @@
 /** The options CRIU is asked with: what holds for every tree, what the runtime adds, what the user insists on. Pure. */
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { OpenFile, ProcessFacts, Snapshot, StdioMode } from '../../plugins/contract/job.js'
+import type { Caller, OpenFile, ProcessFacts, Snapshot, StdioMode } from '../../plugins/contract/job.js'
 import type { CriuOptions, Inherit } from '../../plugins/contract/plan.js'
 
 /** A field of criu_opts as the linked libcriu describes it. */
@@ -46,8 +46,20 @@ export function mergeOptions(...all: readonly CriuOptions[]): CriuOptions {
   return merged
 }
 
-/** --criu-opts: a JSON object of known criu_opts fields; anything else is refused. */
-export function parseCriuOpts(text: string, fields: readonly OptionField[]): CriuOptions {
+/** What cedana decides itself: another target, other files or programs to run are not options of a dump. */
+const RESERVED: ReadonlySet<string> = new Set([
+  'pid', 'images_dir', 'images_dir_fd', 'work_dir_fd', 'log_file', 'log_to_stderr', 'notify_scripts', 'ps', 'exec_cmd', 'config_file', 'rst_sibling', 'inherit_fd',
+  'leave_running', 'root', 'stream', 'status_fd', 'parent_img', 'lazy_pages', 'cgroup_yard', 'unprivileged', 'pidfd_store_sk', 'pre_dump_mode', 'service_address',
+])
+
+/** What users other than root may choose as well: nothing that names files, namespaces or programs of the machine. */
+const HARMLESS: ReadonlySet<string> = new Set([
+  'tcp_established', 'tcp_close', 'tcp_skip_in_flight', 'ext_unix_sk', 'shell_job', 'file_locks', 'link_remap', 'ghost_limit', 'log_level', 'evasive_devices',
+  'timeout', 'leave_stopped', 'force_irmap', 'weak_sysctls', 'skip_file_rwx_check', 'network_lock',
+])
+
+/** --criu-opts: a JSON object of criu_opts fields; names that CRIU does not know, or that are not the caller's to choose, are refused. */
+export function parseCriuOpts(text: string, fields: readonly OptionField[], caller: Pick<Caller, 'uid'>): CriuOptions {
   if (text === '') return {}
   let parsed: unknown
   try {
@@ -59,7 +71,13 @@ export function parseCriuOpts(text: string, fields: readonly OptionField[]): Cri
     throw new CedanaError('BAD_OPTIONS', 'Error parsing CRIU options JSON: expected an object such as {"tcp_close": true}')
   }
   for (const name of Object.keys(parsed)) {
-    if (fields.some((field) => field.name === name)) continue
+    if (RESERVED.has(name)) {
+      throw new CedanaError('BAD_OPTIONS', `--criu-opts may not set ${name}: cedana decides it itself`, { hint: 'see the flags of the command' })
+    }
+    if (fields.some((field) => field.name === name)) {
+      if (caller.uid === 0 || HARMLESS.has(name)) continue
+      throw new CedanaError('PERMISSION_DENIED', `only root may set ${name} in --criu-opts`)
+    }
     const near = fields.find((field) => field.name.replaceAll('_', '') === name.replaceAll(/[-_]/g, '').toLowerCase())
     throw new CedanaError('BAD_OPTIONS', `Error parsing CRIU options JSON: unknown option ${name}`, {
       hint: near ? `did you mean ${near.name}?` : 'names are those of criu_opts in CRIU’s rpc.proto, such as ghost_limit or tcp_close',
@@ -89,7 +107,8 @@ export function externalTerminal(snapshot: Snapshot, stdio: StdioMode): CriuOpti
  */
 export function stdioInherits(snapshot: Snapshot, mode: StdioMode): readonly Inherit[] {
   const slots = {
-    log: [undefined, 'log', 'log'],
+    // CRIU takes a descriptor away with each key that it serves.
+    log: [undefined, 'log', 'logCopy'],
     pipe: ['stdin', 'stdout', 'stderr'],
     tty: ['tty', 'tty', 'tty'],
     inherit: ['stdin', 'stdout', 'stderr'],

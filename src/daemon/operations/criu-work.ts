@@ -11,6 +11,7 @@ import { explainCriuLog } from '../images/explain.js'
 import { ensureDirectories, type Environment, logsDirectory } from './environment.js'
 
 const STATISTICS = 'stats-dump'
+const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'ECANCELED', 'EPROTO']
 
 export class CriuWork {
   private constructor(
@@ -39,8 +40,9 @@ export class CriuWork {
   /** What CRIU's refusal means. `pages`: what broke the page server, which CRIU knows only as a closed socket. */
   async explain(thrown: unknown, pages?: CedanaError): Promise<CedanaError> {
     const error = CedanaError.from(thrown)
-    if (pages && pages.code !== 'BUG' && error.code !== 'CANCELLED') return pages
     if (error.code !== 'CRIU_DUMP_FAILED' && error.code !== 'CRIU_RESTORE_FAILED') return error
+    // A connection that CRIU broke itself says nothing.
+    if (pages && !BROKEN.includes(String(pages.detail['errno']))) return pages
     const text = (await this.log()).toString('utf8')
     if (text === '') return error
     const kept = `${this.directory}.log`

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { Snapshot, StdioMode } from '../../plugins/contract/job.js'
+import type { Caller, Snapshot, StdioMode } from '../../plugins/contract/job.js'
 import type { CriuOptions, DumpPlan, Problem } from '../../plugins/contract/plan.js'
 import * as criu from '../host/criu.js'
 import { files } from '../host/files.js'
@@ -25,7 +25,7 @@ import { mayUseTree } from './authorize.js'
 import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './criu-options.js'
 import { removeFiles } from './checkpoints.js'
 import { CriuWork } from './criu-work.js'
-import { begin, type Environment, refuseProblems } from './environment.js'
+import { begin, type Environment, refuseProblems, warnings } from './environment.js'
 import { endsWithin } from './jobs.js'
 import { findTarget, type FoundTarget } from './target.js'
 import type { Call, DumpRequest, DumpResult } from './verbs.js'
@@ -53,7 +53,7 @@ interface Planning {
 }
 
 /** Pure: the same look at the tree and the same request give the same plan. */
-function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
+function planDump(env: Environment, caller: Caller, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
   const leaveRunning = request.leaveRunning ?? env.config.criu.leave_running
   const given = { tcpEstablished: request.tcpEstablished, shellJob: request.shellJob, fileLocks: request.fileLocks, linkRemap: request.linkRemap }
   const switches = dumpSwitches(snapshot, { stdio, given })
@@ -69,7 +69,7 @@ function planDump(env: Environment, request: DumpRequest, { snapshot, stdio, fac
     external: [...switches.external, ...request.external],
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_DUMP_LOG)
-  const criuOpts = parseCriuOpts(request.criuOpts, criu.criuOptionFields())
+  const criuOpts = parseCriuOpts(request.criuOpts, criu.criuOptionFields(), caller)
   return {
     criu: mergeOptions(base, chosen, externalTerminal(snapshot, stdio), runtime.criu, criuOpts),
     runtime,
@@ -138,7 +138,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio }, options)
     return { snapshot, stdio, facts: await env.facts(), runtime }
   })
-  const plan = await op.step('plan', () => planDump(env, request, planning))
+  const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))
   if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })
   refuseProblems(plan.problems)
 
@@ -236,7 +236,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   await op.step('record checkpoint', () => { env.checkpoints.insert(record) }, {
     onFailure: () => { if (!released) env.checkpoints.remove(record.id) },
   })
-  const messages: string[] = []
+  const messages = warnings(plan.problems)
   if (!plan.leaveRunning) {
     const letGo = (): Promise<void> => {
       released = true

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Host, Log } from '../../plugins/contract/host.js'
 import type { Target } from '../../plugins/contract/job.js'
+import type { Problem } from '../../plugins/contract/plan.js'
 import type { Registry } from '../../plugins/registry.js'
 import type { Config } from '../config.js'
 import type { CheckpointRecord } from '../jobs/job.js'
@@ -77,11 +78,15 @@ export function begin(env: Environment, name: string, call: Call, timeoutMs = 0)
   }
   const signal = AbortSignal.any([call.signal, timeout.signal])
   const op = new Operation(name, { signal, log: env.log, onProgress: call.onProgress, faults: env.faults })
-  return { op, host: hostFor(env.runtimes, env.log, signal), signal }
+  return { op, host: hostFor(env, signal), signal }
 }
 
+/** What is worth knowing, and forbids nothing, in words for the reply. */
+export const warnings = (problems: readonly Problem[]): string[] =>
+  problems.filter(({ severity }) => severity === 'warning').map(({ message, hint }) => `Warning: ${message}${hint === undefined ? '' : `: ${hint}`}`)
+
 /** Reports of a plan that forbid going on become one error. */
-export function refuseProblems(problems: readonly { readonly severity: string; readonly id: string; readonly message: string; readonly hint?: string }[]): void {
+export function refuseProblems(problems: readonly Problem[]): void {
   const errors = problems.filter((problem) => problem.severity === 'error')
   const [first] = errors
   if (!first) return

@@ -1,14 +1,22 @@
 /** What a plugin is given to touch the machine with. */
 import { execFile } from 'node:child_process'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ExecResult, Host, Log } from '../../plugins/contract/host.js'
+import type { Target } from '../../plugins/contract/job.js'
 import type { Registry } from '../../plugins/registry.js'
 import type { Verb } from '../../plugins/contract/runtime.js'
 import * as processes from '../host/processes.js'
 
+/** Of the environment of the operations. */
+interface HostParts {
+  readonly runtimes: Registry
+  readonly log: Log
+  readonly config: { readonly run_dir: string }
+}
+
 const MAX_OUTPUT_BYTES = 1024 * 1024
-const SIGSTOP = 19
-const SIGCONT = 18
 
 function exec(argv: readonly [string, ...string[]], timeoutMs: number | undefined, signal: AbortSignal): Promise<ExecResult> {
   const [file, ...args] = argv
@@ -21,7 +29,31 @@ function exec(argv: readonly [string, ...string[]], timeoutMs: number | undefine
   })
 }
 
-export function hostFor(runtimes: Registry, log: Log, signal: AbortSignal): Host {
+/** Which processes of a frozen tree were stopped already: for the time until it is unfrozen, by whichever daemon. */
+class FrozenTrees {
+  constructor(private readonly directory: string) {}
+
+  #file({ pid, startTicks }: Target): string {
+    return join(this.directory, `${pid}-${startTicks}.json`)
+  }
+
+  async remember(target: Target, stoppedBefore: readonly string[]): Promise<void> {
+    await mkdir(this.directory, { recursive: true, mode: 0o700 })
+    // Frozen twice, the first time counts: by then all of it is stopped.
+    await writeFile(this.#file(target), JSON.stringify(stoppedBefore), { flag: 'wx', mode: 0o600 }).catch((thrown: NodeJS.ErrnoException) => {
+      if (thrown.code !== 'EEXIST') throw thrown
+    })
+  }
+
+  async take(target: Target): Promise<readonly string[]> {
+    const text = await processes.readText(this.#file(target))
+    await rm(this.#file(target), { force: true })
+    return text === undefined ? [] : (JSON.parse(text) as string[])
+  }
+}
+
+export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSignal): Host {
+  const frozen = new FrozenTrees(join(config.run_dir, 'frozen'))
   const host: Host = {
     log,
     signal,
@@ -29,10 +61,10 @@ export function hostFor(runtimes: Registry, log: Log, signal: AbortSignal): Host
     inspect: processes.inspect,
     kill: processes.kill,
     stopTree: async (target) => {
-      await processes.killTree(target, SIGSTOP)
+      await frozen.remember(target, await processes.stopTree(target))
     },
     continueTree: async (target) => {
-      await processes.killTree(target, SIGCONT)
+      await processes.continueTree(target, await frozen.take(target))
     },
     readText: processes.readText,
     exec: (argv, options) => exec(argv, options?.timeoutMs, signal),

@@ -87,7 +87,7 @@ async function killOne(env: Environment, call: Call, job: JobRecord, request: Ki
   const target = targetOf(job)
   if (job.state !== 'running' || !(await processes.isAlive(target))) return undefined
   const signal = request.signal === 0 ? SIGKILL : request.signal
-  const host = hostFor(env.runtimes, env.log, call.signal)
+  const host = hostFor(env, call.signal)
   const send = async (number: number): Promise<void> => {
     env.jobs.expectEnd(job.jid, 'killed')
     if (env.runtimes.supports(job.type, 'kill')) await (await env.runtimes.verb(job.type, 'kill'))(host, target, number)

@@ -1,10 +1,18 @@
 /** `manage`: a process or container that exists (or is about to) becomes a job. It is only watched; nothing about it changes. */
 import { CedanaError } from '../../plugins/contract/errors.js'
+import type { ProcessFacts } from '../../plugins/contract/job.js'
+import type { Problem } from '../../plugins/contract/plan.js'
 import * as processes from '../host/processes.js'
 import { mayUseTree } from './authorize.js'
-import { begin, type Environment } from './environment.js'
+import { begin, type Environment, refuseProblems } from './environment.js'
 import { chooseJobId, newJob, writePidFile } from './run.js'
 import type { Call, ManageRequest, Started } from './verbs.js'
+
+/** Processes whose end would be the end of more than a job. */
+function notManageable(root: ProcessFacts): readonly Problem[] {
+  const what = root.pid === 1 ? 'the init of this machine' : root.pid === process.pid ? 'the cedana daemon itself' : root.name === 'cedana-shim' ? 'a cedana shim' : undefined
+  return what === undefined ? [] : [{ severity: 'error', id: 'not-manageable', message: `process ${root.pid} is ${what} and cannot be a job`, pid: root.pid }]
+}
 
 export async function manage(env: Environment, call: Call, request: ManageRequest): Promise<Started> {
   const { op, host } = begin(env, 'manage', call, request.timeoutMs)
@@ -22,6 +30,8 @@ export async function manage(env: Environment, call: Call, request: ManageReques
   mayUseTree(call.caller, snapshot.processes)
   const [root] = snapshot.processes
   if (!root) throw new CedanaError('NO_SUCH_PROCESS', `process with PID ${target.pid} does not exist`)
+
+  refuseProblems(notManageable(root))
 
   const jid = chooseJobId(env, request.jid)
   await op.step(

@@ -6,5 +6,5 @@ import type { Call } from './verbs.js'
 
 export async function query(env: Environment, call: Call, request: { type: string; options: ParsedOptions }): Promise<QueryResult> {
   const ask = await env.runtimes.verb(request.type, 'query')
-  return ask(hostFor(env.runtimes, env.log, call.signal), env.runtimes.options(request.type, 'query', request.options))
+  return ask(hostFor(env, call.signal), env.runtimes.options(request.type, 'query', request.options))
 }

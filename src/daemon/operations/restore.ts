@@ -8,7 +8,7 @@ import { closeSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
+import type { Caller, Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
 import type { CriuOptions, Inherit, Problem, RestorePlan } from '../../plugins/contract/plan.js'
 import * as criu from '../host/criu.js'
 import { files } from '../host/files.js'
@@ -24,7 +24,7 @@ import { mayUseJob, mayUseTree } from './authorize.js'
 import { CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
-import { begin, ensureDirectories, type Environment, refuseProblems, scratchDirectory } from './environment.js'
+import { begin, ensureDirectories, type Environment, refuseProblems, scratchDirectory, warnings } from './environment.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
@@ -34,11 +34,14 @@ const SIGKILL = 9
 const PID_FREE_MS = 5000
 
 /** Where the streams go when the request does not say: to the log, unless the job has a terminal or nothing of ours. */
-function chooseStdio(request: RestoreRequest, job: JobRecord | undefined): StdioMode {
+function chooseStdio(request: RestoreRequest, job: JobRecord | undefined, manifest: Manifest | undefined): StdioMode {
+  const before = manifest?.stdio.mode ?? job?.stdio ?? 'none'
+  // Who wants to attach to what had a terminal wants a terminal.
+  if (request.stdio === 'pipe' && before === 'tty') return 'tty'
   if (request.stdio !== undefined) return request.stdio
   if (request.log !== '') return 'log'
-  if (!job || job.stdio === 'none') return 'none'
-  return job.stdio === 'tty' ? 'tty' : 'log'
+  if (!job || before === 'none') return 'none'
+  return before === 'tty' ? 'tty' : 'log'
 }
 
 /** The job to restore, which must not run. Throws NO_SUCH_JOB, PERMISSION_DENIED, JOB_RUNNING. */
@@ -59,6 +62,7 @@ function checkpointPath(env: Environment, request: RestoreRequest, job: JobRecor
 
 /** The saved look at the tree; of a checkpoint that CRIU made alone there is none. */
 async function savedSnapshot(reader: CheckpointReader): Promise<Snapshot | undefined> {
+  if (!reader.manifest) return undefined
   const bytes = (await reader.images.read([STATE])).get(STATE)
   return bytes && decodeState(bytes)
 }
@@ -77,7 +81,7 @@ interface Planning {
 }
 
 /** Pure: flags win over what the checkpoint was made with. */
-function planRestore(env: Environment, request: RestoreRequest, { manifest, snapshot, stdio, runtime }: Planning): Plan {
+function planRestore(env: Environment, caller: Caller, request: RestoreRequest, { manifest, snapshot, stdio, runtime }: Planning): Plan {
   const made = manifest?.criu
   const chosen: CriuOptions = {
     shell_job: request.shellJob ?? made?.shellJob ?? false,
@@ -91,7 +95,7 @@ function planRestore(env: Environment, request: RestoreRequest, { manifest, snap
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_RESTORE_LOG)
   return {
-    criu: mergeOptions(base, chosen, runtime.criu, parseCriuOpts(request.criuOpts, criu.criuOptionFields())),
+    criu: mergeOptions(base, chosen, runtime.criu, parseCriuOpts(request.criuOpts, criu.criuOptionFields(), caller)),
     inherit: [...(snapshot ? [...stdioInherits(snapshot, stdio), ...externalInherits(snapshot)] : []), ...runtime.inherit],
     problems: runtime.problems,
   }
@@ -115,8 +119,6 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const binary = await op.step('find criu', () => env.criu())
   const existing = request.jid === '' ? undefined : await op.step('find job', () => endedJob(env, call, request.jid))
   const path = checkpointPath(env, request, existing)
-  const stdio = chooseStdio(request, existing)
-  checkStdio(env, stdio)
   await op.step('lock', () => env.locks.take(existing?.jid ?? path, 'restore'), { always: (lock) => { lock[Symbol.dispose]() } })
 
   const reader = await op.step(
@@ -135,6 +137,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     { always: (opened) => opened.close() },
   )
   const { manifest } = reader
+  const stdio = chooseStdio(request, existing, manifest)
+  checkStdio(env, stdio)
   // Reading everything once takes a while: it goes on beside the planning and CRIU's own work.
   const verified = { images: reader.verifyImages(), pages: reader.verifyPages() }
   const allVerified = Promise.all([verified.images, verified.pages])
@@ -156,10 +160,10 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     const runtime = await planRuntime(host, context, options)
     return { manifest, snapshot, stdio, runtime }
   })
-  const plan = await op.step('plan', () => planRestore(env, request, planning))
+  const plan = await op.step('plan', () => planRestore(env, call.caller, request, planning))
   const problems = await op.step('preflight', async () => {
     if (!manifest || !snapshot) return [...reader.problems, ...plan.problems]
-    await waitForPids(snapshot)
+    await waitForPids(snapshot, manifest)
     const live = await liveFacts(snapshot, binary.version, await env.facts(), reader.images)
     return [...reader.problems, ...plan.problems, ...restoreProblems(manifest, snapshot, live, new Set(plan.inherit.map(({ key }) => key)))]
   })
@@ -235,7 +239,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       void started.done.then(() => removeDirectory(directory))
     }
   })
-  const messages = await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))
+  const messages = [...warnings(problems), ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller)))]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
 }
@@ -264,15 +268,14 @@ function runtimeType(request: RestoreRequest, manifest: Manifest | undefined, jo
   return type
 }
 
-async function waitForPids(snapshot: Snapshot): Promise<void> {
+/** Of the tree that was dumped, what is still about to end: zombies that nobody has reaped, and with a dump that ended it, its own processes. */
+async function waitForPids(snapshot: Snapshot, manifest: Manifest): Promise<void> {
   const briefs = await processes.briefs(snapshot.processes.map((facts) => facts.pid))
-  const dying = [...briefs.values()].filter((brief) => brief.state === 'Z' || brief.state === 'X' || isSame(snapshot, brief))
-  await Promise.all(dying.map((brief) => processes.waitReaped(brief.pid, brief.startTicks, PID_FREE_MS)))
+  const isDumped = (brief: processes.ProcessBrief): boolean =>
+    !manifest.leaveRunning && snapshot.processes.some((facts) => facts.pid === brief.pid && facts.startTicks === brief.startTicks)
+  const ending = [...briefs.values()].filter((brief) => brief.state === 'Z' || brief.state === 'X' || isDumped(brief))
+  await Promise.all(ending.map((brief) => processes.waitReaped(brief.pid, brief.startTicks, PID_FREE_MS)))
 }
-
-/** The very process that was dumped, about to end. */
-const isSame = (snapshot: Snapshot, brief: processes.ProcessBrief): boolean =>
-  brief.state === 'Z' && snapshot.processes.some((facts) => facts.pid === brief.pid && facts.startTicks === brief.startTicks)
 
 interface RestoringJob {
   readonly existing: JobRecord | undefined
@@ -288,7 +291,7 @@ function recordRestoring(env: Environment, call: Call, request: RestoreRequest, 
   if (!existing && stdio === 'none') return undefined
   const jid = existing?.jid ?? chooseJobId(env, '')
   const formerLog = existing !== undefined && existing.log !== '' ? existing.log : defaultLog(jid)
-  const log = request.log !== '' ? request.log : stdio === 'log' ? formerLog : ''
+  const log = stdio === 'inherit' ? '' : request.log !== '' ? request.log : stdio === 'log' ? formerLog : ''
   const directory = join(env.config.run_dir, 'jobs', jid)
   const changes = { state: 'restoring', stdio, log, directory, endReason: '', exit: undefined, exitedAt: 0, frozen: false } as const
   if (existing) return env.jobs.update(existing.jid, changes)

@@ -90,7 +90,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
   refuseProblems(plan.problems)
 
   const jid = chooseJobId(env, request.jid)
-  const log = request.log !== '' ? request.log : request.stdio === 'log' ? defaultLog(jid) : ''
+  const log = request.stdio === 'inherit' ? '' : request.log !== '' ? request.log : request.stdio === 'log' ? defaultLog(jid) : ''
   const job = await op.step(
     'record job',
     () => {

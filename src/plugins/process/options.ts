@@ -1,11 +1,9 @@
 import { z } from 'zod'
 
-/** PID on the command line: decimal, 32 bit. */
-const pid = z.coerce
-  .number({ error: 'invalid pid' })
-  .int('invalid pid')
-  .min(1, 'invalid pid')
-  .max(0x7fffffff, 'invalid pid')
+/** PID on the command line: decimal, 31 bit. A number already when it comes over the API. */
+const pid = z
+  .union([z.string().regex(/^[0-9]+$/, 'invalid pid').transform(Number), z.number()], { error: 'invalid pid' })
+  .refine((value) => Number.isInteger(value) && value >= 1 && value <= 0x7fffffff, 'invalid pid')
 
 export const RunOptions = z.strictObject({
   path: z.string().min(1).meta({ positional: true, executable: true, description: 'program to run, looked up in PATH' }),
