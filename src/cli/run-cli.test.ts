@@ -85,6 +85,16 @@ describe('jobs', () => {
     )
   })
 
+  test('a table asks for what it shows, a document for everything', async () => {
+    const asked = vi.fn(listJobs)
+    const briefs = []
+    for (const flags of [[], ['-q'], ['-o', 'name'], ['-o', 'wide'], ['-o', 'json'], ['-o', 'yaml']]) {
+      await runFake(['ps', ...flags], { engine: { listJobs: asked } })
+      briefs.push((asked.mock.lastCall as unknown as [{ readonly brief: boolean }])[0].brief)
+    }
+    expect(briefs).toEqual([true, true, true, false, false, false])
+  })
+
   test('JID and PID are never coloured, the rest is on terminals', async () => {
     const { stdout } = await runFake(['jobs'], { engine: { listJobs }, isTTY: true })
     expect(stdout.split('\n')[1]).toMatch(/^other {2}\x1b\[36mprocess\x1b\[0m {5}5 {2}\x1b\[32msleep\x1b\[0m/)

@@ -55,7 +55,9 @@ export function jobList(command: CliCommand): void {
     .example('cedana ps', 'cedana ps -o wide', 'cedana ps -q', "cedana ps -o json | jq '.[] | select(.is_running)'")
     .does<{ readonly all?: boolean }>(async (session, { all = false }) => {
       const { signal } = session
-      const jobs = await session.ask((engine) => engine.listJobs({ allHosts: all, jids: [] }, { signal }))
+      // Documents and the wide table show everything.
+      const brief = !session.isStructured && session.format !== 'wide'
+      const jobs = await session.ask((engine) => engine.listJobs({ allHosts: all, jids: [], brief }, { signal }))
       await printListing(session, jobListing(jobs, Date.now()))
     })
 }

@@ -23,11 +23,11 @@ const FILES: Completion = { candidates: [], files: true }
 
 async function ids(kind: string, ask: AskEngine): Promise<Completion> {
   if (kind === 'JID') {
-    const jobs = await ask((engine) => engine.listJobs({ allHosts: false, jids: [] }, LIMIT))
+    const jobs = await ask((engine) => engine.listJobs({ allHosts: false, jids: [], brief: true }, LIMIT))
     return { candidates: jobs.map(({ jid, type, status }) => ({ text: jid, description: `${type}, ${status}` })), files: false }
   }
   if (kind === 'PID') {
-    const jobs = await ask((engine) => engine.listJobs({ allHosts: false, jids: [] }, LIMIT))
+    const jobs = await ask((engine) => engine.listJobs({ allHosts: false, jids: [], brief: true }, LIMIT))
     const running = jobs.filter(({ isRunning }) => isRunning)
     return { candidates: running.map(({ jid, pid }) => ({ text: String(pid), description: jid })), files: false }
   }

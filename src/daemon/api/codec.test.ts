@@ -15,7 +15,7 @@ describe('codec', () => {
   })
 
   it('refuses a stdio mode that does not exist, and takes the log for none', () => {
-    const request = RunRequest.fromPartial({ type: 'process' })
+    const request = RunRequest.decode(new Uint8Array())
     expect(fromWireRun(request)).toMatchObject({ stdio: 'log', options: {}, windowSize: undefined })
     expect(() => fromWireRun({ ...request, stdio: 9 as never })).toThrow(expect.objectContaining({ code: 'BAD_OPTIONS' }))
   })

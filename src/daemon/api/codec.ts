@@ -169,7 +169,7 @@ export const toWireJob = (job: domain.JobView): wire.Job => ({
   ...job,
   args: [...job.args],
   exit: job.exit === undefined ? undefined : toWireExit(job.exit),
-  details: plain(job.details),
+  details: Object.keys(job.details).length === 0 ? undefined : plain(job.details),
   state: plainOrNone(job.state),
   latestCheckpoint: job.latestCheckpoint,
 })

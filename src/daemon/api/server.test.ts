@@ -84,7 +84,8 @@ describe('calls', () => {
         return { jid: 'bold_hopper1', pid: 4_000_000, messages: ['m'], steps: [{ name: 's', category: 'criu', durationNs: 1.7, bytes: 0 }] }
       },
       getJob: async () => JOB,
-      listJobs: async () => [JOB, { ...JOB, exit: { code: 3 } }, { ...JOB, exit: undefined, latestCheckpoint: undefined, state: { deep: [{ n: 1 }] } }],
+      listJobs: async (_call, { allHosts, jids, brief }) =>
+        allHosts && brief && jids[0] === 'a' ? [{ ...JOB, details: {} }] : [JOB, { ...JOB, exit: { code: 3 } }, { ...JOB, exit: undefined, latestCheckpoint: undefined, state: { deep: [{ n: 1 }] } }],
       query: async (_call, request) => ({ columns: ['PID'], rows: [{ cells: { PID: '1' }, state: { a: 1 } }], messages: [JSON.stringify(request)] }),
     })
     const engine = client()
@@ -92,8 +93,9 @@ describe('calls', () => {
     expect(await engine.run(request)).toEqual({ jid: 'bold_hopper1', pid: 4_000_000, messages: ['m'], steps: [{ name: 's', category: 'criu', durationNs: 2, bytes: 0 }] })
     expect(seen).toEqual([{ uid: 1000, gid: 100, groups: [100, 4], pid: 1 }, { ...request, options: { path: 'x', args: ['1'] } }])
     expect(await engine.getJob('train')).toEqual(JOB)
-    const jobs = await engine.listJobs({ allHosts: false, jids: [] })
+    const jobs = await engine.listJobs({ allHosts: false, jids: [], brief: false })
     expect(jobs.map(({ exit }) => exit)).toEqual([{ signal: 9 }, { code: 3 }, undefined])
+    expect(await engine.listJobs({ allHosts: true, jids: ['a'], brief: true })).toEqual([{ ...JOB, details: {} }])
     expect(jobs[2]).toMatchObject({ latestCheckpoint: undefined, state: { deep: [{ n: 1 }] } })
     expect(await engine.query({ type: 'process', options: { pids: [1] } })).toMatchObject({ rows: [{ cells: { PID: '1' }, state: { a: 1 } }] })
   })
@@ -127,9 +129,9 @@ describe('calls', () => {
     const jobs = Array.from({ length: 1000 }, (_, n) => ({ ...JOB, jid: `job-${n}` }))
     await start({ listJobs: async () => jobs })
     const engine = client()
-    await engine.listJobs({ allHosts: false, jids: [] })
+    await engine.listJobs({ allHosts: false, jids: [], brief: false })
     const begin = performance.now()
-    expect(await engine.listJobs({ allHosts: false, jids: [] })).toHaveLength(1000)
+    expect(await engine.listJobs({ allHosts: false, jids: [], brief: false })).toHaveLength(1000)
     expect(performance.now() - begin).toBeLessThan(500)
   })
 })

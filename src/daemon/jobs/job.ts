@@ -43,6 +43,12 @@ export interface JobRecord {
   readonly exitedAt: number
 }
 
+/** What a list of jobs is made of. */
+export type JobBrief = Pick<
+  JobRecord,
+  'jid' | 'type' | 'pid' | 'startTicks' | 'bootId' | 'hostId' | 'state' | 'stdio' | 'log' | 'gpuEnabled' | 'frozen' | 'createdAt'
+> & { readonly owner: { readonly uid: number } }
+
 export interface CheckpointRecord {
   /** UUIDv4. */
   readonly id: string

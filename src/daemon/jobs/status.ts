@@ -1,5 +1,5 @@
 /** The word that `ps` shows for a job: its record against what /proc says. Pure. */
-import type { JobRecord } from './job.js'
+import type { JobBrief } from './job.js'
 
 /** What is needed of a process that exists. */
 export interface LiveProcess {
@@ -28,7 +28,7 @@ const WORDS: Readonly<Record<string, string>> = {
 }
 
 /** `process`: what has the job's PID now, if anything. */
-export function statusOf(job: JobRecord, process: LiveProcess | undefined, here: { readonly hostId: string; readonly bootId: string }): JobStatus {
+export function statusOf(job: JobBrief, process: LiveProcess | undefined, here: { readonly hostId: string; readonly bootId: string }): JobStatus {
   const not = (word: string): JobStatus => ({ word, isRunning: false, isFrozen: false })
   if (job.hostId !== '' && job.hostId !== here.hostId) return not('remote')
   if (job.state === 'starting' || job.state === 'restoring') return not(job.state)

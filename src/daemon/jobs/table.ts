@@ -6,7 +6,7 @@ import type { Log } from '../../plugins/contract/host.js'
 import type { ExitStatus, Target } from '../../plugins/contract/job.js'
 import * as processes from '../host/processes.js'
 import { readShimExit, readShimState, ShimConnection } from '../host/shim.js'
-import type { EndReason, JobRecord } from './job.js'
+import type { EndReason, JobBrief, JobRecord } from './job.js'
 
 /** The part of db/jobs.ts that the table uses. */
 export interface JobStore {
@@ -15,6 +15,7 @@ export interface JobStore {
   remove(jid: string): void
   get(jid: string): JobRecord | undefined
   all(): readonly JobRecord[]
+  briefs(): readonly JobBrief[]
 }
 
 export const targetOf = (job: JobRecord): Target => ({ pid: job.pid, startTicks: job.startTicks, bootId: job.bootId }) as Target
@@ -52,6 +53,10 @@ export class JobTable {
 
   all(): readonly JobRecord[] {
     return this.store.all()
+  }
+
+  briefs(): readonly JobBrief[] {
+    return this.store.briefs()
   }
 
   update(jid: string, changes: Partial<JobRecord>): JobRecord {

@@ -160,6 +160,14 @@ export interface CheckpointView {
   readonly compression: string
   readonly exists: boolean
 }
+export interface ListJobsRequest {
+  /** Also jobs of other hosts. */
+  readonly allHosts: boolean
+  /** Empty: all. */
+  readonly jids: readonly string[]
+  /** Only what a table shows (see cedana.proto); the rest of a view is empty. */
+  readonly brief: boolean
+}
 export interface KillRequest {
   readonly jids: readonly string[]
   readonly all: boolean
@@ -200,7 +208,7 @@ export interface Verbs {
   unfreeze(call: Call, request: TargetRequest): Promise<{ readonly type: string; readonly pid: number }>
   attach(call: Call, request: AttachRequest, input: AsyncIterable<AttachInput>): AsyncIterable<AttachOutput>
   getJob(call: Call, jid: string): Promise<JobView>
-  listJobs(call: Call, filter: { readonly allHosts: boolean; readonly jids: readonly string[] }): Promise<readonly JobView[]>
+  listJobs(call: Call, request: ListJobsRequest): Promise<readonly JobView[]>
   killJobs(call: Call, request: KillRequest): Promise<readonly string[]>
   deleteJobs(call: Call, request: { readonly jids: readonly string[]; readonly all: boolean }): Promise<readonly string[]>
   listCheckpoints(call: Call, jid: string): Promise<readonly CheckpointView[]>

@@ -6,21 +6,11 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
-import {
-  type CallOptions,
-  type ChannelCredentials,
-  Client,
-  type ClientDuplexStream,
-  type ClientOptions,
-  type ClientReadableStream,
-  type ClientUnaryCall,
-  type handleBidiStreamingCall,
-  type handleServerStreamingCall,
-  type handleUnaryCall,
-  makeGenericClientConstructor,
-  type Metadata,
-  type ServiceError,
-  type UntypedServiceImplementation,
+import type {
+  handleBidiStreamingCall,
+  handleServerStreamingCall,
+  handleUnaryCall,
+  UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Struct } from "./google/protobuf/struct.js";
 
@@ -41,53 +31,6 @@ export enum StdioMode {
   STDIO_MODE_INHERIT = 4,
   STDIO_MODE_NONE = 5,
   UNRECOGNIZED = -1,
-}
-
-export function stdioModeFromJSON(object: any): StdioMode {
-  switch (object) {
-    case 0:
-    case "STDIO_MODE_UNSPECIFIED":
-      return StdioMode.STDIO_MODE_UNSPECIFIED;
-    case 1:
-    case "STDIO_MODE_LOG":
-      return StdioMode.STDIO_MODE_LOG;
-    case 2:
-    case "STDIO_MODE_PIPE":
-      return StdioMode.STDIO_MODE_PIPE;
-    case 3:
-    case "STDIO_MODE_TTY":
-      return StdioMode.STDIO_MODE_TTY;
-    case 4:
-    case "STDIO_MODE_INHERIT":
-      return StdioMode.STDIO_MODE_INHERIT;
-    case 5:
-    case "STDIO_MODE_NONE":
-      return StdioMode.STDIO_MODE_NONE;
-    case -1:
-    case "UNRECOGNIZED":
-    default:
-      return StdioMode.UNRECOGNIZED;
-  }
-}
-
-export function stdioModeToJSON(object: StdioMode): string {
-  switch (object) {
-    case StdioMode.STDIO_MODE_UNSPECIFIED:
-      return "STDIO_MODE_UNSPECIFIED";
-    case StdioMode.STDIO_MODE_LOG:
-      return "STDIO_MODE_LOG";
-    case StdioMode.STDIO_MODE_PIPE:
-      return "STDIO_MODE_PIPE";
-    case StdioMode.STDIO_MODE_TTY:
-      return "STDIO_MODE_TTY";
-    case StdioMode.STDIO_MODE_INHERIT:
-      return "STDIO_MODE_INHERIT";
-    case StdioMode.STDIO_MODE_NONE:
-      return "STDIO_MODE_NONE";
-    case StdioMode.UNRECOGNIZED:
-    default:
-      return "UNRECOGNIZED";
-  }
 }
 
 /** One timed step of an operation; also what profiling, progress and logs show. */
@@ -377,6 +320,11 @@ export interface ListJobsRequest {
   /** Also jobs of other hosts. */
   allHosts: boolean;
   jids: string[];
+  /**
+   * Only what a table of jobs shows: jid, type, pid, status, is_running, gpu_enabled, log, created_at, and of the latest checkpoint its time
+   * and size.
+   */
+  brief: boolean;
 }
 
 export interface ListJobsResponse {
@@ -574,48 +522,6 @@ export const Step: MessageFns<Step> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): Step {
-    return {
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      category: isSet(object.category) ? globalThis.String(object.category) : "",
-      durationNs: isSet(object.durationNs)
-        ? globalThis.Number(object.durationNs)
-        : isSet(object.duration_ns)
-        ? globalThis.Number(object.duration_ns)
-        : 0,
-      bytes: isSet(object.bytes) ? globalThis.Number(object.bytes) : 0,
-    };
-  },
-
-  toJSON(message: Step): unknown {
-    const obj: any = {};
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.category !== "") {
-      obj.category = message.category;
-    }
-    if (message.durationNs !== 0) {
-      obj.durationNs = Math.round(message.durationNs);
-    }
-    if (message.bytes !== 0) {
-      obj.bytes = Math.round(message.bytes);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<Step>): Step {
-    return Step.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<Step>): Step {
-    const message = createBaseStep();
-    message.name = object.name ?? "";
-    message.category = object.category ?? "";
-    message.durationNs = object.durationNs ?? 0;
-    message.bytes = object.bytes ?? 0;
-    return message;
-  },
 };
 
 function createBaseProgress(): Progress {
@@ -694,48 +600,6 @@ export const Progress: MessageFns<Progress> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): Progress {
-    return {
-      phase: isSet(object.phase) ? globalThis.String(object.phase) : "",
-      bytes: isSet(object.bytes) ? globalThis.Number(object.bytes) : 0,
-      totalBytes: isSet(object.totalBytes)
-        ? globalThis.Number(object.totalBytes)
-        : isSet(object.total_bytes)
-        ? globalThis.Number(object.total_bytes)
-        : 0,
-      frozen: isSet(object.frozen) ? globalThis.Boolean(object.frozen) : false,
-    };
-  },
-
-  toJSON(message: Progress): unknown {
-    const obj: any = {};
-    if (message.phase !== "") {
-      obj.phase = message.phase;
-    }
-    if (message.bytes !== 0) {
-      obj.bytes = Math.round(message.bytes);
-    }
-    if (message.totalBytes !== 0) {
-      obj.totalBytes = Math.round(message.totalBytes);
-    }
-    if (message.frozen !== false) {
-      obj.frozen = message.frozen;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<Progress>): Progress {
-    return Progress.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<Progress>): Progress {
-    const message = createBaseProgress();
-    message.phase = object.phase ?? "";
-    message.bytes = object.bytes ?? 0;
-    message.totalBytes = object.totalBytes ?? 0;
-    message.frozen = object.frozen ?? false;
-    return message;
   },
 };
 
@@ -827,49 +691,6 @@ export const Problem: MessageFns<Problem> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): Problem {
-    return {
-      severity: isSet(object.severity) ? globalThis.String(object.severity) : "",
-      id: isSet(object.id) ? globalThis.String(object.id) : "",
-      message: isSet(object.message) ? globalThis.String(object.message) : "",
-      hint: isSet(object.hint) ? globalThis.String(object.hint) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-    };
-  },
-
-  toJSON(message: Problem): unknown {
-    const obj: any = {};
-    if (message.severity !== "") {
-      obj.severity = message.severity;
-    }
-    if (message.id !== "") {
-      obj.id = message.id;
-    }
-    if (message.message !== "") {
-      obj.message = message.message;
-    }
-    if (message.hint !== "") {
-      obj.hint = message.hint;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<Problem>): Problem {
-    return Problem.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<Problem>): Problem {
-    const message = createBaseProblem();
-    message.severity = object.severity ?? "";
-    message.id = object.id ?? "";
-    message.message = object.message ?? "";
-    message.hint = object.hint ?? "";
-    message.pid = object.pid ?? 0;
-    return message;
-  },
 };
 
 function createBaseWindowSize(): WindowSize {
@@ -926,34 +747,6 @@ export const WindowSize: MessageFns<WindowSize> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): WindowSize {
-    return {
-      rows: isSet(object.rows) ? globalThis.Number(object.rows) : 0,
-      columns: isSet(object.columns) ? globalThis.Number(object.columns) : 0,
-    };
-  },
-
-  toJSON(message: WindowSize): unknown {
-    const obj: any = {};
-    if (message.rows !== 0) {
-      obj.rows = Math.round(message.rows);
-    }
-    if (message.columns !== 0) {
-      obj.columns = Math.round(message.columns);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<WindowSize>): WindowSize {
-    return WindowSize.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<WindowSize>): WindowSize {
-    const message = createBaseWindowSize();
-    message.rows = object.rows ?? 0;
-    message.columns = object.columns ?? 0;
-    return message;
   },
 };
 
@@ -1138,137 +931,6 @@ export const RunRequest: MessageFns<RunRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): RunRequest {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      options: isObject(object.options) ? object.options : undefined,
-      environment: isObject(object.environment)
-        ? (globalThis.Object.entries(object.environment) as [string, any][]).reduce(
-          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
-            globalThis.Object.defineProperty(acc, key, {
-              value: globalThis.String(value),
-              enumerable: true,
-              configurable: true,
-              writable: true,
-            });
-            return acc;
-          },
-          {},
-        )
-        : {},
-      workingDirectory: isSet(object.workingDirectory)
-        ? globalThis.String(object.workingDirectory)
-        : isSet(object.working_directory)
-        ? globalThis.String(object.working_directory)
-        : "",
-      stdio: isSet(object.stdio) ? stdioModeFromJSON(object.stdio) : 0,
-      waitAttach: isSet(object.waitAttach)
-        ? globalThis.Boolean(object.waitAttach)
-        : isSet(object.wait_attach)
-        ? globalThis.Boolean(object.wait_attach)
-        : false,
-      log: isSet(object.log) ? globalThis.String(object.log) : "",
-      pidFile: isSet(object.pidFile)
-        ? globalThis.String(object.pidFile)
-        : isSet(object.pid_file)
-        ? globalThis.String(object.pid_file)
-        : "",
-      asRoot: isSet(object.asRoot)
-        ? globalThis.Boolean(object.asRoot)
-        : isSet(object.as_root)
-        ? globalThis.Boolean(object.as_root)
-        : false,
-      gpuEnabled: isSet(object.gpuEnabled)
-        ? globalThis.Boolean(object.gpuEnabled)
-        : isSet(object.gpu_enabled)
-        ? globalThis.Boolean(object.gpu_enabled)
-        : false,
-      windowSize: isSet(object.windowSize)
-        ? WindowSize.fromJSON(object.windowSize)
-        : isSet(object.window_size)
-        ? WindowSize.fromJSON(object.window_size)
-        : undefined,
-    };
-  },
-
-  toJSON(message: RunRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.options !== undefined) {
-      obj.options = message.options;
-    }
-    if (message.environment) {
-      const entries = globalThis.Object.entries(message.environment) as [string, string][];
-      if (entries.length > 0) {
-        obj.environment = {};
-        entries.forEach(([k, v]) => {
-          obj.environment[k] = v;
-        });
-      }
-    }
-    if (message.workingDirectory !== "") {
-      obj.workingDirectory = message.workingDirectory;
-    }
-    if (message.stdio !== 0) {
-      obj.stdio = stdioModeToJSON(message.stdio);
-    }
-    if (message.waitAttach !== false) {
-      obj.waitAttach = message.waitAttach;
-    }
-    if (message.log !== "") {
-      obj.log = message.log;
-    }
-    if (message.pidFile !== "") {
-      obj.pidFile = message.pidFile;
-    }
-    if (message.asRoot !== false) {
-      obj.asRoot = message.asRoot;
-    }
-    if (message.gpuEnabled !== false) {
-      obj.gpuEnabled = message.gpuEnabled;
-    }
-    if (message.windowSize !== undefined) {
-      obj.windowSize = WindowSize.toJSON(message.windowSize);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<RunRequest>): RunRequest {
-    return RunRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RunRequest>): RunRequest {
-    const message = createBaseRunRequest();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.options = object.options ?? undefined;
-    message.environment = (globalThis.Object.entries(object.environment ?? {}) as [string, string][]).reduce(
-      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
-        if (value !== undefined) {
-          acc[key] = globalThis.String(value);
-        }
-        return acc;
-      },
-      {},
-    );
-    message.workingDirectory = object.workingDirectory ?? "";
-    message.stdio = object.stdio ?? 0;
-    message.waitAttach = object.waitAttach ?? false;
-    message.log = object.log ?? "";
-    message.pidFile = object.pidFile ?? "";
-    message.asRoot = object.asRoot ?? false;
-    message.gpuEnabled = object.gpuEnabled ?? false;
-    message.windowSize = (object.windowSize !== undefined && object.windowSize !== null)
-      ? WindowSize.fromPartial(object.windowSize)
-      : undefined;
-    return message;
-  },
 };
 
 function createBaseRunRequest_EnvironmentEntry(): RunRequest_EnvironmentEntry {
@@ -1325,34 +987,6 @@ export const RunRequest_EnvironmentEntry: MessageFns<RunRequest_EnvironmentEntry
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): RunRequest_EnvironmentEntry {
-    return {
-      key: isSet(object.key) ? globalThis.String(object.key) : "",
-      value: isSet(object.value) ? globalThis.String(object.value) : "",
-    };
-  },
-
-  toJSON(message: RunRequest_EnvironmentEntry): unknown {
-    const obj: any = {};
-    if (message.key !== "") {
-      obj.key = message.key;
-    }
-    if (message.value !== "") {
-      obj.value = message.value;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<RunRequest_EnvironmentEntry>): RunRequest_EnvironmentEntry {
-    return RunRequest_EnvironmentEntry.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RunRequest_EnvironmentEntry>): RunRequest_EnvironmentEntry {
-    const message = createBaseRunRequest_EnvironmentEntry();
-    message.key = object.key ?? "";
-    message.value = object.value ?? "";
-    return message;
   },
 };
 
@@ -1432,44 +1066,6 @@ export const RunResponse: MessageFns<RunResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): RunResponse {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => Step.fromJSON(e)) : [],
-    };
-  },
-
-  toJSON(message: RunResponse): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    if (message.steps?.length) {
-      obj.steps = message.steps.map((e) => Step.toJSON(e));
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<RunResponse>): RunResponse {
-    return RunResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RunResponse>): RunResponse {
-    const message = createBaseRunResponse();
-    message.jid = object.jid ?? "";
-    message.pid = object.pid ?? 0;
-    message.messages = object.messages?.map((e) => e) || [];
-    message.steps = object.steps?.map((e) => Step.fromPartial(e)) || [];
-    return message;
   },
 };
 
@@ -1583,71 +1179,6 @@ export const ManageRequest: MessageFns<ManageRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): ManageRequest {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      options: isObject(object.options) ? object.options : undefined,
-      upcoming: isSet(object.upcoming) ? globalThis.Boolean(object.upcoming) : false,
-      pidFile: isSet(object.pidFile)
-        ? globalThis.String(object.pidFile)
-        : isSet(object.pid_file)
-        ? globalThis.String(object.pid_file)
-        : "",
-      gpuEnabled: isSet(object.gpuEnabled)
-        ? globalThis.Boolean(object.gpuEnabled)
-        : isSet(object.gpu_enabled)
-        ? globalThis.Boolean(object.gpu_enabled)
-        : false,
-      timeoutMs: isSet(object.timeoutMs)
-        ? globalThis.Number(object.timeoutMs)
-        : isSet(object.timeout_ms)
-        ? globalThis.Number(object.timeout_ms)
-        : 0,
-    };
-  },
-
-  toJSON(message: ManageRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.options !== undefined) {
-      obj.options = message.options;
-    }
-    if (message.upcoming !== false) {
-      obj.upcoming = message.upcoming;
-    }
-    if (message.pidFile !== "") {
-      obj.pidFile = message.pidFile;
-    }
-    if (message.gpuEnabled !== false) {
-      obj.gpuEnabled = message.gpuEnabled;
-    }
-    if (message.timeoutMs !== 0) {
-      obj.timeoutMs = Math.round(message.timeoutMs);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ManageRequest>): ManageRequest {
-    return ManageRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ManageRequest>): ManageRequest {
-    const message = createBaseManageRequest();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.options = object.options ?? undefined;
-    message.upcoming = object.upcoming ?? false;
-    message.pidFile = object.pidFile ?? "";
-    message.gpuEnabled = object.gpuEnabled ?? false;
-    message.timeoutMs = object.timeoutMs ?? 0;
-    return message;
-  },
 };
 
 function createBaseManageResponse(): ManageResponse {
@@ -1726,44 +1257,6 @@ export const ManageResponse: MessageFns<ManageResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): ManageResponse {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => Step.fromJSON(e)) : [],
-    };
-  },
-
-  toJSON(message: ManageResponse): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    if (message.steps?.length) {
-      obj.steps = message.steps.map((e) => Step.toJSON(e));
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ManageResponse>): ManageResponse {
-    return ManageResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ManageResponse>): ManageResponse {
-    const message = createBaseManageResponse();
-    message.jid = object.jid ?? "";
-    message.pid = object.pid ?? 0;
-    message.messages = object.messages?.map((e) => e) || [];
-    message.steps = object.steps?.map((e) => Step.fromPartial(e)) || [];
-    return message;
   },
 };
 
@@ -2029,157 +1522,6 @@ export const DumpRequest: MessageFns<DumpRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): DumpRequest {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      target: isObject(object.target) ? object.target : undefined,
-      options: isObject(object.options) ? object.options : undefined,
-      dir: isSet(object.dir) ? globalThis.String(object.dir) : "",
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      compression: isSet(object.compression) ? globalThis.String(object.compression) : "",
-      streams: isSet(object.streams) ? globalThis.Number(object.streams) : 0,
-      leaveRunning: isSet(object.leaveRunning)
-        ? globalThis.Boolean(object.leaveRunning)
-        : isSet(object.leave_running)
-        ? globalThis.Boolean(object.leave_running)
-        : undefined,
-      tcpEstablished: isSet(object.tcpEstablished)
-        ? globalThis.Boolean(object.tcpEstablished)
-        : isSet(object.tcp_established)
-        ? globalThis.Boolean(object.tcp_established)
-        : undefined,
-      skipInFlight: isSet(object.skipInFlight)
-        ? globalThis.Boolean(object.skipInFlight)
-        : isSet(object.skip_in_flight)
-        ? globalThis.Boolean(object.skip_in_flight)
-        : undefined,
-      fileLocks: isSet(object.fileLocks)
-        ? globalThis.Boolean(object.fileLocks)
-        : isSet(object.file_locks)
-        ? globalThis.Boolean(object.file_locks)
-        : undefined,
-      shellJob: isSet(object.shellJob)
-        ? globalThis.Boolean(object.shellJob)
-        : isSet(object.shell_job)
-        ? globalThis.Boolean(object.shell_job)
-        : undefined,
-      linkRemap: isSet(object.linkRemap)
-        ? globalThis.Boolean(object.linkRemap)
-        : isSet(object.link_remap)
-        ? globalThis.Boolean(object.link_remap)
-        : undefined,
-      external: globalThis.Array.isArray(object?.external)
-        ? object.external.map((e: any) => globalThis.String(e))
-        : [],
-      criuOpts: isSet(object.criuOpts)
-        ? globalThis.String(object.criuOpts)
-        : isSet(object.criu_opts)
-        ? globalThis.String(object.criu_opts)
-        : "",
-      dryRun: isSet(object.dryRun)
-        ? globalThis.Boolean(object.dryRun)
-        : isSet(object.dry_run)
-        ? globalThis.Boolean(object.dry_run)
-        : false,
-      timeoutMs: isSet(object.timeoutMs)
-        ? globalThis.Number(object.timeoutMs)
-        : isSet(object.timeout_ms)
-        ? globalThis.Number(object.timeout_ms)
-        : 0,
-      level: isSet(object.level) ? globalThis.Number(object.level) : undefined,
-    };
-  },
-
-  toJSON(message: DumpRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.target !== undefined) {
-      obj.target = message.target;
-    }
-    if (message.options !== undefined) {
-      obj.options = message.options;
-    }
-    if (message.dir !== "") {
-      obj.dir = message.dir;
-    }
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.compression !== "") {
-      obj.compression = message.compression;
-    }
-    if (message.streams !== 0) {
-      obj.streams = Math.round(message.streams);
-    }
-    if (message.leaveRunning !== undefined) {
-      obj.leaveRunning = message.leaveRunning;
-    }
-    if (message.tcpEstablished !== undefined) {
-      obj.tcpEstablished = message.tcpEstablished;
-    }
-    if (message.skipInFlight !== undefined) {
-      obj.skipInFlight = message.skipInFlight;
-    }
-    if (message.fileLocks !== undefined) {
-      obj.fileLocks = message.fileLocks;
-    }
-    if (message.shellJob !== undefined) {
-      obj.shellJob = message.shellJob;
-    }
-    if (message.linkRemap !== undefined) {
-      obj.linkRemap = message.linkRemap;
-    }
-    if (message.external?.length) {
-      obj.external = message.external;
-    }
-    if (message.criuOpts !== "") {
-      obj.criuOpts = message.criuOpts;
-    }
-    if (message.dryRun !== false) {
-      obj.dryRun = message.dryRun;
-    }
-    if (message.timeoutMs !== 0) {
-      obj.timeoutMs = Math.round(message.timeoutMs);
-    }
-    if (message.level !== undefined) {
-      obj.level = Math.round(message.level);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DumpRequest>): DumpRequest {
-    return DumpRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DumpRequest>): DumpRequest {
-    const message = createBaseDumpRequest();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.target = object.target ?? undefined;
-    message.options = object.options ?? undefined;
-    message.dir = object.dir ?? "";
-    message.name = object.name ?? "";
-    message.compression = object.compression ?? "";
-    message.streams = object.streams ?? 0;
-    message.leaveRunning = object.leaveRunning ?? undefined;
-    message.tcpEstablished = object.tcpEstablished ?? undefined;
-    message.skipInFlight = object.skipInFlight ?? undefined;
-    message.fileLocks = object.fileLocks ?? undefined;
-    message.shellJob = object.shellJob ?? undefined;
-    message.linkRemap = object.linkRemap ?? undefined;
-    message.external = object.external?.map((e) => e) || [];
-    message.criuOpts = object.criuOpts ?? "";
-    message.dryRun = object.dryRun ?? false;
-    message.timeoutMs = object.timeoutMs ?? 0;
-    message.level = object.level ?? undefined;
-    return message;
-  },
 };
 
 function createBaseDumpResult(): DumpResult {
@@ -2324,77 +1666,6 @@ export const DumpResult: MessageFns<DumpResult> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): DumpResult {
-    return {
-      checkpointId: isSet(object.checkpointId)
-        ? globalThis.String(object.checkpointId)
-        : isSet(object.checkpoint_id)
-        ? globalThis.String(object.checkpoint_id)
-        : "",
-      paths: globalThis.Array.isArray(object?.paths) ? object.paths.map((e: any) => globalThis.String(e)) : [],
-      size: isSet(object.size) ? globalThis.Number(object.size) : 0,
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => Step.fromJSON(e)) : [],
-      problems: globalThis.Array.isArray(object?.problems) ? object.problems.map((e: any) => Problem.fromJSON(e)) : [],
-      state: isObject(object.state) ? object.state : undefined,
-      plan: isObject(object.plan) ? object.plan : undefined,
-      frozenUs: isSet(object.frozenUs)
-        ? globalThis.Number(object.frozenUs)
-        : isSet(object.frozen_us)
-        ? globalThis.Number(object.frozen_us)
-        : 0,
-    };
-  },
-
-  toJSON(message: DumpResult): unknown {
-    const obj: any = {};
-    if (message.checkpointId !== "") {
-      obj.checkpointId = message.checkpointId;
-    }
-    if (message.paths?.length) {
-      obj.paths = message.paths;
-    }
-    if (message.size !== 0) {
-      obj.size = Math.round(message.size);
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    if (message.steps?.length) {
-      obj.steps = message.steps.map((e) => Step.toJSON(e));
-    }
-    if (message.problems?.length) {
-      obj.problems = message.problems.map((e) => Problem.toJSON(e));
-    }
-    if (message.state !== undefined) {
-      obj.state = message.state;
-    }
-    if (message.plan !== undefined) {
-      obj.plan = message.plan;
-    }
-    if (message.frozenUs !== 0) {
-      obj.frozenUs = Math.round(message.frozenUs);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DumpResult>): DumpResult {
-    return DumpResult.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DumpResult>): DumpResult {
-    const message = createBaseDumpResult();
-    message.checkpointId = object.checkpointId ?? "";
-    message.paths = object.paths?.map((e) => e) || [];
-    message.size = object.size ?? 0;
-    message.messages = object.messages?.map((e) => e) || [];
-    message.steps = object.steps?.map((e) => Step.fromPartial(e)) || [];
-    message.problems = object.problems?.map((e) => Problem.fromPartial(e)) || [];
-    message.state = object.state ?? undefined;
-    message.plan = object.plan ?? undefined;
-    message.frozenUs = object.frozenUs ?? 0;
-    return message;
-  },
 };
 
 function createBaseDumpResponse(): DumpResponse {
@@ -2453,48 +1724,6 @@ export const DumpResponse: MessageFns<DumpResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): DumpResponse {
-    return {
-      event: isSet(object.progress)
-        ? { $case: "progress", progress: Progress.fromJSON(object.progress) }
-        : isSet(object.result)
-        ? { $case: "result", result: DumpResult.fromJSON(object.result) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: DumpResponse): unknown {
-    const obj: any = {};
-    if (message.event?.$case === "progress") {
-      obj.progress = Progress.toJSON(message.event.progress);
-    } else if (message.event?.$case === "result") {
-      obj.result = DumpResult.toJSON(message.event.result);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DumpResponse>): DumpResponse {
-    return DumpResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DumpResponse>): DumpResponse {
-    const message = createBaseDumpResponse();
-    switch (object.event?.$case) {
-      case "progress": {
-        if (object.event?.progress !== undefined && object.event?.progress !== null) {
-          message.event = { $case: "progress", progress: Progress.fromPartial(object.event.progress) };
-        }
-        break;
-      }
-      case "result": {
-        if (object.event?.result !== undefined && object.event?.result !== null) {
-          message.event = { $case: "result", result: DumpResult.fromPartial(object.event.result) };
-        }
-        break;
-      }
-    }
-    return message;
   },
 };
 
@@ -2760,171 +1989,6 @@ export const RestoreRequest: MessageFns<RestoreRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): RestoreRequest {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      path: isSet(object.path) ? globalThis.String(object.path) : "",
-      options: isObject(object.options) ? object.options : undefined,
-      stdio: isSet(object.stdio) ? stdioModeFromJSON(object.stdio) : 0,
-      waitAttach: isSet(object.waitAttach)
-        ? globalThis.Boolean(object.waitAttach)
-        : isSet(object.wait_attach)
-        ? globalThis.Boolean(object.wait_attach)
-        : false,
-      log: isSet(object.log) ? globalThis.String(object.log) : "",
-      pidFile: isSet(object.pidFile)
-        ? globalThis.String(object.pidFile)
-        : isSet(object.pid_file)
-        ? globalThis.String(object.pid_file)
-        : "",
-      tcpEstablished: isSet(object.tcpEstablished)
-        ? globalThis.Boolean(object.tcpEstablished)
-        : isSet(object.tcp_established)
-        ? globalThis.Boolean(object.tcp_established)
-        : undefined,
-      tcpClose: isSet(object.tcpClose)
-        ? globalThis.Boolean(object.tcpClose)
-        : isSet(object.tcp_close)
-        ? globalThis.Boolean(object.tcp_close)
-        : undefined,
-      leaveStopped: isSet(object.leaveStopped)
-        ? globalThis.Boolean(object.leaveStopped)
-        : isSet(object.leave_stopped)
-        ? globalThis.Boolean(object.leave_stopped)
-        : undefined,
-      fileLocks: isSet(object.fileLocks)
-        ? globalThis.Boolean(object.fileLocks)
-        : isSet(object.file_locks)
-        ? globalThis.Boolean(object.file_locks)
-        : undefined,
-      shellJob: isSet(object.shellJob)
-        ? globalThis.Boolean(object.shellJob)
-        : isSet(object.shell_job)
-        ? globalThis.Boolean(object.shell_job)
-        : undefined,
-      linkRemap: isSet(object.linkRemap)
-        ? globalThis.Boolean(object.linkRemap)
-        : isSet(object.link_remap)
-        ? globalThis.Boolean(object.link_remap)
-        : undefined,
-      external: globalThis.Array.isArray(object?.external)
-        ? object.external.map((e: any) => globalThis.String(e))
-        : [],
-      criuOpts: isSet(object.criuOpts)
-        ? globalThis.String(object.criuOpts)
-        : isSet(object.criu_opts)
-        ? globalThis.String(object.criu_opts)
-        : "",
-      dryRun: isSet(object.dryRun)
-        ? globalThis.Boolean(object.dryRun)
-        : isSet(object.dry_run)
-        ? globalThis.Boolean(object.dry_run)
-        : false,
-      timeoutMs: isSet(object.timeoutMs)
-        ? globalThis.Number(object.timeoutMs)
-        : isSet(object.timeout_ms)
-        ? globalThis.Number(object.timeout_ms)
-        : 0,
-      windowSize: isSet(object.windowSize)
-        ? WindowSize.fromJSON(object.windowSize)
-        : isSet(object.window_size)
-        ? WindowSize.fromJSON(object.window_size)
-        : undefined,
-    };
-  },
-
-  toJSON(message: RestoreRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.path !== "") {
-      obj.path = message.path;
-    }
-    if (message.options !== undefined) {
-      obj.options = message.options;
-    }
-    if (message.stdio !== 0) {
-      obj.stdio = stdioModeToJSON(message.stdio);
-    }
-    if (message.waitAttach !== false) {
-      obj.waitAttach = message.waitAttach;
-    }
-    if (message.log !== "") {
-      obj.log = message.log;
-    }
-    if (message.pidFile !== "") {
-      obj.pidFile = message.pidFile;
-    }
-    if (message.tcpEstablished !== undefined) {
-      obj.tcpEstablished = message.tcpEstablished;
-    }
-    if (message.tcpClose !== undefined) {
-      obj.tcpClose = message.tcpClose;
-    }
-    if (message.leaveStopped !== undefined) {
-      obj.leaveStopped = message.leaveStopped;
-    }
-    if (message.fileLocks !== undefined) {
-      obj.fileLocks = message.fileLocks;
-    }
-    if (message.shellJob !== undefined) {
-      obj.shellJob = message.shellJob;
-    }
-    if (message.linkRemap !== undefined) {
-      obj.linkRemap = message.linkRemap;
-    }
-    if (message.external?.length) {
-      obj.external = message.external;
-    }
-    if (message.criuOpts !== "") {
-      obj.criuOpts = message.criuOpts;
-    }
-    if (message.dryRun !== false) {
-      obj.dryRun = message.dryRun;
-    }
-    if (message.timeoutMs !== 0) {
-      obj.timeoutMs = Math.round(message.timeoutMs);
-    }
-    if (message.windowSize !== undefined) {
-      obj.windowSize = WindowSize.toJSON(message.windowSize);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<RestoreRequest>): RestoreRequest {
-    return RestoreRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RestoreRequest>): RestoreRequest {
-    const message = createBaseRestoreRequest();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.path = object.path ?? "";
-    message.options = object.options ?? undefined;
-    message.stdio = object.stdio ?? 0;
-    message.waitAttach = object.waitAttach ?? false;
-    message.log = object.log ?? "";
-    message.pidFile = object.pidFile ?? "";
-    message.tcpEstablished = object.tcpEstablished ?? undefined;
-    message.tcpClose = object.tcpClose ?? undefined;
-    message.leaveStopped = object.leaveStopped ?? undefined;
-    message.fileLocks = object.fileLocks ?? undefined;
-    message.shellJob = object.shellJob ?? undefined;
-    message.linkRemap = object.linkRemap ?? undefined;
-    message.external = object.external?.map((e) => e) || [];
-    message.criuOpts = object.criuOpts ?? "";
-    message.dryRun = object.dryRun ?? false;
-    message.timeoutMs = object.timeoutMs ?? 0;
-    message.windowSize = (object.windowSize !== undefined && object.windowSize !== null)
-      ? WindowSize.fromPartial(object.windowSize)
-      : undefined;
-    return message;
-  },
 };
 
 function createBaseRestoreResult(): RestoreResult {
@@ -3037,59 +2101,6 @@ export const RestoreResult: MessageFns<RestoreResult> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): RestoreResult {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => Step.fromJSON(e)) : [],
-      problems: globalThis.Array.isArray(object?.problems) ? object.problems.map((e: any) => Problem.fromJSON(e)) : [],
-      state: isObject(object.state) ? object.state : undefined,
-      plan: isObject(object.plan) ? object.plan : undefined,
-    };
-  },
-
-  toJSON(message: RestoreResult): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    if (message.steps?.length) {
-      obj.steps = message.steps.map((e) => Step.toJSON(e));
-    }
-    if (message.problems?.length) {
-      obj.problems = message.problems.map((e) => Problem.toJSON(e));
-    }
-    if (message.state !== undefined) {
-      obj.state = message.state;
-    }
-    if (message.plan !== undefined) {
-      obj.plan = message.plan;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<RestoreResult>): RestoreResult {
-    return RestoreResult.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RestoreResult>): RestoreResult {
-    const message = createBaseRestoreResult();
-    message.jid = object.jid ?? "";
-    message.pid = object.pid ?? 0;
-    message.messages = object.messages?.map((e) => e) || [];
-    message.steps = object.steps?.map((e) => Step.fromPartial(e)) || [];
-    message.problems = object.problems?.map((e) => Problem.fromPartial(e)) || [];
-    message.state = object.state ?? undefined;
-    message.plan = object.plan ?? undefined;
-    return message;
-  },
 };
 
 function createBaseRestoreResponse(): RestoreResponse {
@@ -3148,48 +2159,6 @@ export const RestoreResponse: MessageFns<RestoreResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): RestoreResponse {
-    return {
-      event: isSet(object.progress)
-        ? { $case: "progress", progress: Progress.fromJSON(object.progress) }
-        : isSet(object.result)
-        ? { $case: "result", result: RestoreResult.fromJSON(object.result) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: RestoreResponse): unknown {
-    const obj: any = {};
-    if (message.event?.$case === "progress") {
-      obj.progress = Progress.toJSON(message.event.progress);
-    } else if (message.event?.$case === "result") {
-      obj.result = RestoreResult.toJSON(message.event.result);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<RestoreResponse>): RestoreResponse {
-    return RestoreResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RestoreResponse>): RestoreResponse {
-    const message = createBaseRestoreResponse();
-    switch (object.event?.$case) {
-      case "progress": {
-        if (object.event?.progress !== undefined && object.event?.progress !== null) {
-          message.event = { $case: "progress", progress: Progress.fromPartial(object.event.progress) };
-        }
-        break;
-      }
-      case "result": {
-        if (object.event?.result !== undefined && object.event?.result !== null) {
-          message.event = { $case: "result", result: RestoreResult.fromPartial(object.event.result) };
-        }
-        break;
-      }
-    }
-    return message;
   },
 };
 
@@ -3259,39 +2228,6 @@ export const FreezeRequest: MessageFns<FreezeRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): FreezeRequest {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      target: isObject(object.target) ? object.target : undefined,
-    };
-  },
-
-  toJSON(message: FreezeRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.target !== undefined) {
-      obj.target = message.target;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<FreezeRequest>): FreezeRequest {
-    return FreezeRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<FreezeRequest>): FreezeRequest {
-    const message = createBaseFreezeRequest();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.target = object.target ?? undefined;
-    return message;
-  },
 };
 
 function createBaseFreezeResponse(): FreezeResponse {
@@ -3348,34 +2284,6 @@ export const FreezeResponse: MessageFns<FreezeResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): FreezeResponse {
-    return {
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-    };
-  },
-
-  toJSON(message: FreezeResponse): unknown {
-    const obj: any = {};
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<FreezeResponse>): FreezeResponse {
-    return FreezeResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<FreezeResponse>): FreezeResponse {
-    const message = createBaseFreezeResponse();
-    message.type = object.type ?? "";
-    message.pid = object.pid ?? 0;
-    return message;
   },
 };
 
@@ -3445,39 +2353,6 @@ export const UnfreezeRequest: MessageFns<UnfreezeRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): UnfreezeRequest {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      target: isObject(object.target) ? object.target : undefined,
-    };
-  },
-
-  toJSON(message: UnfreezeRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.target !== undefined) {
-      obj.target = message.target;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<UnfreezeRequest>): UnfreezeRequest {
-    return UnfreezeRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<UnfreezeRequest>): UnfreezeRequest {
-    const message = createBaseUnfreezeRequest();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.target = object.target ?? undefined;
-    return message;
-  },
 };
 
 function createBaseUnfreezeResponse(): UnfreezeResponse {
@@ -3534,34 +2409,6 @@ export const UnfreezeResponse: MessageFns<UnfreezeResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): UnfreezeResponse {
-    return {
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-    };
-  },
-
-  toJSON(message: UnfreezeResponse): unknown {
-    const obj: any = {};
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<UnfreezeResponse>): UnfreezeResponse {
-    return UnfreezeResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<UnfreezeResponse>): UnfreezeResponse {
-    const message = createBaseUnfreezeResponse();
-    message.type = object.type ?? "";
-    message.pid = object.pid ?? 0;
-    return message;
   },
 };
 
@@ -3630,45 +2477,6 @@ export const AttachStart: MessageFns<AttachStart> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): AttachStart {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-      windowSize: isSet(object.windowSize)
-        ? WindowSize.fromJSON(object.windowSize)
-        : isSet(object.window_size)
-        ? WindowSize.fromJSON(object.window_size)
-        : undefined,
-    };
-  },
-
-  toJSON(message: AttachStart): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    if (message.windowSize !== undefined) {
-      obj.windowSize = WindowSize.toJSON(message.windowSize);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<AttachStart>): AttachStart {
-    return AttachStart.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<AttachStart>): AttachStart {
-    const message = createBaseAttachStart();
-    message.jid = object.jid ?? "";
-    message.pid = object.pid ?? 0;
-    message.windowSize = (object.windowSize !== undefined && object.windowSize !== null)
-      ? WindowSize.fromPartial(object.windowSize)
-      : undefined;
-    return message;
   },
 };
 
@@ -3751,72 +2559,6 @@ export const AttachRequest: MessageFns<AttachRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): AttachRequest {
-    return {
-      input: isSet(object.start)
-        ? { $case: "start", start: AttachStart.fromJSON(object.start) }
-        : isSet(object.stdin)
-        ? { $case: "stdin", stdin: Buffer.from(bytesFromBase64(object.stdin)) }
-        : isSet(object.stdinEof)
-        ? { $case: "stdinEof", stdinEof: globalThis.Boolean(object.stdinEof) }
-        : isSet(object.stdin_eof)
-        ? { $case: "stdinEof", stdinEof: globalThis.Boolean(object.stdin_eof) }
-        : isSet(object.windowSize)
-        ? { $case: "windowSize", windowSize: WindowSize.fromJSON(object.windowSize) }
-        : isSet(object.window_size)
-        ? { $case: "windowSize", windowSize: WindowSize.fromJSON(object.window_size) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: AttachRequest): unknown {
-    const obj: any = {};
-    if (message.input?.$case === "start") {
-      obj.start = AttachStart.toJSON(message.input.start);
-    } else if (message.input?.$case === "stdin") {
-      obj.stdin = base64FromBytes(message.input.stdin);
-    } else if (message.input?.$case === "stdinEof") {
-      obj.stdinEof = message.input.stdinEof;
-    } else if (message.input?.$case === "windowSize") {
-      obj.windowSize = WindowSize.toJSON(message.input.windowSize);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<AttachRequest>): AttachRequest {
-    return AttachRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<AttachRequest>): AttachRequest {
-    const message = createBaseAttachRequest();
-    switch (object.input?.$case) {
-      case "start": {
-        if (object.input?.start !== undefined && object.input?.start !== null) {
-          message.input = { $case: "start", start: AttachStart.fromPartial(object.input.start) };
-        }
-        break;
-      }
-      case "stdin": {
-        if (object.input?.stdin !== undefined && object.input?.stdin !== null) {
-          message.input = { $case: "stdin", stdin: object.input.stdin };
-        }
-        break;
-      }
-      case "stdinEof": {
-        if (object.input?.stdinEof !== undefined && object.input?.stdinEof !== null) {
-          message.input = { $case: "stdinEof", stdinEof: object.input.stdinEof };
-        }
-        break;
-      }
-      case "windowSize": {
-        if (object.input?.windowSize !== undefined && object.input?.windowSize !== null) {
-          message.input = { $case: "windowSize", windowSize: WindowSize.fromPartial(object.input.windowSize) };
-        }
-        break;
-      }
-    }
-    return message;
-  },
 };
 
 function createBaseAttachResponse(): AttachResponse {
@@ -3898,68 +2640,6 @@ export const AttachResponse: MessageFns<AttachResponse> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): AttachResponse {
-    return {
-      output: isSet(object.tty)
-        ? { $case: "tty", tty: globalThis.Boolean(object.tty) }
-        : isSet(object.stdout)
-        ? { $case: "stdout", stdout: Buffer.from(bytesFromBase64(object.stdout)) }
-        : isSet(object.stderr)
-        ? { $case: "stderr", stderr: Buffer.from(bytesFromBase64(object.stderr)) }
-        : isSet(object.exit)
-        ? { $case: "exit", exit: ExitStatus.fromJSON(object.exit) }
-        : undefined,
-    };
-  },
-
-  toJSON(message: AttachResponse): unknown {
-    const obj: any = {};
-    if (message.output?.$case === "tty") {
-      obj.tty = message.output.tty;
-    } else if (message.output?.$case === "stdout") {
-      obj.stdout = base64FromBytes(message.output.stdout);
-    } else if (message.output?.$case === "stderr") {
-      obj.stderr = base64FromBytes(message.output.stderr);
-    } else if (message.output?.$case === "exit") {
-      obj.exit = ExitStatus.toJSON(message.output.exit);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<AttachResponse>): AttachResponse {
-    return AttachResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<AttachResponse>): AttachResponse {
-    const message = createBaseAttachResponse();
-    switch (object.output?.$case) {
-      case "tty": {
-        if (object.output?.tty !== undefined && object.output?.tty !== null) {
-          message.output = { $case: "tty", tty: object.output.tty };
-        }
-        break;
-      }
-      case "stdout": {
-        if (object.output?.stdout !== undefined && object.output?.stdout !== null) {
-          message.output = { $case: "stdout", stdout: object.output.stdout };
-        }
-        break;
-      }
-      case "stderr": {
-        if (object.output?.stderr !== undefined && object.output?.stderr !== null) {
-          message.output = { $case: "stderr", stderr: object.output.stderr };
-        }
-        break;
-      }
-      case "exit": {
-        if (object.output?.exit !== undefined && object.output?.exit !== null) {
-          message.output = { $case: "exit", exit: ExitStatus.fromPartial(object.output.exit) };
-        }
-        break;
-      }
-    }
-    return message;
-  },
 };
 
 function createBaseExitStatus(): ExitStatus {
@@ -4016,34 +2696,6 @@ export const ExitStatus: MessageFns<ExitStatus> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): ExitStatus {
-    return {
-      code: isSet(object.code) ? globalThis.Number(object.code) : 0,
-      signal: isSet(object.signal) ? globalThis.Number(object.signal) : 0,
-    };
-  },
-
-  toJSON(message: ExitStatus): unknown {
-    const obj: any = {};
-    if (message.code !== 0) {
-      obj.code = Math.round(message.code);
-    }
-    if (message.signal !== 0) {
-      obj.signal = Math.round(message.signal);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ExitStatus>): ExitStatus {
-    return ExitStatus.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ExitStatus>): ExitStatus {
-    const message = createBaseExitStatus();
-    message.code = object.code ?? 0;
-    message.signal = object.signal ?? 0;
-    return message;
   },
 };
 
@@ -4369,190 +3021,6 @@ export const Job: MessageFns<Job> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): Job {
-    return {
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-      status: isSet(object.status) ? globalThis.String(object.status) : "",
-      isRunning: isSet(object.isRunning)
-        ? globalThis.Boolean(object.isRunning)
-        : isSet(object.is_running)
-        ? globalThis.Boolean(object.is_running)
-        : false,
-      gpuEnabled: isSet(object.gpuEnabled)
-        ? globalThis.Boolean(object.gpuEnabled)
-        : isSet(object.gpu_enabled)
-        ? globalThis.Boolean(object.gpu_enabled)
-        : false,
-      log: isSet(object.log) ? globalThis.String(object.log) : "",
-      attachable: isSet(object.attachable) ? globalThis.Boolean(object.attachable) : false,
-      tty: isSet(object.tty) ? globalThis.Boolean(object.tty) : false,
-      uid: isSet(object.uid) ? globalThis.Number(object.uid) : 0,
-      gid: isSet(object.gid) ? globalThis.Number(object.gid) : 0,
-      createdAt: isSet(object.createdAt)
-        ? globalThis.Number(object.createdAt)
-        : isSet(object.created_at)
-        ? globalThis.Number(object.created_at)
-        : 0,
-      startedAt: isSet(object.startedAt)
-        ? globalThis.Number(object.startedAt)
-        : isSet(object.started_at)
-        ? globalThis.Number(object.started_at)
-        : 0,
-      exitedAt: isSet(object.exitedAt)
-        ? globalThis.Number(object.exitedAt)
-        : isSet(object.exited_at)
-        ? globalThis.Number(object.exited_at)
-        : 0,
-      exit: isSet(object.exit) ? ExitStatus.fromJSON(object.exit) : undefined,
-      endReason: isSet(object.endReason)
-        ? globalThis.String(object.endReason)
-        : isSet(object.end_reason)
-        ? globalThis.String(object.end_reason)
-        : "",
-      latestCheckpoint: isSet(object.latestCheckpoint)
-        ? Checkpoint.fromJSON(object.latestCheckpoint)
-        : isSet(object.latest_checkpoint)
-        ? Checkpoint.fromJSON(object.latest_checkpoint)
-        : undefined,
-      checkpoints: isSet(object.checkpoints) ? globalThis.Number(object.checkpoints) : 0,
-      args: globalThis.Array.isArray(object?.args)
-        ? object.args.map((e: any) => globalThis.String(e))
-        : [],
-      hostId: isSet(object.hostId)
-        ? globalThis.String(object.hostId)
-        : isSet(object.host_id)
-        ? globalThis.String(object.host_id)
-        : "",
-      logPath: isSet(object.logPath)
-        ? globalThis.String(object.logPath)
-        : isSet(object.log_path)
-        ? globalThis.String(object.log_path)
-        : "",
-      details: isObject(object.details) ? object.details : undefined,
-      state: isObject(object.state) ? object.state : undefined,
-      isFrozen: isSet(object.isFrozen)
-        ? globalThis.Boolean(object.isFrozen)
-        : isSet(object.is_frozen)
-        ? globalThis.Boolean(object.is_frozen)
-        : false,
-    };
-  },
-
-  toJSON(message: Job): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    if (message.status !== "") {
-      obj.status = message.status;
-    }
-    if (message.isRunning !== false) {
-      obj.isRunning = message.isRunning;
-    }
-    if (message.gpuEnabled !== false) {
-      obj.gpuEnabled = message.gpuEnabled;
-    }
-    if (message.log !== "") {
-      obj.log = message.log;
-    }
-    if (message.attachable !== false) {
-      obj.attachable = message.attachable;
-    }
-    if (message.tty !== false) {
-      obj.tty = message.tty;
-    }
-    if (message.uid !== 0) {
-      obj.uid = Math.round(message.uid);
-    }
-    if (message.gid !== 0) {
-      obj.gid = Math.round(message.gid);
-    }
-    if (message.createdAt !== 0) {
-      obj.createdAt = Math.round(message.createdAt);
-    }
-    if (message.startedAt !== 0) {
-      obj.startedAt = Math.round(message.startedAt);
-    }
-    if (message.exitedAt !== 0) {
-      obj.exitedAt = Math.round(message.exitedAt);
-    }
-    if (message.exit !== undefined) {
-      obj.exit = ExitStatus.toJSON(message.exit);
-    }
-    if (message.endReason !== "") {
-      obj.endReason = message.endReason;
-    }
-    if (message.latestCheckpoint !== undefined) {
-      obj.latestCheckpoint = Checkpoint.toJSON(message.latestCheckpoint);
-    }
-    if (message.checkpoints !== 0) {
-      obj.checkpoints = Math.round(message.checkpoints);
-    }
-    if (message.args?.length) {
-      obj.args = message.args;
-    }
-    if (message.hostId !== "") {
-      obj.hostId = message.hostId;
-    }
-    if (message.logPath !== "") {
-      obj.logPath = message.logPath;
-    }
-    if (message.details !== undefined) {
-      obj.details = message.details;
-    }
-    if (message.state !== undefined) {
-      obj.state = message.state;
-    }
-    if (message.isFrozen !== false) {
-      obj.isFrozen = message.isFrozen;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<Job>): Job {
-    return Job.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<Job>): Job {
-    const message = createBaseJob();
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.pid = object.pid ?? 0;
-    message.status = object.status ?? "";
-    message.isRunning = object.isRunning ?? false;
-    message.gpuEnabled = object.gpuEnabled ?? false;
-    message.log = object.log ?? "";
-    message.attachable = object.attachable ?? false;
-    message.tty = object.tty ?? false;
-    message.uid = object.uid ?? 0;
-    message.gid = object.gid ?? 0;
-    message.createdAt = object.createdAt ?? 0;
-    message.startedAt = object.startedAt ?? 0;
-    message.exitedAt = object.exitedAt ?? 0;
-    message.exit = (object.exit !== undefined && object.exit !== null)
-      ? ExitStatus.fromPartial(object.exit)
-      : undefined;
-    message.endReason = object.endReason ?? "";
-    message.latestCheckpoint = (object.latestCheckpoint !== undefined && object.latestCheckpoint !== null)
-      ? Checkpoint.fromPartial(object.latestCheckpoint)
-      : undefined;
-    message.checkpoints = object.checkpoints ?? 0;
-    message.args = object.args?.map((e) => e) || [];
-    message.hostId = object.hostId ?? "";
-    message.logPath = object.logPath ?? "";
-    message.details = object.details ?? undefined;
-    message.state = object.state ?? undefined;
-    message.isFrozen = object.isFrozen ?? false;
-    return message;
-  },
 };
 
 function createBaseCheckpoint(): Checkpoint {
@@ -4676,64 +3144,6 @@ export const Checkpoint: MessageFns<Checkpoint> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): Checkpoint {
-    return {
-      id: isSet(object.id) ? globalThis.String(object.id) : "",
-      jid: isSet(object.jid) ? globalThis.String(object.jid) : "",
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      path: isSet(object.path) ? globalThis.String(object.path) : "",
-      time: isSet(object.time) ? globalThis.Number(object.time) : 0,
-      size: isSet(object.size) ? globalThis.Number(object.size) : 0,
-      compression: isSet(object.compression) ? globalThis.String(object.compression) : "",
-      exists: isSet(object.exists) ? globalThis.Boolean(object.exists) : false,
-    };
-  },
-
-  toJSON(message: Checkpoint): unknown {
-    const obj: any = {};
-    if (message.id !== "") {
-      obj.id = message.id;
-    }
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.path !== "") {
-      obj.path = message.path;
-    }
-    if (message.time !== 0) {
-      obj.time = Math.round(message.time);
-    }
-    if (message.size !== 0) {
-      obj.size = Math.round(message.size);
-    }
-    if (message.compression !== "") {
-      obj.compression = message.compression;
-    }
-    if (message.exists !== false) {
-      obj.exists = message.exists;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<Checkpoint>): Checkpoint {
-    return Checkpoint.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<Checkpoint>): Checkpoint {
-    const message = createBaseCheckpoint();
-    message.id = object.id ?? "";
-    message.jid = object.jid ?? "";
-    message.type = object.type ?? "";
-    message.path = object.path ?? "";
-    message.time = object.time ?? 0;
-    message.size = object.size ?? 0;
-    message.compression = object.compression ?? "";
-    message.exists = object.exists ?? false;
-    return message;
-  },
 };
 
 function createBaseGetJobRequest(): GetJobRequest {
@@ -4779,27 +3189,6 @@ export const GetJobRequest: MessageFns<GetJobRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): GetJobRequest {
-    return { jid: isSet(object.jid) ? globalThis.String(object.jid) : "" };
-  },
-
-  toJSON(message: GetJobRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<GetJobRequest>): GetJobRequest {
-    return GetJobRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<GetJobRequest>): GetJobRequest {
-    const message = createBaseGetJobRequest();
-    message.jid = object.jid ?? "";
-    return message;
   },
 };
 
@@ -4847,31 +3236,10 @@ export const GetJobResponse: MessageFns<GetJobResponse> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): GetJobResponse {
-    return { job: isSet(object.job) ? Job.fromJSON(object.job) : undefined };
-  },
-
-  toJSON(message: GetJobResponse): unknown {
-    const obj: any = {};
-    if (message.job !== undefined) {
-      obj.job = Job.toJSON(message.job);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<GetJobResponse>): GetJobResponse {
-    return GetJobResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<GetJobResponse>): GetJobResponse {
-    const message = createBaseGetJobResponse();
-    message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
-    return message;
-  },
 };
 
 function createBaseListJobsRequest(): ListJobsRequest {
-  return { allHosts: false, jids: [] };
+  return { allHosts: false, jids: [], brief: false };
 }
 
 export const ListJobsRequest: MessageFns<ListJobsRequest> = {
@@ -4881,6 +3249,9 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
     }
     for (const v of message.jids) {
       writer.uint32(18).string(v!);
+    }
+    if (message.brief !== false) {
+      writer.uint32(24).bool(message.brief);
     }
     return writer;
   },
@@ -4914,6 +3285,14 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
             message.jids.push(reader.string());
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.brief = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4924,38 +3303,6 @@ export const ListJobsRequest: MessageFns<ListJobsRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): ListJobsRequest {
-    return {
-      allHosts: isSet(object.allHosts)
-        ? globalThis.Boolean(object.allHosts)
-        : isSet(object.all_hosts)
-        ? globalThis.Boolean(object.all_hosts)
-        : false,
-      jids: globalThis.Array.isArray(object?.jids) ? object.jids.map((e: any) => globalThis.String(e)) : [],
-    };
-  },
-
-  toJSON(message: ListJobsRequest): unknown {
-    const obj: any = {};
-    if (message.allHosts !== false) {
-      obj.allHosts = message.allHosts;
-    }
-    if (message.jids?.length) {
-      obj.jids = message.jids;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ListJobsRequest>): ListJobsRequest {
-    return ListJobsRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ListJobsRequest>): ListJobsRequest {
-    const message = createBaseListJobsRequest();
-    message.allHosts = object.allHosts ?? false;
-    message.jids = object.jids?.map((e) => e) || [];
-    return message;
   },
 };
 
@@ -5002,27 +3349,6 @@ export const ListJobsResponse: MessageFns<ListJobsResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): ListJobsResponse {
-    return { jobs: globalThis.Array.isArray(object?.jobs) ? object.jobs.map((e: any) => Job.fromJSON(e)) : [] };
-  },
-
-  toJSON(message: ListJobsResponse): unknown {
-    const obj: any = {};
-    if (message.jobs?.length) {
-      obj.jobs = message.jobs.map((e) => Job.toJSON(e));
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ListJobsResponse>): ListJobsResponse {
-    return ListJobsResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ListJobsResponse>): ListJobsResponse {
-    const message = createBaseListJobsResponse();
-    message.jobs = object.jobs?.map((e) => Job.fromPartial(e)) || [];
-    return message;
   },
 };
 
@@ -5103,48 +3429,6 @@ export const KillJobsRequest: MessageFns<KillJobsRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): KillJobsRequest {
-    return {
-      jids: globalThis.Array.isArray(object?.jids) ? object.jids.map((e: any) => globalThis.String(e)) : [],
-      signal: isSet(object.signal) ? globalThis.Number(object.signal) : 0,
-      graceMs: isSet(object.graceMs)
-        ? globalThis.Number(object.graceMs)
-        : isSet(object.grace_ms)
-        ? globalThis.Number(object.grace_ms)
-        : 0,
-      all: isSet(object.all) ? globalThis.Boolean(object.all) : false,
-    };
-  },
-
-  toJSON(message: KillJobsRequest): unknown {
-    const obj: any = {};
-    if (message.jids?.length) {
-      obj.jids = message.jids;
-    }
-    if (message.signal !== 0) {
-      obj.signal = Math.round(message.signal);
-    }
-    if (message.graceMs !== 0) {
-      obj.graceMs = Math.round(message.graceMs);
-    }
-    if (message.all !== false) {
-      obj.all = message.all;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<KillJobsRequest>): KillJobsRequest {
-    return KillJobsRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<KillJobsRequest>): KillJobsRequest {
-    const message = createBaseKillJobsRequest();
-    message.jids = object.jids?.map((e) => e) || [];
-    message.signal = object.signal ?? 0;
-    message.graceMs = object.graceMs ?? 0;
-    message.all = object.all ?? false;
-    return message;
-  },
 };
 
 function createBaseKillJobsResponse(): KillJobsResponse {
@@ -5190,29 +3474,6 @@ export const KillJobsResponse: MessageFns<KillJobsResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): KillJobsResponse {
-    return {
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-    };
-  },
-
-  toJSON(message: KillJobsResponse): unknown {
-    const obj: any = {};
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<KillJobsResponse>): KillJobsResponse {
-    return KillJobsResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<KillJobsResponse>): KillJobsResponse {
-    const message = createBaseKillJobsResponse();
-    message.messages = object.messages?.map((e) => e) || [];
-    return message;
   },
 };
 
@@ -5271,34 +3532,6 @@ export const DeleteJobsRequest: MessageFns<DeleteJobsRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): DeleteJobsRequest {
-    return {
-      jids: globalThis.Array.isArray(object?.jids) ? object.jids.map((e: any) => globalThis.String(e)) : [],
-      all: isSet(object.all) ? globalThis.Boolean(object.all) : false,
-    };
-  },
-
-  toJSON(message: DeleteJobsRequest): unknown {
-    const obj: any = {};
-    if (message.jids?.length) {
-      obj.jids = message.jids;
-    }
-    if (message.all !== false) {
-      obj.all = message.all;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DeleteJobsRequest>): DeleteJobsRequest {
-    return DeleteJobsRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DeleteJobsRequest>): DeleteJobsRequest {
-    const message = createBaseDeleteJobsRequest();
-    message.jids = object.jids?.map((e) => e) || [];
-    message.all = object.all ?? false;
-    return message;
-  },
 };
 
 function createBaseDeleteJobsResponse(): DeleteJobsResponse {
@@ -5344,29 +3577,6 @@ export const DeleteJobsResponse: MessageFns<DeleteJobsResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): DeleteJobsResponse {
-    return {
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-    };
-  },
-
-  toJSON(message: DeleteJobsResponse): unknown {
-    const obj: any = {};
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DeleteJobsResponse>): DeleteJobsResponse {
-    return DeleteJobsResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DeleteJobsResponse>): DeleteJobsResponse {
-    const message = createBaseDeleteJobsResponse();
-    message.messages = object.messages?.map((e) => e) || [];
-    return message;
   },
 };
 
@@ -5414,27 +3624,6 @@ export const ListCheckpointsRequest: MessageFns<ListCheckpointsRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): ListCheckpointsRequest {
-    return { jid: isSet(object.jid) ? globalThis.String(object.jid) : "" };
-  },
-
-  toJSON(message: ListCheckpointsRequest): unknown {
-    const obj: any = {};
-    if (message.jid !== "") {
-      obj.jid = message.jid;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ListCheckpointsRequest>): ListCheckpointsRequest {
-    return ListCheckpointsRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ListCheckpointsRequest>): ListCheckpointsRequest {
-    const message = createBaseListCheckpointsRequest();
-    message.jid = object.jid ?? "";
-    return message;
-  },
 };
 
 function createBaseListCheckpointsResponse(): ListCheckpointsResponse {
@@ -5481,31 +3670,6 @@ export const ListCheckpointsResponse: MessageFns<ListCheckpointsResponse> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): ListCheckpointsResponse {
-    return {
-      checkpoints: globalThis.Array.isArray(object?.checkpoints)
-        ? object.checkpoints.map((e: any) => Checkpoint.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: ListCheckpointsResponse): unknown {
-    const obj: any = {};
-    if (message.checkpoints?.length) {
-      obj.checkpoints = message.checkpoints.map((e) => Checkpoint.toJSON(e));
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<ListCheckpointsResponse>): ListCheckpointsResponse {
-    return ListCheckpointsResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<ListCheckpointsResponse>): ListCheckpointsResponse {
-    const message = createBaseListCheckpointsResponse();
-    message.checkpoints = object.checkpoints?.map((e) => Checkpoint.fromPartial(e)) || [];
-    return message;
-  },
 };
 
 function createBaseInspectCheckpointRequest(): InspectCheckpointRequest {
@@ -5551,27 +3715,6 @@ export const InspectCheckpointRequest: MessageFns<InspectCheckpointRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): InspectCheckpointRequest {
-    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
-  },
-
-  toJSON(message: InspectCheckpointRequest): unknown {
-    const obj: any = {};
-    if (message.id !== "") {
-      obj.id = message.id;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<InspectCheckpointRequest>): InspectCheckpointRequest {
-    return InspectCheckpointRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<InspectCheckpointRequest>): InspectCheckpointRequest {
-    const message = createBaseInspectCheckpointRequest();
-    message.id = object.id ?? "";
-    return message;
   },
 };
 
@@ -5641,41 +3784,6 @@ export const InspectCheckpointResponse: MessageFns<InspectCheckpointResponse> = 
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): InspectCheckpointResponse {
-    return {
-      checkpoint: isSet(object.checkpoint) ? Checkpoint.fromJSON(object.checkpoint) : undefined,
-      manifest: isObject(object.manifest) ? object.manifest : undefined,
-      contents: isObject(object.contents) ? object.contents : undefined,
-    };
-  },
-
-  toJSON(message: InspectCheckpointResponse): unknown {
-    const obj: any = {};
-    if (message.checkpoint !== undefined) {
-      obj.checkpoint = Checkpoint.toJSON(message.checkpoint);
-    }
-    if (message.manifest !== undefined) {
-      obj.manifest = message.manifest;
-    }
-    if (message.contents !== undefined) {
-      obj.contents = message.contents;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<InspectCheckpointResponse>): InspectCheckpointResponse {
-    return InspectCheckpointResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<InspectCheckpointResponse>): InspectCheckpointResponse {
-    const message = createBaseInspectCheckpointResponse();
-    message.checkpoint = (object.checkpoint !== undefined && object.checkpoint !== null)
-      ? Checkpoint.fromPartial(object.checkpoint)
-      : undefined;
-    message.manifest = object.manifest ?? undefined;
-    message.contents = object.contents ?? undefined;
-    return message;
-  },
 };
 
 function createBaseVerifyCheckpointRequest(): VerifyCheckpointRequest {
@@ -5721,27 +3829,6 @@ export const VerifyCheckpointRequest: MessageFns<VerifyCheckpointRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): VerifyCheckpointRequest {
-    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
-  },
-
-  toJSON(message: VerifyCheckpointRequest): unknown {
-    const obj: any = {};
-    if (message.id !== "") {
-      obj.id = message.id;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<VerifyCheckpointRequest>): VerifyCheckpointRequest {
-    return VerifyCheckpointRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<VerifyCheckpointRequest>): VerifyCheckpointRequest {
-    const message = createBaseVerifyCheckpointRequest();
-    message.id = object.id ?? "";
-    return message;
   },
 };
 
@@ -5811,39 +3898,6 @@ export const VerifyCheckpointResponse: MessageFns<VerifyCheckpointResponse> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): VerifyCheckpointResponse {
-    return {
-      files: isSet(object.files) ? globalThis.Number(object.files) : 0,
-      bytes: isSet(object.bytes) ? globalThis.Number(object.bytes) : 0,
-      path: isSet(object.path) ? globalThis.String(object.path) : "",
-    };
-  },
-
-  toJSON(message: VerifyCheckpointResponse): unknown {
-    const obj: any = {};
-    if (message.files !== 0) {
-      obj.files = Math.round(message.files);
-    }
-    if (message.bytes !== 0) {
-      obj.bytes = Math.round(message.bytes);
-    }
-    if (message.path !== "") {
-      obj.path = message.path;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<VerifyCheckpointResponse>): VerifyCheckpointResponse {
-    return VerifyCheckpointResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<VerifyCheckpointResponse>): VerifyCheckpointResponse {
-    const message = createBaseVerifyCheckpointResponse();
-    message.files = object.files ?? 0;
-    message.bytes = object.bytes ?? 0;
-    message.path = object.path ?? "";
-    return message;
-  },
 };
 
 function createBaseDeleteCheckpointRequest(): DeleteCheckpointRequest {
@@ -5890,27 +3944,6 @@ export const DeleteCheckpointRequest: MessageFns<DeleteCheckpointRequest> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): DeleteCheckpointRequest {
-    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
-  },
-
-  toJSON(message: DeleteCheckpointRequest): unknown {
-    const obj: any = {};
-    if (message.id !== "") {
-      obj.id = message.id;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DeleteCheckpointRequest>): DeleteCheckpointRequest {
-    return DeleteCheckpointRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DeleteCheckpointRequest>): DeleteCheckpointRequest {
-    const message = createBaseDeleteCheckpointRequest();
-    message.id = object.id ?? "";
-    return message;
-  },
 };
 
 function createBaseDeleteCheckpointResponse(): DeleteCheckpointResponse {
@@ -5956,27 +3989,6 @@ export const DeleteCheckpointResponse: MessageFns<DeleteCheckpointResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): DeleteCheckpointResponse {
-    return { path: isSet(object.path) ? globalThis.String(object.path) : "" };
-  },
-
-  toJSON(message: DeleteCheckpointResponse): unknown {
-    const obj: any = {};
-    if (message.path !== "") {
-      obj.path = message.path;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<DeleteCheckpointResponse>): DeleteCheckpointResponse {
-    return DeleteCheckpointResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<DeleteCheckpointResponse>): DeleteCheckpointResponse {
-    const message = createBaseDeleteCheckpointResponse();
-    message.path = object.path ?? "";
-    return message;
   },
 };
 
@@ -6034,34 +4046,6 @@ export const QueryRequest: MessageFns<QueryRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): QueryRequest {
-    return {
-      type: isSet(object.type) ? globalThis.String(object.type) : "",
-      options: isObject(object.options) ? object.options : undefined,
-    };
-  },
-
-  toJSON(message: QueryRequest): unknown {
-    const obj: any = {};
-    if (message.type !== "") {
-      obj.type = message.type;
-    }
-    if (message.options !== undefined) {
-      obj.options = message.options;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<QueryRequest>): QueryRequest {
-    return QueryRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<QueryRequest>): QueryRequest {
-    const message = createBaseQueryRequest();
-    message.type = object.type ?? "";
-    message.options = object.options ?? undefined;
-    return message;
   },
 };
 
@@ -6123,61 +4107,6 @@ export const QueryRow: MessageFns<QueryRow> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): QueryRow {
-    return {
-      cells: isObject(object.cells)
-        ? (globalThis.Object.entries(object.cells) as [string, any][]).reduce(
-          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
-            globalThis.Object.defineProperty(acc, key, {
-              value: globalThis.String(value),
-              enumerable: true,
-              configurable: true,
-              writable: true,
-            });
-            return acc;
-          },
-          {},
-        )
-        : {},
-      state: isObject(object.state) ? object.state : undefined,
-    };
-  },
-
-  toJSON(message: QueryRow): unknown {
-    const obj: any = {};
-    if (message.cells) {
-      const entries = globalThis.Object.entries(message.cells) as [string, string][];
-      if (entries.length > 0) {
-        obj.cells = {};
-        entries.forEach(([k, v]) => {
-          obj.cells[k] = v;
-        });
-      }
-    }
-    if (message.state !== undefined) {
-      obj.state = message.state;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<QueryRow>): QueryRow {
-    return QueryRow.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<QueryRow>): QueryRow {
-    const message = createBaseQueryRow();
-    message.cells = (globalThis.Object.entries(object.cells ?? {}) as [string, string][]).reduce(
-      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
-        if (value !== undefined) {
-          acc[key] = globalThis.String(value);
-        }
-        return acc;
-      },
-      {},
-    );
-    message.state = object.state ?? undefined;
-    return message;
-  },
 };
 
 function createBaseQueryRow_CellsEntry(): QueryRow_CellsEntry {
@@ -6234,34 +4163,6 @@ export const QueryRow_CellsEntry: MessageFns<QueryRow_CellsEntry> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): QueryRow_CellsEntry {
-    return {
-      key: isSet(object.key) ? globalThis.String(object.key) : "",
-      value: isSet(object.value) ? globalThis.String(object.value) : "",
-    };
-  },
-
-  toJSON(message: QueryRow_CellsEntry): unknown {
-    const obj: any = {};
-    if (message.key !== "") {
-      obj.key = message.key;
-    }
-    if (message.value !== "") {
-      obj.value = message.value;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<QueryRow_CellsEntry>): QueryRow_CellsEntry {
-    return QueryRow_CellsEntry.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<QueryRow_CellsEntry>): QueryRow_CellsEntry {
-    const message = createBaseQueryRow_CellsEntry();
-    message.key = object.key ?? "";
-    message.value = object.value ?? "";
-    return message;
   },
 };
 
@@ -6331,39 +4232,6 @@ export const QueryResponse: MessageFns<QueryResponse> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): QueryResponse {
-    return {
-      columns: globalThis.Array.isArray(object?.columns) ? object.columns.map((e: any) => globalThis.String(e)) : [],
-      rows: globalThis.Array.isArray(object?.rows) ? object.rows.map((e: any) => QueryRow.fromJSON(e)) : [],
-      messages: globalThis.Array.isArray(object?.messages) ? object.messages.map((e: any) => globalThis.String(e)) : [],
-    };
-  },
-
-  toJSON(message: QueryResponse): unknown {
-    const obj: any = {};
-    if (message.columns?.length) {
-      obj.columns = message.columns;
-    }
-    if (message.rows?.length) {
-      obj.rows = message.rows.map((e) => QueryRow.toJSON(e));
-    }
-    if (message.messages?.length) {
-      obj.messages = message.messages;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<QueryResponse>): QueryResponse {
-    return QueryResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<QueryResponse>): QueryResponse {
-    const message = createBaseQueryResponse();
-    message.columns = object.columns?.map((e) => e) || [];
-    message.rows = object.rows?.map((e) => QueryRow.fromPartial(e)) || [];
-    message.messages = object.messages?.map((e) => e) || [];
-    return message;
-  },
 };
 
 function createBaseCheckRequest(): CheckRequest {
@@ -6409,27 +4277,6 @@ export const CheckRequest: MessageFns<CheckRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): CheckRequest {
-    return { full: isSet(object.full) ? globalThis.Boolean(object.full) : false };
-  },
-
-  toJSON(message: CheckRequest): unknown {
-    const obj: any = {};
-    if (message.full !== false) {
-      obj.full = message.full;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<CheckRequest>): CheckRequest {
-    return CheckRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<CheckRequest>): CheckRequest {
-    const message = createBaseCheckRequest();
-    message.full = object.full ?? false;
-    return message;
   },
 };
 
@@ -6510,44 +4357,6 @@ export const CheckComponent: MessageFns<CheckComponent> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): CheckComponent {
-    return {
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      data: isSet(object.data) ? globalThis.String(object.data) : "",
-      warnings: globalThis.Array.isArray(object?.warnings) ? object.warnings.map((e: any) => globalThis.String(e)) : [],
-      errors: globalThis.Array.isArray(object?.errors) ? object.errors.map((e: any) => globalThis.String(e)) : [],
-    };
-  },
-
-  toJSON(message: CheckComponent): unknown {
-    const obj: any = {};
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.data !== "") {
-      obj.data = message.data;
-    }
-    if (message.warnings?.length) {
-      obj.warnings = message.warnings;
-    }
-    if (message.errors?.length) {
-      obj.errors = message.errors;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<CheckComponent>): CheckComponent {
-    return CheckComponent.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<CheckComponent>): CheckComponent {
-    const message = createBaseCheckComponent();
-    message.name = object.name ?? "";
-    message.data = object.data ?? "";
-    message.warnings = object.warnings?.map((e) => e) || [];
-    message.errors = object.errors?.map((e) => e) || [];
-    return message;
-  },
 };
 
 function createBaseCheckSection(): CheckSection {
@@ -6605,36 +4414,6 @@ export const CheckSection: MessageFns<CheckSection> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): CheckSection {
-    return {
-      name: isSet(object.name) ? globalThis.String(object.name) : "",
-      components: globalThis.Array.isArray(object?.components)
-        ? object.components.map((e: any) => CheckComponent.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: CheckSection): unknown {
-    const obj: any = {};
-    if (message.name !== "") {
-      obj.name = message.name;
-    }
-    if (message.components?.length) {
-      obj.components = message.components.map((e) => CheckComponent.toJSON(e));
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<CheckSection>): CheckSection {
-    return CheckSection.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<CheckSection>): CheckSection {
-    const message = createBaseCheckSection();
-    message.name = object.name ?? "";
-    message.components = object.components?.map((e) => CheckComponent.fromPartial(e)) || [];
-    return message;
-  },
 };
 
 function createBaseCheckResponse(): CheckResponse {
@@ -6681,31 +4460,6 @@ export const CheckResponse: MessageFns<CheckResponse> = {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
   },
-
-  fromJSON(object: any): CheckResponse {
-    return {
-      sections: globalThis.Array.isArray(object?.sections)
-        ? object.sections.map((e: any) => CheckSection.fromJSON(e))
-        : [],
-    };
-  },
-
-  toJSON(message: CheckResponse): unknown {
-    const obj: any = {};
-    if (message.sections?.length) {
-      obj.sections = message.sections.map((e) => CheckSection.toJSON(e));
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<CheckResponse>): CheckResponse {
-    return CheckResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<CheckResponse>): CheckResponse {
-    const message = createBaseCheckResponse();
-    message.sections = object.sections?.map((e) => CheckSection.fromPartial(e)) || [];
-    return message;
-  },
 };
 
 function createBaseVersionRequest(): VersionRequest {
@@ -6740,23 +4494,6 @@ export const VersionRequest: MessageFns<VersionRequest> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(_: any): VersionRequest {
-    return {};
-  },
-
-  toJSON(_: VersionRequest): unknown {
-    const obj: any = {};
-    return obj;
-  },
-
-  create(base?: DeepPartial<VersionRequest>): VersionRequest {
-    return VersionRequest.fromPartial(base ?? {});
-  },
-  fromPartial(_: DeepPartial<VersionRequest>): VersionRequest {
-    const message = createBaseVersionRequest();
-    return message;
   },
 };
 
@@ -6836,44 +4573,6 @@ export const VersionResponse: MessageFns<VersionResponse> = {
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
     }
-  },
-
-  fromJSON(object: any): VersionResponse {
-    return {
-      version: isSet(object.version) ? globalThis.String(object.version) : "",
-      criu: isSet(object.criu) ? globalThis.String(object.criu) : "",
-      kernel: isSet(object.kernel) ? globalThis.String(object.kernel) : "",
-      pid: isSet(object.pid) ? globalThis.Number(object.pid) : 0,
-    };
-  },
-
-  toJSON(message: VersionResponse): unknown {
-    const obj: any = {};
-    if (message.version !== "") {
-      obj.version = message.version;
-    }
-    if (message.criu !== "") {
-      obj.criu = message.criu;
-    }
-    if (message.kernel !== "") {
-      obj.kernel = message.kernel;
-    }
-    if (message.pid !== 0) {
-      obj.pid = Math.round(message.pid);
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<VersionResponse>): VersionResponse {
-    return VersionResponse.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<VersionResponse>): VersionResponse {
-    const message = createBaseVersionResponse();
-    message.version = object.version ?? "";
-    message.criu = object.criu ?? "";
-    message.kernel = object.kernel ?? "";
-    message.pid = object.pid ?? 0;
-    return message;
   },
 };
 
@@ -7084,274 +4783,6 @@ export interface DaemonServiceServer extends UntypedServiceImplementation {
   version: handleUnaryCall<VersionRequest, VersionResponse>;
 }
 
-export interface DaemonServiceClient extends Client {
-  /** Starts a job. */
-  run(request: RunRequest, callback: (error: ServiceError | null, response: RunResponse) => void): ClientUnaryCall;
-  run(
-    request: RunRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: RunResponse) => void,
-  ): ClientUnaryCall;
-  run(
-    request: RunRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RunResponse) => void,
-  ): ClientUnaryCall;
-  /** Takes an existing (or, with upcoming, an expected) process or container under management. */
-  manage(
-    request: ManageRequest,
-    callback: (error: ServiceError | null, response: ManageResponse) => void,
-  ): ClientUnaryCall;
-  manage(
-    request: ManageRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: ManageResponse) => void,
-  ): ClientUnaryCall;
-  manage(
-    request: ManageRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: ManageResponse) => void,
-  ): ClientUnaryCall;
-  /** Makes a checkpoint. Progress first, the result last. */
-  dump(request: DumpRequest, options?: Partial<CallOptions>): ClientReadableStream<DumpResponse>;
-  dump(request: DumpRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<DumpResponse>;
-  /** Makes a live target from a checkpoint. Progress first, the result last. */
-  restore(request: RestoreRequest, options?: Partial<CallOptions>): ClientReadableStream<RestoreResponse>;
-  restore(
-    request: RestoreRequest,
-    metadata?: Metadata,
-    options?: Partial<CallOptions>,
-  ): ClientReadableStream<RestoreResponse>;
-  freeze(
-    request: FreezeRequest,
-    callback: (error: ServiceError | null, response: FreezeResponse) => void,
-  ): ClientUnaryCall;
-  freeze(
-    request: FreezeRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: FreezeResponse) => void,
-  ): ClientUnaryCall;
-  freeze(
-    request: FreezeRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: FreezeResponse) => void,
-  ): ClientUnaryCall;
-  unfreeze(
-    request: UnfreezeRequest,
-    callback: (error: ServiceError | null, response: UnfreezeResponse) => void,
-  ): ClientUnaryCall;
-  unfreeze(
-    request: UnfreezeRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: UnfreezeResponse) => void,
-  ): ClientUnaryCall;
-  unfreeze(
-    request: UnfreezeRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: UnfreezeResponse) => void,
-  ): ClientUnaryCall;
-  /** Connects a terminal or pipes to the standard streams of a job. */
-  attach(): ClientDuplexStream<AttachRequest, AttachResponse>;
-  attach(options: Partial<CallOptions>): ClientDuplexStream<AttachRequest, AttachResponse>;
-  attach(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<AttachRequest, AttachResponse>;
-  getJob(
-    request: GetJobRequest,
-    callback: (error: ServiceError | null, response: GetJobResponse) => void,
-  ): ClientUnaryCall;
-  getJob(
-    request: GetJobRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: GetJobResponse) => void,
-  ): ClientUnaryCall;
-  getJob(
-    request: GetJobRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: GetJobResponse) => void,
-  ): ClientUnaryCall;
-  /** Jobs with their latest checkpoint: one round trip for `ps`. */
-  listJobs(
-    request: ListJobsRequest,
-    callback: (error: ServiceError | null, response: ListJobsResponse) => void,
-  ): ClientUnaryCall;
-  listJobs(
-    request: ListJobsRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: ListJobsResponse) => void,
-  ): ClientUnaryCall;
-  listJobs(
-    request: ListJobsRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: ListJobsResponse) => void,
-  ): ClientUnaryCall;
-  killJobs(
-    request: KillJobsRequest,
-    callback: (error: ServiceError | null, response: KillJobsResponse) => void,
-  ): ClientUnaryCall;
-  killJobs(
-    request: KillJobsRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: KillJobsResponse) => void,
-  ): ClientUnaryCall;
-  killJobs(
-    request: KillJobsRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: KillJobsResponse) => void,
-  ): ClientUnaryCall;
-  deleteJobs(
-    request: DeleteJobsRequest,
-    callback: (error: ServiceError | null, response: DeleteJobsResponse) => void,
-  ): ClientUnaryCall;
-  deleteJobs(
-    request: DeleteJobsRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: DeleteJobsResponse) => void,
-  ): ClientUnaryCall;
-  deleteJobs(
-    request: DeleteJobsRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: DeleteJobsResponse) => void,
-  ): ClientUnaryCall;
-  listCheckpoints(
-    request: ListCheckpointsRequest,
-    callback: (error: ServiceError | null, response: ListCheckpointsResponse) => void,
-  ): ClientUnaryCall;
-  listCheckpoints(
-    request: ListCheckpointsRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: ListCheckpointsResponse) => void,
-  ): ClientUnaryCall;
-  listCheckpoints(
-    request: ListCheckpointsRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: ListCheckpointsResponse) => void,
-  ): ClientUnaryCall;
-  inspectCheckpoint(
-    request: InspectCheckpointRequest,
-    callback: (error: ServiceError | null, response: InspectCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  inspectCheckpoint(
-    request: InspectCheckpointRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: InspectCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  inspectCheckpoint(
-    request: InspectCheckpointRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: InspectCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  verifyCheckpoint(
-    request: VerifyCheckpointRequest,
-    callback: (error: ServiceError | null, response: VerifyCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  verifyCheckpoint(
-    request: VerifyCheckpointRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: VerifyCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  verifyCheckpoint(
-    request: VerifyCheckpointRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: VerifyCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  deleteCheckpoint(
-    request: DeleteCheckpointRequest,
-    callback: (error: ServiceError | null, response: DeleteCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  deleteCheckpoint(
-    request: DeleteCheckpointRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: DeleteCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  deleteCheckpoint(
-    request: DeleteCheckpointRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: DeleteCheckpointResponse) => void,
-  ): ClientUnaryCall;
-  query(
-    request: QueryRequest,
-    callback: (error: ServiceError | null, response: QueryResponse) => void,
-  ): ClientUnaryCall;
-  query(
-    request: QueryRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: QueryResponse) => void,
-  ): ClientUnaryCall;
-  query(
-    request: QueryRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: QueryResponse) => void,
-  ): ClientUnaryCall;
-  check(
-    request: CheckRequest,
-    callback: (error: ServiceError | null, response: CheckResponse) => void,
-  ): ClientUnaryCall;
-  check(
-    request: CheckRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: CheckResponse) => void,
-  ): ClientUnaryCall;
-  check(
-    request: CheckRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: CheckResponse) => void,
-  ): ClientUnaryCall;
-  version(
-    request: VersionRequest,
-    callback: (error: ServiceError | null, response: VersionResponse) => void,
-  ): ClientUnaryCall;
-  version(
-    request: VersionRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: VersionResponse) => void,
-  ): ClientUnaryCall;
-  version(
-    request: VersionRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: VersionResponse) => void,
-  ): ClientUnaryCall;
-}
-
-export const DaemonServiceClient = makeGenericClientConstructor(
-  DaemonServiceService,
-  "cedana.v1.DaemonService",
-) as unknown as {
-  new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): DaemonServiceClient;
-  service: typeof DaemonServiceService;
-  serviceName: string;
-};
-
-function bytesFromBase64(b64: string): Uint8Array {
-  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
-}
-
-function base64FromBytes(arr: Uint8Array): string {
-  return globalThis.Buffer.from(arr).toString("base64");
-}
-
-type Builtin = Date | Function | Uint8Array | string | number | boolean | undefined;
-
-export type DeepPartial<T> = T extends Builtin ? T
-  : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
-  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
-  : T extends { $case: string } ? { [K in keyof Omit<T, "$case">]?: DeepPartial<T[K]> } & { $case: T["$case"] }
-  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
-  : Partial<T>;
-
 function longToNumber(int64: { toString(): string }): number {
   const num = globalThis.Number(int64.toString());
   if (num > globalThis.Number.MAX_SAFE_INTEGER) {
@@ -7363,19 +4794,7 @@ function longToNumber(int64: { toString(): string }): number {
   return num;
 }
 
-function isObject(value: any): boolean {
-  return typeof value === "object" && value !== null;
-}
-
-function isSet(value: any): boolean {
-  return value !== null && value !== undefined;
-}
-
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  fromJSON(object: any): T;
-  toJSON(message: T): unknown;
-  create(base?: DeepPartial<T>): T;
-  fromPartial(object: DeepPartial<T>): T;
 }
