@@ -44,6 +44,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   criuRequest: true,
   criuClose: true,
   criuOptions: true,
+  pageSocket: true,
   pageServerOpen: true,
   pageServerProgress: true,
   pageServerFinish: true,

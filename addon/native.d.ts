@@ -23,7 +23,7 @@ export interface NativeFile {
   /** regular directory character block fifo socket symlink anonymous */
   readonly type: string
   readonly flags: number; readonly position: number; readonly mountId: number; readonly inode: string
-  readonly device: number; readonly deviceId: number; readonly isTty: boolean; readonly isDeleted: boolean; readonly isLocked: boolean
+  readonly device: number; readonly deviceId: number; readonly isTty: boolean; readonly isDeleted: boolean; readonly isLocked: boolean; readonly isSemaphore: boolean
 }
 export interface NativeProcess {
   readonly pid: number; readonly parentPid: number; readonly processGroup: number; readonly session: number
@@ -46,7 +46,8 @@ export interface NativeSnapshot { readonly processes: NativeProcess[]; readonly 
 
 /** A row of scanProcesses: what `ps` needs, nothing that costs. */
 export interface NativeProcessBrief {
-  readonly pid: number; readonly parentPid: number; readonly startTicks: string; readonly state: string; readonly name: string
+  readonly pid: number; readonly parentPid: number; readonly processGroup: number; readonly session: number
+  readonly startTicks: string; readonly state: string; readonly name: string
   readonly args: string[]; readonly uid: number; readonly gid: number
 }
 
@@ -72,6 +73,8 @@ export type CriuNotify = (script: string, pid: number | null) => Promise<void>
 export interface NativeFileDigest { readonly name: string; readonly size: number; /** XXH3-128 of the content, above 4 MiB of its leaves (stream/checksum.h), 32 hex digits */ readonly digest: string }
 
 export interface PageServerOptions {
+  /** Our end of `pageSocket`; taken over. */
+  readonly socketFd: number
   /** Directory that receives pagemap-*.img and pages-*.img. Not closed. */
   readonly directoryFd: number
   /** CRIU version, e.g. 40201: decides the header of the protocol and the pagemap fields. */
@@ -137,8 +140,10 @@ export interface Native {
   criuOptions(): CriuField[]
 
   // stream/pages.cc
-  /** CRIU's page server over a socket pair: pass `socket` to swrk as descriptor N with opts.ps = {fd: N}, then close it. Threads start at once. */
-  pageServerOpen(options: PageServerOptions): { server: PageServerHandle; socket: number }
+  /** A stream socket pair with large buffers: pass `peerFd` to swrk as descriptor N with opts.ps = {fd: N}, then close it. */
+  pageSocket(): { socketFd: number; peerFd: number }
+  /** CRIU's page server on our end of the pair. Threads start at once. */
+  pageServerOpen(options: PageServerOptions): PageServerHandle
   pageServerProgress(server: PageServerHandle): PageServerProgress
   /** After CRIU finished writing: resolves when every byte is written and synced, with the digest of each file computed in passing. */
   pageServerFinish(server: PageServerHandle): Promise<PageServerResult>

@@ -71,6 +71,7 @@ std::optional<OpenFile> ReadOpenFile(int dir, const std::string& number) {
   // CRIU must be told of locks. /proc/locks has them too, but reading it stops all locking of the
   // machine for as long as a grace period of RCU takes.
   file.is_locked = info->find("\nlock:") != std::string::npos;
+  file.is_semaphore = info->find("\neventfd-semaphore: 1") != std::string::npos;
   // Looks through the link at the open file itself, opens nothing, and asks no file server.
   struct statx st{};
   constexpr int kFlags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;

@@ -27,6 +27,7 @@ struct OpenFile {
   bool is_tty = false;
   bool is_deleted = false;
   bool is_locked = false;
+  bool is_semaphore = false;
 };
 
 // In the order of kNamespaceNames.

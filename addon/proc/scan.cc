@@ -139,6 +139,7 @@ Napi::Object FileToJs(Napi::Env env, const OpenFile& file) {
       .Set("isTty", file.is_tty)
       .Set("isDeleted", file.is_deleted)
       .Set("isLocked", file.is_locked)
+      .Set("isSemaphore", file.is_semaphore)
       .Done();
 }
 
@@ -204,6 +205,8 @@ Napi::Object MountToJs(Napi::Env env, const MountFacts& mount) {
 Napi::Object BriefToJs(Napi::Env env, const Brief& brief) {
   return ObjectBuilder(env)
       .Set("pid", brief.stat.pid)
+      .Set("processGroup", brief.stat.group)
+      .Set("session", brief.stat.session)
       .Set("parentPid", brief.stat.parent)
       .Set("startTicks", brief.stat.start_ticks)
       .Set("state", std::string(1, brief.stat.state))

@@ -28,12 +28,43 @@ std::byte* MapBlock() {
   return start + lead;
 }
 
+// A few blocks stay touched between two captures: a small one would spend as long on the first touch
+// of its buffers as on everything else.
+class Spares {
+ public:
+  std::byte* Take() {
+    const std::lock_guard lock(mutex_);
+    if (blocks_.empty()) return nullptr;
+    std::byte* block = blocks_.back();
+    blocks_.pop_back();
+    return block;
+  }
+
+  bool Keep(std::byte* block) {
+    const std::lock_guard lock(mutex_);
+    if (blocks_.size() >= kMadeAtOnce) return false;
+    blocks_.push_back(block);
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::byte*> blocks_;
+};
+
+Spares& SpareBlocks() {
+  static Spares spares;
+  return spares;
+}
+
 }  // namespace
 
 BlockPool::BlockPool(size_t limit_bytes) : limit_(std::max<size_t>(limit_bytes / kBlockBytes, 2)) {}
 
 BlockPool::~BlockPool() {
-  for (std::byte* block : free_) ::munmap(block, kBlockBytes);
+  for (std::byte* block : free_) {
+    if (!SpareBlocks().Keep(block)) ::munmap(block, kBlockBytes);
+  }
 }
 
 std::byte* BlockPool::Acquire() {
@@ -41,7 +72,8 @@ std::byte* BlockPool::Acquire() {
   const auto ready = [this] { return stopped_ || !free_.empty(); };
   if (made_ >= kMadeAtOnce) freed_.wait_for(lock, kFirstTouch, ready);
   if (!ready() && made_ < limit_) {
-    if (std::byte* block = MapBlock()) {
+    std::byte* spare = SpareBlocks().Take();
+    if (std::byte* block = spare != nullptr ? spare : MapBlock()) {
       made_++;
       return block;
     }

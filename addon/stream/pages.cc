@@ -56,21 +56,9 @@ bool IsZero(const std::byte* page) {
 
 }  // namespace
 
-Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd& peer) {
-  int fds[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-    return Errno::Last("socketpair");
-  UniqueFd ours(fds[0]);
-  peer.Reset(fds[1]);
-  for (const int fd : fds) {
-    // Only faster: CRIU then runs ahead of us by more.
-    static_cast<void>(
-        ::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
-    static_cast<void>(
-        ::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
-  }
+Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd socket) {
   const size_t memory_bytes = options.memory_bytes;
-  std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(ours)));
+  std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(socket)));
   auto writer = BlockWriter::Start(
       memory_bytes, kWriters, [socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
   if (!writer.ok()) return writer.error();
@@ -289,6 +277,24 @@ std::optional<Errno> PageServer::Answer(const void* data, size_t size) {
 
 namespace {
 
+Napi::Value SocketJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fds[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+    return Throw(env, Errno::Last("socketpair"));
+  for (const int fd : fds) {
+    // Only faster: CRIU then runs ahead of us by more.
+    static_cast<void>(
+        ::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
+    static_cast<void>(
+        ::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBytes, sizeof kSocketBytes));
+  }
+  const auto result = Napi::Object::New(env);
+  result.Set("socketFd", fds[0]);
+  result.Set("peerFd", fds[1]);
+  return result;
+}
+
 Napi::Value OpenJs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto given = info[0].As<Napi::Object>();
@@ -300,14 +306,11 @@ Napi::Value OpenJs(const Napi::CallbackInfo& info) {
       .drop_zero_pages = given.Get("dropZeroPages").As<Napi::Boolean>().Value(),
       .root_pid = root_pid.IsNull() ? 0 : Int(root_pid),
   };
+  UniqueFd socket(Int(given.Get("socketFd")));
   if (!options.directory.valid()) return Throw(env, Errno::Last("dup directory"));
-  UniqueFd peer;
-  auto server = PageServer::Open(std::move(options), peer);
+  auto server = PageServer::Open(std::move(options), std::move(socket));
   if (!server.ok()) return Throw(env, server.error());
-  const auto result = Napi::Object::New(env);
-  result.Set("server", MakeHandle(env, std::move(server.value())));
-  result.Set("socket", peer.Release());
-  return result;
+  return MakeHandle(env, std::move(server.value()));
 }
 
 Napi::Value ProgressJs(const Napi::CallbackInfo& info) {
@@ -347,6 +350,7 @@ Napi::Value AbortJs(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void InitPages(Napi::Env env, Napi::Object exports) {
+  exports.Set("pageSocket", Napi::Function::New(env, SocketJs));
   exports.Set("pageServerOpen", Napi::Function::New(env, OpenJs));
   exports.Set("pageServerProgress", Napi::Function::New(env, ProgressJs));
   exports.Set("pageServerFinish", Napi::Function::New(env, FinishJs));

@@ -47,8 +47,7 @@ class PageServer {
     uint64_t zero;
   };
 
-  // `peer` is CRIU's end.
-  static Result<std::shared_ptr<PageServer>> Open(Options options, UniqueFd& peer);
+  static Result<std::shared_ptr<PageServer>> Open(Options options, UniqueFd socket);
   PageServer(const PageServer&) = delete;
   PageServer& operator=(const PageServer&) = delete;
   ~PageServer();

@@ -33,9 +33,11 @@ function smallFolder(mib: number): string {
 
 function server(path: string, options: Partial<PageServerOptions> = {}) {
   const directoryFd = openSync(path, 'r')
-  const opened = native.pageServerOpen({ directoryFd, criuVersion: 40201, memoryBytes: 32 << 20, dropZeroPages: false, rootPid: null, ...options })
+  const { socketFd, peerFd: socket } = native.pageSocket()
+  const opened = { socketFd, directoryFd, criuVersion: 40201, memoryBytes: 32 << 20, dropZeroPages: false, rootPid: null }
+  const server = native.pageServerOpen({ ...opened, ...options })
   closeSync(directoryFd)
-  return opened
+  return { server, socket }
 }
 
 /** What CRIU says, without CRIU. */

@@ -103,6 +103,11 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const log = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
   const endpoint = parseEndpoint(config.protocol, config.address)
   log.info({ version, pid: process.pid }, 'starting daemon')
+  // A failure that nobody waited for must not end what everybody else waits for.
+  const onUnhandled = (reason: unknown): void => {
+    log.error({ err: CedanaError.from(reason).message, stack: reason instanceof Error ? reason.stack : undefined }, 'unhandled failure')
+  }
+  process.on('unhandledRejection', onUnhandled)
   const database = openDatabase(config.db.path)
   try {
     const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
@@ -139,6 +144,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     await letGo(env)
   } finally {
     database.close()
+    process.off('unhandledRejection', onUnhandled)
   }
   log.info('stopped server gracefully')
 }

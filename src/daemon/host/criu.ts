@@ -20,11 +20,6 @@ export interface CriuBinary {
 const RPC_FD = 3
 const PAGES_FD = 4
 
-export interface PageSocket {
-  /** Our CRIU's end; closed here once CRIU has it. */
-  readonly socket: number
-}
-
 /** A dump that has reached its last moment: images written, tree frozen, CRIU waiting for the word. */
 export interface FrozenDump {
   /** Lets CRIU finish: the tree dies, or runs on with leave_running. */
@@ -64,87 +59,108 @@ const badOption = (thrown: unknown): CedanaError | undefined =>
 
 const connectionLost = (thrown: unknown): boolean => thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
 
-/** Starts `criu swrk` as a child of this process on one end of the socket pair. It ends with the session. */
-function startWorker(criu: CriuBinary, peerFd: number, pages: PageSocket | undefined): ReturnType<typeof spawn> {
-  try {
-    return spawn(criu.path, ['swrk', String(RPC_FD)], {
-      stdio: ['ignore', 'ignore', 'ignore', peerFd, ...(pages ? [pages.socket] : [])],
-      detached: true,
+/** A CRIU that is loading, or waits for its request: started as soon as a dump is likely, since loading takes as long as the preparations. */
+export class DumpWorker {
+  readonly #exited: Promise<unknown>
+  readonly #failed: Promise<never>
+  #pagesFd: number | undefined
+
+  private constructor(
+    private readonly session: CriuSessionHandle,
+    worker: ReturnType<typeof spawn>,
+    path: string,
+    pagesFd: number,
+  ) {
+    this.#pagesFd = pagesFd
+    // The worker ends by itself when its socket closes; it is never killed: that is what undoes a half-done dump.
+    this.#exited = worker.pid === undefined ? Promise.resolve() : once(worker, 'exit')
+    this.#failed = once(worker, 'error').then(([error]) => {
+      throw new CedanaError('HOST_UNFIT', `cannot run criu at ${path}`, { cause: error })
     })
-  } finally {
-    closeSync(peerFd)
-    if (pages) closeSync(pages.socket)
+    this.#exited.catch(() => undefined)
+    this.#failed.catch(() => undefined)
   }
-}
 
-/**
- * Dumps up to the point of no return. Resolves when everything is written and the tree is frozen, rejects (tree running on) when CRIU refuses.
- * Aborting the signal before that rolls back.
- */
-export async function dump(
-  criu: CriuBinary,
-  options: CriuOptions,
-  context: { readonly pages: PageSocket | undefined; readonly signal: AbortSignal; readonly onFrozen: () => void },
-): Promise<FrozenDump> {
-  const { session, peerFd } = native.criuSession()
-  const worker = startWorker(criu, peerFd, context.pages)
-  const spawnFailed = once(worker, 'error').then(([error]) => {
-    throw new CedanaError('HOST_UNFIT', `cannot run criu at ${criu.path}`, { cause: error })
-  })
-  spawnFailed.catch(() => undefined)
-  // The worker ends by itself when its socket closes; it is never killed: that is what undoes a half-done dump.
-  const exited = once(worker, 'exit')
-  exited.catch(() => undefined)
-
-  let verdict: (go: boolean) => void = () => undefined
-  const decided = new Promise<boolean>((resolve) => (verdict = resolve))
-  let reached: () => void = () => undefined
-  const frozen = new Promise<void>((resolve) => (reached = resolve))
-
-  const request = { ...options, notify_scripts: true, ...(context.pages ? { ps: { fd: PAGES_FD } } : {}) }
-  const finished = native
-    .criuRequest(session, 'DUMP', request, async (script) => {
-      if (script === 'pre-dump') context.onFrozen()
-      if (context.signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: context.signal.reason })
-      if (script !== 'post-dump') return
-      reached()
-      if (!(await decided)) throw new CedanaError('CANCELLED', 'dump rolled back')
-    })
-    .then(
-      (response) => {
-        if (!response.success) throw failure('dump', response)
-      },
-      (thrown: unknown) => {
-        throw badOption(thrown) ?? (connectionLost(thrown) ? died('dump', thrown) : thrown)
-      },
-    )
-    .finally(async () => {
+  static start(criu: CriuBinary): DumpWorker {
+    const { session, peerFd } = native.criuSession()
+    const pages = native.pageSocket()
+    try {
+      const worker = spawn(criu.path, ['swrk', String(RPC_FD)], { stdio: ['ignore', 'ignore', 'ignore', peerFd, pages.peerFd], detached: true })
+      return new DumpWorker(session, worker, criu.path, pages.socketFd)
+    } catch (cause) {
+      closeSync(pages.socketFd)
       native.criuClose(session)
-      if (worker.pid !== undefined) await exited
-    })
-  finished.catch(() => undefined)
+      throw new CedanaError('HOST_UNFIT', `cannot run criu at ${criu.path}`, { cause })
+    } finally {
+      closeSync(peerFd)
+      closeSync(pages.peerFd)
+    }
+  }
 
-  const close = (): void => {
-    native.criuClose(session)
+  /** Our end of the page socket, for the page server that takes it over. */
+  takePages(): number {
+    const fd = this.#pagesFd
+    if (fd === undefined) throw new CedanaError('BUG', 'the page socket is taken')
+    this.#pagesFd = undefined
+    return fd
   }
-  context.signal.addEventListener('abort', close)
-  try {
-    await Promise.race([frozen, finished, spawnFailed])
-  } catch (thrown) {
-    if (context.signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: thrown })
-    throw thrown
-  } finally {
-    context.signal.removeEventListener('abort', close)
+
+  /**
+   * Dumps up to the point of no return. Resolves when everything is written and the tree is frozen, rejects (tree running on) when CRIU refuses.
+   * Aborting the signal before that rolls back.
+   */
+  async dump(options: CriuOptions, signal: AbortSignal): Promise<FrozenDump> {
+    let verdict: (go: boolean) => void = () => undefined
+    const decided = new Promise<boolean>((resolve) => (verdict = resolve))
+    let reached: () => void = () => undefined
+    const frozen = new Promise<void>((resolve) => (reached = resolve))
+    const finished = native
+      .criuRequest(this.session, 'DUMP', { ...options, notify_scripts: true, ps: { fd: PAGES_FD } }, async (script) => {
+        if (signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: signal.reason })
+        if (script !== 'post-dump') return
+        reached()
+        if (!(await decided)) throw new CedanaError('CANCELLED', 'dump rolled back')
+      })
+      .then(
+        (response) => {
+          if (!response.success) throw failure('dump', response)
+        },
+        (thrown: unknown) => {
+          throw badOption(thrown) ?? (connectionLost(thrown) ? died('dump', thrown) : thrown)
+        },
+      )
+      .finally(() => this.close())
+    finished.catch(() => undefined)
+
+    const abort = (): void => {
+      native.criuClose(this.session)
+    }
+    signal.addEventListener('abort', abort)
+    try {
+      await Promise.race([frozen, finished, this.#failed])
+    } catch (thrown) {
+      if (signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: thrown })
+      throw thrown
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
+    return {
+      complete: async () => {
+        verdict(true)
+        await finished
+      },
+      rollback: async () => {
+        verdict(false)
+        await finished.catch(() => undefined)
+      },
+    }
   }
-  return {
-    complete: async () => {
-      verdict(true)
-      await finished
-    },
-    rollback: async () => {
-      verdict(false)
-      await finished.catch(() => undefined)
-    },
+
+  /** CRIU undoes what it has not finished, and ends. Resolves when it has. */
+  async close(): Promise<void> {
+    native.criuClose(this.session)
+    if (this.#pagesFd !== undefined) closeSync(this.takePages())
+    await this.#exited
   }
 }
 

@@ -1,12 +1,10 @@
 /** CRIU's page server, kept by the addon: pages go from CRIU to the disk without passing through JavaScript. */
-import { closeSync } from 'node:fs'
 import { native } from '../../../addon/index.js'
 import type { NativeFileDigest, PageServerOptions, PageServerProgress } from '../../../addon/native.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { failure } from '../images/failures.js'
-import type { PageSocket } from './criu.js'
 
-export interface PageServer extends PageSocket {
+export interface PageServer {
   progress(): PageServerProgress
   /** Resolves when every page is durable. Throws NO_SPACE and the like. */
   finish(): Promise<{ readonly files: readonly NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }>
@@ -16,9 +14,8 @@ export interface PageServer extends PageSocket {
 }
 
 export function openPageServer(options: PageServerOptions): PageServer {
-  const { server, socket } = native.pageServerOpen(options)
+  const server = native.pageServerOpen(options)
   let finishing: ReturnType<PageServer['finish']> | undefined
-  let taken = false
   const finish = (): ReturnType<PageServer['finish']> => {
     finishing ??= native.pageServerFinish(server).catch((thrown: unknown) => {
       throw failure(thrown, 'write the pages')
@@ -26,10 +23,6 @@ export function openPageServer(options: PageServerOptions): PageServer {
     return finishing
   }
   return {
-    get socket() {
-      taken = true
-      return socket
-    },
     progress: () => native.pageServerProgress(server),
     finish,
     failure: () =>
@@ -37,9 +30,6 @@ export function openPageServer(options: PageServerOptions): PageServer {
         () => undefined,
         (thrown: unknown) => CedanaError.from(thrown),
       ),
-    abort: async () => {
-      if (!taken) closeSync(socket)
-      await native.pageServerAbort(server)
-    },
+    abort: () => native.pageServerAbort(server),
   }
 }

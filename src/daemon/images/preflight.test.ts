@@ -29,6 +29,7 @@ const file = (changes: Partial<OpenFile> = {}): OpenFile => ({
   isTty: false,
   isDeleted: false,
   isLocked: false,
+  isSemaphore: false,
   ...changes,
 })
 const facts = (changes: Partial<ProcessFacts> = {}): ProcessFacts => ({

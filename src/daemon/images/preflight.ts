@@ -156,6 +156,10 @@ function fileProblems(process: ProcessFacts, file: OpenFile): readonly Problem[]
       },
     ]
   }
+  if (file.isSemaphore) {
+    const message = `${who(process)} has an eventfd in semaphore mode (fd ${file.fd}), which CRIU would restore as an ordinary one`
+    return [{ severity: 'error', id: 'eventfd-semaphore', message, pid }]
+  }
   const kind = UNDUMPABLE.exec(file.path)?.[1]
   if (kind === undefined) return []
   return [

@@ -277,16 +277,24 @@ export class CheckpointReader {
 
   /** All that decides what CRIU does: the sizes of all files, and the content of all but the pages. */
   async verifyImages(): Promise<void> {
-    const expected = this.manifest?.files ?? []
-    // Sizes first: a truncated checkpoint is refused without reading any of it, and before CRIU can wait for what is not there.
-    const faults = compareSizes(expected, this.#digests ?? (await this.images.list()))
-    if (faults.length > 0) throw corrupt(this.path, faults)
-    await this.#verifyContent(expected.filter(({ name }) => !isPages(name)))
+    await this.#verifySizes()
+    await this.#verifyContent(this.#expected.filter(({ name }) => !isPages(name)))
   }
 
   /** The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. */
   async verifyPages(): Promise<void> {
-    await this.#verifyContent((this.manifest?.files ?? []).filter(({ name }) => isPages(name)))
+    await this.#verifySizes()
+    await this.#verifyContent(this.#expected.filter(({ name }) => isPages(name)))
+  }
+
+  get #expected(): readonly FileDigest[] {
+    return this.manifest?.files ?? []
+  }
+
+  /** Before any content: a truncated checkpoint is refused without reading it, and before CRIU can wait for what is not there. */
+  async #verifySizes(): Promise<void> {
+    const faults = compareSizes(this.#expected, this.#digests ?? (await this.images.list()))
+    if (faults.length > 0) throw corrupt(this.path, faults)
   }
 
   async #verifyContent(expected: readonly FileDigest[]): Promise<void> {

@@ -29,6 +29,7 @@ const OpenFile = z.looseObject({
   isTty: z.boolean(),
   isDeleted: z.boolean(),
   isLocked: z.boolean(),
+  isSemaphore: z.boolean(),
 })
 const ProcessFacts = z.looseObject({
   pid: Pid,

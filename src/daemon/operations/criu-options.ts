@@ -49,7 +49,7 @@ export function mergeOptions(...all: readonly CriuOptions[]): CriuOptions {
 /** What cedana decides itself: another target, other files or programs to run are not options of a dump. */
 const RESERVED: ReadonlySet<string> = new Set([
   'pid', 'images_dir', 'images_dir_fd', 'work_dir_fd', 'log_file', 'log_to_stderr', 'notify_scripts', 'ps', 'exec_cmd', 'config_file', 'rst_sibling', 'inherit_fd',
-  'leave_running', 'root', 'stream', 'status_fd', 'parent_img', 'lazy_pages', 'cgroup_yard', 'unprivileged', 'pidfd_store_sk', 'pre_dump_mode', 'service_address',
+  'root', 'stream', 'status_fd', 'parent_img', 'lazy_pages', 'cgroup_yard', 'unprivileged', 'pidfd_store_sk', 'pre_dump_mode', 'service_address',
 ])
 
 /** What users other than root may choose as well: nothing that names files, namespaces or programs of the machine. */

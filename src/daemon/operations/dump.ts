@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, Snapshot, StdioMode } from '../../plugins/contract/job.js'
 import type { CriuOptions, DumpPlan, Problem } from '../../plugins/contract/plan.js'
-import * as criu from '../host/criu.js'
+import { criuOptionFields, DumpWorker } from '../host/criu.js'
 import { files } from '../host/files.js'
 import { openPageServer } from '../host/pages.js'
 import type { HostFacts } from '../host/probe.js'
@@ -54,12 +54,11 @@ interface Planning {
 
 /** Pure: the same look at the tree and the same request give the same plan. */
 function planDump(env: Environment, caller: Caller, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
-  const leaveRunning = request.leaveRunning ?? env.config.criu.leave_running
   const given = { tcpEstablished: request.tcpEstablished, shellJob: request.shellJob, fileLocks: request.fileLocks, linkRemap: request.linkRemap }
   const switches = dumpSwitches(snapshot, { stdio, given })
   const chosen: CriuOptions = {
     pid: snapshot.target.pid,
-    leave_running: leaveRunning,
+    leave_running: request.leaveRunning ?? env.config.criu.leave_running,
     shell_job: switches.shellJob,
     tcp_established: switches.tcpEstablished,
     ext_unix_sk: switches.extUnixSockets,
@@ -69,12 +68,13 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
     external: [...switches.external, ...request.external],
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_DUMP_LOG)
-  const criuOpts = parseCriuOpts(request.criuOpts, criu.criuOptionFields(), caller)
+  const criuOpts = parseCriuOpts(request.criuOpts, criuOptionFields(), caller)
+  const options = mergeOptions(base, chosen, externalTerminal(snapshot, stdio), runtime.criu, criuOpts)
   return {
-    criu: mergeOptions(base, chosen, externalTerminal(snapshot, stdio), runtime.criu, criuOpts),
+    criu: options,
     runtime,
     problems: [...dumpProblems(snapshot, facts, switches), ...runtime.problems],
-    leaveRunning,
+    leaveRunning: options['leave_running'] === true,
   }
 }
 
@@ -128,6 +128,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const binary = await op.step('find criu', () => env.criu())
   const found = await op.step('find target', () => findTarget(env, call, host, request))
   await op.step('lock', () => env.locks.take(found.lock, 'dump'), { always: (lock) => { lock[Symbol.dispose]() } })
+  const worker = await op.step('start criu', () => DumpWorker.start(binary), { category: 'criu', always: (started) => started.close() })
   const snapshot = await op.step('inspect', () => processes.inspect(found.target))
   mayUseTree(call.caller, snapshot.processes)
 
@@ -170,6 +171,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     'open page server',
     () =>
       openPageServer({
+        socketFd: worker.takePages(),
         directoryFd: writer.stagingFd,
         criuVersion: binary.version,
         memoryBytes: env.config.checkpoint.memory_limit_mb * 2 ** 20,
@@ -186,7 +188,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
       'criu dump',
       async () => {
         const options = { ...plan.criu, images_dir_fd: writer.stagingFd, work_dir_fd: work.fd }
-        const dumped = await criu.dump(binary, options, { pages, signal, onFrozen: () => undefined }).catch(async (thrown: unknown) => {
+        const dumped = await worker.dump(options, signal).catch(async (thrown: unknown) => {
           throw await work.explain(thrown, await pages.failure())
         })
         op.moved(pages.progress().receivedBytes)

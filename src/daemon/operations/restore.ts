@@ -268,13 +268,18 @@ function runtimeType(request: RestoreRequest, manifest: Manifest | undefined, jo
   return type
 }
 
-/** Of the tree that was dumped, what is still about to end: zombies that nobody has reaped, and with a dump that ended it, its own processes. */
+/**
+ * Of the tree that was dumped, what is still about to end: with a dump that ended it, its own processes; and zombies that nobody has reaped, which
+ * keep the numbers of their process, group and session.
+ */
 async function waitForPids(snapshot: Snapshot, manifest: Manifest): Promise<void> {
-  const briefs = await processes.briefs(snapshot.processes.map((facts) => facts.pid))
-  const isDumped = (brief: processes.ProcessBrief): boolean =>
-    !manifest.leaveRunning && snapshot.processes.some((facts) => facts.pid === brief.pid && facts.startTicks === brief.startTicks)
-  const ending = [...briefs.values()].filter((brief) => brief.state === 'Z' || brief.state === 'X' || isDumped(brief))
-  await Promise.all(ending.map((brief) => processes.waitReaped(brief.pid, brief.startTicks, PID_FREE_MS)))
+  const needed = new Map<number, string>(snapshot.processes.map((facts) => [facts.pid, facts.startTicks]))
+  const ending = (await processes.allProcesses()).filter(({ pid, processGroup, session, startTicks, state }) =>
+    state === 'Z' || state === 'X'
+      ? needed.has(pid) || needed.has(processGroup) || needed.has(session)
+      : !manifest.leaveRunning && needed.get(pid) === startTicks,
+  )
+  await Promise.all(ending.map(({ pid, startTicks }) => processes.waitReaped(pid, startTicks, PID_FREE_MS)))
 }
 
 interface RestoringJob {

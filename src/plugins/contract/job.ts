@@ -42,6 +42,8 @@ export interface OpenFile {
   readonly isDeleted: boolean
   /** Somebody holds a lock on it through this descriptor (flock, POSIX, OFD or lease). */
   readonly isLocked: boolean
+  /** An eventfd made with EFD_SEMAPHORE. */
+  readonly isSemaphore: boolean
 }
 
 export const SOCKET_FAMILIES = ['inet', 'inet6', 'unix', 'netlink', 'packet', 'other'] as const
