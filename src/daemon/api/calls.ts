@@ -1,11 +1,11 @@
 /** From a gRPC call to a Call of the domain and back: who asks, until when, how errors leave. */
-import type { Metadata, sendUnaryData, ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js'
+import { Metadata, status, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall, type ServerWritableStream, type StatusObject } from '@grpc/grpc-js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Call, Progress } from '../operations/verbs.js'
 import { toWireProgress } from './codec.js'
 import type { Progress as WireProgress } from './gen/cedana.js'
 import type { Peers } from './peers.js'
-import { toStatus } from './status.js'
+import { toStatus, TRAILER } from './status.js'
 
 export interface ServerLog {
   debug(fields: object, message: string): void
@@ -47,7 +47,7 @@ export class Calls {
         call,
         false,
         async (asked) => callback(null, await ask(asked, call.request)),
-        (error) => callback(toStatus(error)),
+        (error) => callback(ending(error)),
       )
     }
 
@@ -70,7 +70,7 @@ export class Calls {
           call.write({ event: { $case: 'result', result } })
           call.end()
         },
-        (error) => call.emit('error', toStatus(error)),
+        (error) => call.emit('error', ending(error)),
       )
     }
 
@@ -87,7 +87,7 @@ export class Calls {
           asked.signal.throwIfAborted()
           call.end()
         },
-        (error) => call.emit('error', toStatus(error)),
+        (error) => call.emit('error', ending(error)),
       )
     }
 
@@ -138,6 +138,13 @@ export class Calls {
     if (error.code === 'BUG') this.log.error({ ...fields, stack: (error.cause instanceof Error ? error.cause : error).stack }, 'call failed')
     else this.log.warn(fields, 'call failed')
   }
+}
+
+function ending(error: CedanaError): StatusObject {
+  const { name, details, error: encoded } = toStatus(error)
+  const metadata = new Metadata()
+  metadata.set(TRAILER, encoded)
+  return { code: status[name], details, metadata }
 }
 
 function roomOrEnd(call: ServerDuplexStream<unknown, unknown>, signal: AbortSignal): Promise<void> {

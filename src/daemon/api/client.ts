@@ -1,14 +1,13 @@
-/** The daemon as an Engine, over gRPC. Loads grpc-js and nothing else: its time is part of every command's. */
-import { once } from 'node:events'
+/** The daemon as an Engine, over gRPC. Its time is part of every command's: it loads as little as it can. */
 import { access, constants } from 'node:fs/promises'
-import { Client, credentials, Metadata, type CallOptions, type ClientReadableStream, type MethodDefinition, type ServiceError } from '@grpc/grpc-js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { AttachInput, AttachOutput, Progress, Verbs } from '../operations/verbs.js'
 import type { Protocol } from '../config.js'
+import { CallFailed, Channel, type ClientCall } from './channel.js'
 import * as codec from './codec.js'
-import { formatEndpoint, MAX_MESSAGE_BYTES, parseEndpoint, type Endpoint } from './endpoint.js'
+import { formatEndpoint, parseEndpoint, type Endpoint } from './endpoint.js'
 import { timeLimit, type AskOptions, type Engine } from './engine.js'
-import { DaemonServiceService as service, type AttachRequest, type AttachResponse, type Progress as WireProgress } from './gen/cedana.js'
+import { DaemonServiceService as service, type Progress as WireProgress } from './gen/cedana.js'
 import { fromStatus } from './status.js'
 import { bearer, readToken, TOKEN_KEY } from './token.js'
 
@@ -25,27 +24,15 @@ export interface ConnectOptions {
 }
 
 interface Connection {
-  readonly client: Client
+  readonly channel: Channel
   readonly endpoint: Endpoint
-  readonly metadata: Metadata
 }
 
 /** Nothing is sent before the first call. */
 export function connect({ protocol, address, waitForReady, tokenFile }: ConnectOptions): Engine {
   const endpoint = parseEndpoint(protocol, address)
-  const target = endpoint.protocol === 'unix' ? `unix:${endpoint.path}` : formatEndpoint(endpoint)
-  const metadata = new Metadata({ waitForReady })
-  if (endpoint.protocol === 'tcp') metadata.set(TOKEN_KEY, bearer(readToken(tokenFile)))
-  const client = new Client(target, credentials.createInsecure(), {
-    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-    'grpc.max_send_message_length': MAX_MESSAGE_BYTES,
-    'grpc.service_config_disable_resolution': 1,
-    'grpc.enable_http_proxy': 0,
-    // A verb acts on the machine: it is never repeated behind the caller's back.
-    'grpc.enable_retries': 0,
-    'grpc.enable_channelz': 0,
-  })
-  return engine({ client, endpoint, metadata })
+  const headers: Record<string, string> = endpoint.protocol === 'tcp' ? { [TOKEN_KEY]: bearer(readToken(tokenFile)) } : {}
+  return engine({ channel: new Channel(endpoint, { headers, waitForReady }), endpoint })
 }
 
 function engine(to: Connection): Engine {
@@ -90,25 +77,19 @@ function engine(to: Connection): Engine {
       codec.fromWireQueried(await unary(to, service.query, codec.toWireQuery(request), timeLimit('query', request, options), options)),
     check: async (request, options) => (await unary(to, service.check, request, timeLimit('check', request, options), options)).sections,
     version: (options) => unary(to, service.version, {}, timeLimit('version', undefined, options), options),
-    close: () => to.client.close(),
+    close: () => to.channel.close(),
   }
 }
 
-type Method<Q, R> = Pick<MethodDefinition<Q, R>, 'path' | 'requestSerialize' | 'responseDeserialize'>
-
-const callOptions = (limitMs: number): CallOptions => (limitMs > 0 ? { deadline: Date.now() + limitMs } : {})
-
-/** Cancels the call when the signal says so; returns how to stop listening. */
-function linkSignal(call: { cancel(): void }, signal: AbortSignal | undefined): () => void {
-  const cancel = (): void => call.cancel()
-  if (signal?.aborted === true) cancel()
-  signal?.addEventListener('abort', cancel, { once: true })
-  return () => signal?.removeEventListener('abort', cancel)
+interface Method<Q, R> {
+  readonly path: string
+  readonly requestSerialize: (request: Q) => Buffer
+  readonly responseDeserialize: (bytes: Buffer) => R
 }
 
 /** What happened, from a failed call; for one that never reached the daemon, why. */
 async function failure({ endpoint }: Connection, thrown: unknown): Promise<CedanaError> {
-  if (!isServiceError(thrown)) return CedanaError.from(thrown)
+  if (!(thrown instanceof CallFailed)) return CedanaError.from(thrown)
   const error = fromStatus(thrown)
   if (error.code !== 'DAEMON_UNREACHABLE') return error
   const where = formatEndpoint(endpoint)
@@ -125,62 +106,49 @@ async function failure({ endpoint }: Connection, thrown: unknown): Promise<Cedan
   }
   return new CedanaError('DAEMON_UNREACHABLE', `no answer from the daemon at ${where}: ${thrown.details}`, start)
 }
-const isServiceError = (thrown: unknown): thrown is ServiceError => thrown instanceof Error && 'code' in thrown && 'details' in thrown && 'metadata' in thrown
 
-async function unary<Q, R>(to: Connection, method: Method<Q, R>, request: Q, limitMs: number, { signal }: AskOptions = {}): Promise<R> {
-  let unlink = (): void => {}
+/** Opens a call, uses it, and says what went wrong with it. */
+async function call<R>(
+  to: Connection,
+  path: string,
+  limitMs: number,
+  { signal }: AskOptions,
+  use: (call: ClientCall) => Promise<R>,
+): Promise<R> {
   try {
-    return await new Promise<R>((resolve, reject) => {
-      const call = to.client.makeUnaryRequest(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        request,
-        to.metadata,
-        callOptions(limitMs),
-        (error, response) => (error === null ? resolve(response as R) : reject(error)),
-      )
-      unlink = linkSignal(call, signal)
-    })
+    return await use(await to.channel.open(path, { limitMs, signal }))
   } catch (thrown) {
     throw await failure(to, thrown)
-  } finally {
-    unlink()
   }
+}
+
+const unanswered = (): CedanaError => new CedanaError('BUG', 'the daemon ended the call without a result')
+
+function unary<Q, R>(to: Connection, method: Method<Q, R>, request: Q, limitMs: number, options: AskOptions = {}): Promise<R> {
+  return call(to, method.path, limitMs, options, async (asked) => {
+    asked.finish(method.requestSerialize(request))
+    let answer: Buffer | undefined
+    for await (const message of asked.messages()) answer = message
+    if (answer === undefined) throw unanswered()
+    return method.responseDeserialize(answer)
+  })
 }
 
 type Event<R> = { readonly $case: 'progress'; readonly progress: WireProgress } | { readonly $case: 'result'; readonly result: R } | undefined
 
 /** A verb that reports progress: everything before the result goes to `onProgress`. */
-async function result<Q, R>(
-  to: Connection,
-  method: Method<Q, { event: Event<R> }>,
-  request: Q,
-  limitMs: number,
-  { signal, onProgress }: AskOptions = {},
-): Promise<R> {
-  const call: ClientReadableStream<{ event: Event<R> }> = to.client.makeServerStreamRequest(
-    method.path,
-    method.requestSerialize,
-    method.responseDeserialize,
-    request,
-    to.metadata,
-    callOptions(limitMs),
-  )
-  const unlink = linkSignal(call, signal)
-  let last: R | undefined
-  try {
-    for await (const { event } of call as AsyncIterable<{ event: Event<R> }>) {
-      if (event?.$case === 'progress') onProgress?.(event.progress satisfies Progress)
+function result<Q, R>(to: Connection, method: Method<Q, { event: Event<R> }>, request: Q, limitMs: number, options: AskOptions = {}): Promise<R> {
+  return call(to, method.path, limitMs, options, async (asked) => {
+    asked.finish(method.requestSerialize(request))
+    let last: R | undefined
+    for await (const message of asked.messages()) {
+      const { event } = method.responseDeserialize(message)
+      if (event?.$case === 'progress') options.onProgress?.(event.progress satisfies Progress)
       else if (event?.$case === 'result') last = event.result
     }
-  } catch (thrown) {
-    throw await failure(to, thrown)
-  } finally {
-    unlink()
-  }
-  if (last === undefined) throw new CedanaError('BUG', 'the daemon ended the call without a result')
-  return last
+    if (last === undefined) throw unanswered()
+    return last
+  })
 }
 
 async function* attach(
@@ -190,40 +158,32 @@ async function* attach(
   options: AskOptions = {},
 ): AsyncGenerator<AttachOutput> {
   const { path, requestSerialize, responseDeserialize } = service.attach
-  const call = to.client.makeBidiStreamRequest<AttachRequest, AttachResponse>(
-    path,
-    requestSerialize,
-    responseDeserialize,
-    to.metadata,
-    callOptions(timeLimit('attach', undefined, options)),
-  )
-  const unlink = linkSignal(call, options.signal)
   const iterator = input[Symbol.asyncIterator]()
   let isOver = false
-  let end = (): void => {}
-  const over = new Promise<void>((resolve) => (end = resolve))
-  const send = async (): Promise<void> => {
-    call.write({ input: { $case: 'start', start: { jid: request.jid, pid: request.pid, windowSize: request.windowSize } } })
+  let broken: unknown
+  const send = async (asked: ClientCall): Promise<void> => {
+    const start = { jid: request.jid, pid: request.pid, windowSize: request.windowSize }
+    asked.write(requestSerialize({ input: { $case: 'start', start } }))
     for (let next = await iterator.next(); next.done !== true && !isOver; next = await iterator.next()) {
-      const hasRoom = call.write(codec.toWireInput(next.value))
-      if (!hasRoom) await Promise.race([once(call, 'drain'), over])
+      if (!asked.write(requestSerialize(codec.toWireInput(next.value)))) await asked.drained()
     }
-    call.end()
+    asked.finish()
   }
-  // When the source of the input fails, the attachment ends with that error.
-  send().catch((cause: unknown) => call.destroy(CedanaError.from(cause)))
   try {
-    for await (const message of call as AsyncIterable<AttachResponse>) {
-      const output = codec.fromWireOutput(message)
+    const asked = await to.channel.open(path, { limitMs: timeLimit('attach', undefined, options), signal: options.signal })
+    // When the source of the input fails, the attachment ends with that error.
+    send(asked).catch((thrown: unknown) => {
+      broken = thrown
+      asked.cancel()
+    })
+    for await (const message of asked.messages()) {
+      const output = codec.fromWireOutput(responseDeserialize(message))
       if (output !== undefined) yield output
     }
   } catch (thrown) {
-    throw await failure(to, thrown)
+    throw await failure(to, broken ?? thrown)
   } finally {
     isOver = true
-    unlink()
-    call.cancel()
-    end()
     void iterator.return?.()
   }
 }

@@ -1,9 +1,27 @@
 /** The one place where errors meet the wire: CedanaError ↔ gRPC status, with the whole error as JSON in a trailer. */
-import { Metadata, status, type ServiceError, type StatusObject } from '@grpc/grpc-js'
 import { CedanaError, ERRORS, type ErrorCode } from '../../plugins/contract/errors.js'
 import { plain } from './codec.js'
 
-const TRAILER = 'cedana-error-bin'
+/** Numbers of the wire; grpc-js has them too, but the CLI does without it. */
+export const STATUS = {
+  OK: 0,
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+} as const
+
+export const TRAILER = 'cedana-error-bin'
 /** gRPC implementations refuse headers from 8 KiB on; base64 adds a third. */
 const MAX_TRAILER = 4096
 const MAX_MESSAGE = 1024
@@ -37,11 +55,18 @@ function encode(error: CedanaError): Buffer {
   return fitting ?? Buffer.from(JSON.stringify({ code, message: short(error.message).slice(0, MAX_MESSAGE / 2) }))
 }
 
-export function toStatus(error: CedanaError): StatusObject {
-  const metadata = new Metadata()
-  metadata.set(TRAILER, encode(error))
-  return { code: status[ERRORS[error.code].grpc], details: wellFormed(short(error.message)), metadata }
+export interface Status {
+  readonly name: keyof typeof STATUS
+  readonly details: string
+  /** Value of the trailer. */
+  readonly error: Buffer
 }
+
+export const toStatus = (error: CedanaError): Status => ({
+  name: ERRORS[error.code].grpc,
+  details: wellFormed(short(error.message)),
+  error: encode(error),
+})
 
 const isCode = (code: unknown): code is ErrorCode => typeof code === 'string' && Object.hasOwn(ERRORS, code)
 
@@ -56,25 +81,32 @@ function rebuild(wire: WireError, cause: unknown): CedanaError {
   return error
 }
 
-function trailer(failure: ServiceError): WireError | undefined {
-  const [bytes] = failure.metadata.get(TRAILER)
-  if (!Buffer.isBuffer(bytes)) return undefined
+/** What a failed call says of its end. */
+export interface Failure {
+  readonly status: number
+  readonly details: string
+  readonly trailers: Readonly<Record<string, string | readonly string[] | undefined>>
+}
+
+function sent({ trailers }: Failure): WireError | undefined {
+  const value = trailers[TRAILER]
+  if (typeof value !== 'string') return undefined
   try {
-    return JSON.parse(bytes.toString()) as WireError
+    return JSON.parse(Buffer.from(value, 'base64').toString()) as WireError
   } catch {
     return undefined
   }
 }
 
 /** Statuses that gRPC itself makes, without our trailer. */
-const BARE: Readonly<Partial<Record<status, ErrorCode>>> = {
-  [status.CANCELLED]: 'CANCELLED',
-  [status.DEADLINE_EXCEEDED]: 'TIMEOUT',
-  [status.UNAVAILABLE]: 'DAEMON_UNREACHABLE',
-  [status.UNIMPLEMENTED]: 'VERB_UNSUPPORTED',
-  [status.PERMISSION_DENIED]: 'PERMISSION_DENIED',
-  [status.UNAUTHENTICATED]: 'PERMISSION_DENIED',
-  [status.INVALID_ARGUMENT]: 'BAD_OPTIONS',
+const BARE: Readonly<Record<number, ErrorCode>> = {
+  [STATUS.CANCELLED]: 'CANCELLED',
+  [STATUS.DEADLINE_EXCEEDED]: 'TIMEOUT',
+  [STATUS.UNAVAILABLE]: 'DAEMON_UNREACHABLE',
+  [STATUS.UNIMPLEMENTED]: 'VERB_UNSUPPORTED',
+  [STATUS.PERMISSION_DENIED]: 'PERMISSION_DENIED',
+  [STATUS.UNAUTHENTICATED]: 'PERMISSION_DENIED',
+  [STATUS.INVALID_ARGUMENT]: 'BAD_OPTIONS',
 }
 const PLAIN_WORDS: Readonly<Partial<Record<ErrorCode, string>>> = {
   CANCELLED: 'operation cancelled',
@@ -83,9 +115,9 @@ const PLAIN_WORDS: Readonly<Partial<Record<ErrorCode, string>>> = {
 }
 
 /** The error that the daemon threw, or what gRPC says when the daemon could not say anything. */
-export function fromStatus(failure: ServiceError): CedanaError {
-  const wire = trailer(failure)
+export function fromStatus(failure: Failure): CedanaError {
+  const wire = sent(failure)
   if (wire !== undefined) return rebuild(wire, failure)
-  const code = BARE[failure.code] ?? 'BUG'
+  const code = BARE[failure.status] ?? 'BUG'
   return new CedanaError(code, PLAIN_WORDS[code] ?? failure.details, { cause: failure })
 }
