@@ -69,4 +69,4 @@ for (const { path, contents } of outputFiles) {
   writeFileSync(`${path}.new`, contents)
   renameSync(`${path}.new`, path)
 }
-makeCodeCache(root)
+await makeCodeCache(root)

@@ -1,39 +1,83 @@
 // V8's code cache for dist/cedana.cjs: what this Node compiled while it ran some usual commands. Written beside the
 // bundle; a Node it does not fit ignores it (see bin/cedana).
-import { execFileSync } from 'node:child_process'
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http2'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Script } from 'node:vm'
 
-/** Each adds what it needs to the cache of those before. The address leads nowhere: no daemon is disturbed. */
-const COMMANDS = [['--version'], ['--help'], ['ps']]
-const NOWHERE = { CEDANA_PROTOCOL: 'unix', CEDANA_ADDRESS: '/nonexistent/cedana.sock' }
+/** Each adds what it needs to the cache of those before. */
+const COMMANDS = [['--version'], ['ps'], ['exec', 'true'], ['dump', 'process', '1'], ['restore', 'job', 'job']]
+
+/** Answers of the daemon they talk to, by method; all others are empty messages, which are valid ones too. */
+const RESULT = [0x12, 0] // of a verb that reports progress: field 2
+const JOB = [
+  0x0a,
+  3,
+  ...Buffer.from('job'),
+  0x12,
+  7,
+  ...Buffer.from('process'),
+  0x18,
+  1,
+  0x22,
+  5,
+  ...Buffer.from('sleep'),
+  0x60,
+  0xff,
+  0xff,
+  0x7f,
+]
+const ANSWERS = { Dump: RESULT, Restore: RESULT, ListJobs: [0x0a, JOB.length, ...JOB, 0x0a, JOB.length, ...JOB] }
+
+/** A daemon that does nothing: no real one is disturbed. */
+async function listen(path) {
+  const server = createServer()
+  server.on('stream', (stream, headers) => {
+    const message = ANSWERS[headers[':path'].split('/').pop()] ?? []
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true })
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }))
+    stream.end(Buffer.from([0, 0, 0, 0, message.length, ...message]))
+  })
+  server.listen(path)
+  await once(server, 'listening')
+  return server
+}
 
 const cachePath = (root) => join(root, 'dist', 'cedana.cache')
 
 /** V8 tells a stale cache by little more than the length of the source: it must be gone before the source changes. */
 export const dropCodeCache = (root) => rmSync(cachePath(root), { force: true })
 
-export function makeCodeCache(root) {
+export async function makeCodeCache(root) {
   const fresh = `${cachePath(root)}.new`
   rmSync(fresh, { force: true })
-  for (const command of COMMANDS) {
-    try {
-      execFileSync(process.execPath, [fileURLToPath(import.meta.url), root, ...command], {
-        env: { ...process.env, ...NOWHERE },
+  const directory = mkdtempSync(join(tmpdir(), 'cedana-cache-'))
+  const address = join(directory, 'socket')
+  const server = await listen(address)
+  const env = { ...process.env, CEDANA_PROTOCOL: 'unix', CEDANA_ADDRESS: address, CEDANA_CONFIG_DIR: directory }
+  try {
+    for (const command of COMMANDS) {
+      const child = spawn(process.execPath, [fileURLToPath(import.meta.url), root, ...command], {
+        env,
         stdio: ['ignore', 'ignore', 'inherit'],
         timeout: 30_000,
       })
-    } catch (failure) {
-      throw new Error(`code cache: cedana ${command.join(' ')} did not run to its end`, { cause: failure })
+      const [code] = await once(child, 'exit')
+      if (code !== 0) throw new Error(`code cache: cedana ${command.join(' ')} did not run to its end`)
     }
+  } finally {
+    server.close()
+    rmSync(directory, { recursive: true })
   }
   renameSync(fresh, cachePath(root))
 }
 
-/** One command in this process; whatever its outcome, what it compiled is kept. */
+/** One command in this process; when it ends well, what it compiled is kept. */
 function record(root, command) {
   const file = join(root, 'dist', 'cedana.cjs')
   const cache = `${cachePath(root)}.new`
@@ -44,11 +88,7 @@ function record(root, command) {
     // the first command
   }
   const script = new Script(readFileSync(file, 'latin1'), { filename: file, cachedData })
-  process.on('exit', () => {
-    writeFileSync(cache, script.createCachedData())
-    process.exitCode = 0
-  })
-  process.stderr.write = () => true
+  process.on('exit', () => writeFileSync(cache, script.createCachedData()))
   process.argv = [process.execPath, join(root, 'bin', 'cedana'), ...command]
   const module = { exports: {} }
   script.runInThisContext()(createRequire(file), (name) => import(name), module, module.exports, file, dirname(file))

@@ -60,5 +60,5 @@ In a checkout: scripts/setup`)
 // A checkout makes its bundle later; a package was packed with one.
 if (existsSync(join(root, 'dist', 'cedana.cjs'))) {
   const { makeCodeCache } = await import('./code-cache.mjs')
-  makeCodeCache(root)
+  await makeCodeCache(root)
 }
