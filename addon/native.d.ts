@@ -5,11 +5,17 @@
  */
 
 /** proc/pidfd.cc: opaque, owns a pidfd; freed by pidfdClose or the garbage collector. */
-export interface PidfdHandle { readonly __opaque: 'pidfd' }
+export interface PidfdHandle {
+  readonly __opaque: 'pidfd'
+}
 /** criu/session.cc: opaque, owns our end of the RPC socket pair. */
-export interface CriuSessionHandle { readonly __opaque: 'criu-session' }
+export interface CriuSessionHandle {
+  readonly __opaque: 'criu-session'
+}
 /** stream/pages.cc: opaque, one capture of page data. */
-export interface PageServerHandle { readonly __opaque: 'page-server' }
+export interface PageServerHandle {
+  readonly __opaque: 'page-server'
+}
 
 export interface NativeExit {
   /** Exit code, or null when a signal ended it or the kernel does not tell (before 6.15 for processes that are not our children). */
@@ -19,42 +25,102 @@ export interface NativeExit {
 
 /** proc/scan.cc. Numbers are numbers where they fit in 53 bits, else decimal text. Names as in src/plugins/contract/job.ts. */
 export interface NativeFile {
-  readonly fd: number; readonly path: string
+  readonly fd: number
+  readonly path: string
   /** regular directory character block fifo socket symlink anonymous */
   readonly type: string
-  readonly flags: number; readonly position: number; readonly mountId: number; readonly inode: string
-  readonly device: number; readonly deviceId: number; readonly isTty: boolean; readonly isDeleted: boolean; readonly isLocked: boolean; readonly isSemaphore: boolean
+  readonly flags: number
+  readonly position: number
+  readonly mountId: number
+  readonly inode: string
+  readonly device: number
+  readonly deviceId: number
+  readonly isTty: boolean
+  readonly isDeleted: boolean
+  readonly isLocked: boolean
+  readonly isSemaphore: boolean
 }
 export interface NativeProcess {
-  readonly pid: number; readonly parentPid: number; readonly processGroup: number; readonly session: number
-  readonly startTicks: string; readonly state: string; readonly name: string; readonly args: string[]
-  readonly executable: string; readonly workingDirectory: string; readonly rootDirectory: string
-  readonly uids: number[]; readonly gids: number[]; readonly groups: number[]; readonly threads: number[]
-  readonly terminal: number; readonly seccomp: number; readonly residentBytes: number; readonly dumpBytes: number; readonly sharedBytes: number; readonly tracer: number
+  readonly pid: number
+  readonly parentPid: number
+  readonly processGroup: number
+  readonly session: number
+  readonly startTicks: string
+  readonly state: string
+  readonly name: string
+  readonly args: string[]
+  readonly executable: string
+  readonly workingDirectory: string
+  readonly rootDirectory: string
+  readonly uids: number[]
+  readonly gids: number[]
+  readonly groups: number[]
+  readonly threads: number[]
+  readonly terminal: number
+  readonly seccomp: number
+  readonly residentBytes: number
+  readonly dumpBytes: number
+  readonly sharedBytes: number
+  readonly tracer: number
   readonly namespaces: { cgroup: string; ipc: string; mnt: string; net: string; pid: string; user: string; uts: string }
-  readonly cgroups: string[]; readonly files: NativeFile[]
+  readonly cgroups: string[]
+  readonly files: NativeFile[]
 }
 export interface NativeSocket {
-  readonly pid: number; readonly fd: number; readonly inode: string; readonly family: string; readonly kind: string
-  readonly state: string; readonly local: string; readonly remote: string
+  readonly pid: number
+  readonly fd: number
+  readonly inode: string
+  readonly family: string
+  readonly kind: string
+  readonly state: string
+  readonly local: string
+  readonly remote: string
 }
 export interface NativeMount {
-  readonly id: number; readonly parentId: number; readonly device: string; readonly root: string; readonly path: string
-  readonly options: string; readonly filesystem: string; readonly source: string
+  readonly id: number
+  readonly parentId: number
+  readonly device: string
+  readonly root: string
+  readonly path: string
+  readonly options: string
+  readonly filesystem: string
+  readonly source: string
 }
-export interface NativeSnapshot { readonly processes: NativeProcess[]; readonly sockets: NativeSocket[]; readonly mounts: NativeMount[] }
+export interface NativeSnapshot {
+  readonly processes: NativeProcess[]
+  readonly sockets: NativeSocket[]
+  readonly mounts: NativeMount[]
+}
 
 /** A row of scanProcesses: what `ps` needs, nothing that costs. */
 export interface NativeProcessBrief {
-  readonly pid: number; readonly parentPid: number; readonly processGroup: number; readonly session: number
-  readonly startTicks: string; readonly state: string; readonly name: string
-  readonly args: string[]; readonly uid: number; readonly gid: number
+  readonly pid: number
+  readonly parentPid: number
+  readonly processGroup: number
+  readonly session: number
+  readonly startTicks: string
+  readonly state: string
+  readonly name: string
+  readonly args: string[]
+  readonly uid: number
+  readonly gid: number
 }
 
-export interface NativeCredentials { readonly pid: number; readonly uid: number; readonly gid: number; readonly groups: number[] }
+export interface NativeCredentials {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+  readonly groups: number[]
+}
 
 /** `detail` of a field of criu_opts, from CRIU's own descriptor: for the strict check of --criu-opts. */
-export interface CriuField { readonly name: string; readonly type: string; readonly repeated: boolean; readonly fields: CriuField[] | null; readonly values: string[] | null }
+export interface CriuField {
+  readonly name: string
+  readonly type: string
+  readonly repeated: boolean
+  readonly fields: CriuField[] | null
+  readonly values: string[] | null
+}
 
 export interface CriuResponse {
   readonly success: boolean
@@ -70,7 +136,11 @@ export interface CriuResponse {
 /** Called on the main thread for every notification; CRIU waits. Rejecting answers notify_success = false, which makes CRIU roll back. */
 export type CriuNotify = (script: string, pid: number | null) => Promise<void>
 
-export interface NativeFileDigest { readonly name: string; readonly size: number; /** XXH3-128 of the content, above 4 MiB of its leaves (stream/checksum.h), 32 hex digits */ readonly digest: string }
+export interface NativeFileDigest {
+  readonly name: string
+  readonly size: number
+  /** XXH3-128 of the content, above 4 MiB of its leaves (stream/checksum.h), 32 hex digits */ readonly digest: string
+}
 
 export interface PageServerOptions {
   /** Our end of `pageSocket`; taken over. */
@@ -86,10 +156,21 @@ export interface PageServerOptions {
   /** PID (ours) of the root of the dumped tree, to look up which memory is private anonymous; null: no page is dropped. */
   readonly rootPid: number | null
 }
-export interface PageServerProgress { readonly receivedBytes: number; readonly writtenBytes: number; readonly zeroBytes: number }
-export interface PageServerResult { readonly files: NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }
+export interface PageServerProgress {
+  readonly receivedBytes: number
+  readonly writtenBytes: number
+  readonly zeroBytes: number
+}
+export interface PageServerResult {
+  readonly files: NativeFileDigest[]
+  readonly receivedBytes: number
+  readonly zeroBytes: number
+}
 
-export interface ArchiveProgress { readonly readBytes: number; readonly writtenBytes: number }
+export interface ArchiveProgress {
+  readonly readBytes: number
+  readonly writtenBytes: number
+}
 
 export interface Native {
   // proc/pidfd.cc
@@ -158,9 +239,27 @@ export interface Native {
 
   // stream/archive.cc
   /** Writes a tar (ustar, regular files in the given order) of the directory through the codec into outputFd and fsyncs it. `level` null = the codec's default. */
-  archiveCreate(directoryFd: number, names: string[], outputFd: number, format: string, level: number | null, threads: number, onProgress: ((p: ArchiveProgress) => void) | null): Promise<{ size: number; digest: string }>
+  archiveCreate(
+    directoryFd: number,
+    names: string[],
+    outputFd: number,
+    format: string,
+    level: number | null,
+    threads: number,
+    onProgress: ((p: ArchiveProgress) => void) | null,
+  ): Promise<{ size: number; digest: string }>
   /** Extracts into the directory, digesting in passing; entries other than regular files are ignored, names with a slash or `..` refused (EBADMSG). Truncation or a codec error: EBADMSG. */
-  archiveExtract(archiveFd: number, format: string, directoryFd: number, onProgress: ((p: ArchiveProgress) => void) | null): Promise<NativeFileDigest[]>
+  archiveExtract(
+    archiveFd: number,
+    format: string,
+    directoryFd: number,
+    onProgress: ((p: ArchiveProgress) => void) | null,
+  ): Promise<NativeFileDigest[]>
   /** Contents of the named members, up to maxBytes each, without extracting (members missing are left out). */
-  archiveRead(archiveFd: number, format: string, names: string[] | null, maxBytes: number): Promise<{ name: string; size: number; content: Uint8Array }[]>
+  archiveRead(
+    archiveFd: number,
+    format: string,
+    names: string[] | null,
+    maxBytes: number,
+  ): Promise<{ name: string; size: number; content: Uint8Array }[]>
 }

@@ -35,7 +35,13 @@ for (const [name, scenario] of Object.entries(SCENARIOS)) {
   }
 }
 const results = rows.map(evaluate)
-const machine = { kernel: release(), cpu: cpus()[0]?.model, cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30), node: process.version }
+const machine = {
+  kernel: release(),
+  cpu: cpus()[0]?.model,
+  cores: cpus().length,
+  memoryGiB: Math.round(totalmem() / 2 ** 30),
+  node: process.version,
+}
 mkdirSync(join(root, 'bench/results'), { recursive: true })
 writeFileSync(join(root, 'bench/results/latest.json'), `${JSON.stringify({ date: new Date().toISOString(), machine, results }, null, 2)}\n`)
 process.stdout.write(`${table(results)}\n`)

@@ -16,7 +16,10 @@ export async function timed(argv: readonly [string, ...string[]], env: NodeJS.Pr
   let stderr = ''
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()))
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()))
-  const exited = once(child, 'exit').then(([code]) => ({ code: code as number | null, ms: Number(process.hrtime.bigint() - started) / 1e6 }))
+  const exited = once(child, 'exit').then(([code]) => ({
+    code: code as number | null,
+    ms: Number(process.hrtime.bigint() - started) / 1e6,
+  }))
   await once(child, 'close')
   const { code, ms } = await exited
   if (code !== 0) throw new Error(`${argv.join(' ')} exited with ${String(code)}: ${stderr || stdout}`)
@@ -50,7 +53,10 @@ export function median(values: readonly number[]): number {
 }
 
 /** Runs each contender `rounds` times, in turns, so that a slow minute of the machine hits all of them. The first round warms up and is dropped. */
-export async function inTurns<K extends string>(rounds: number, contenders: Readonly<Record<K, () => Promise<number>>>): Promise<Record<K, number[]>> {
+export async function inTurns<K extends string>(
+  rounds: number,
+  contenders: Readonly<Record<K, () => Promise<number>>>,
+): Promise<Record<K, number[]>> {
   const results = Object.fromEntries(Object.keys(contenders).map((name) => [name, [] as number[]])) as Record<K, number[]>
   for (let round = 0; round <= rounds; round++) {
     for (const name of Object.keys(contenders) as K[]) {

@@ -39,7 +39,9 @@ export async function openWorld(root: string): Promise<World> {
   const touch = join(dir, 'touch')
   await timed(['cc', '-O2', '-o', touch, resolve(root, 'bench/workloads/touch.c')])
   const cedana = resolve(root, 'bin/cedana')
-  const daemon = spawn(process.execPath, [cedana, 'daemon', 'start'], { env, stdio: ['ignore', 'ignore', 'inherit'] }) as ChildProcess & { readonly pid: number }
+  const daemon = spawn(process.execPath, [cedana, 'daemon', 'start'], { env, stdio: ['ignore', 'ignore', 'inherit'] }) as ChildProcess & {
+    readonly pid: number
+  }
   for (const until = Date.now() + 15_000; !existsSync(address); await new Promise((done) => setTimeout(done, 20))) {
     if (Date.now() > until) throw new Error('the daemon did not start')
   }

@@ -49,8 +49,16 @@ describe('the options', () => {
 
   it('reject when the other end is closed, and the session when it is', async () => {
     closeSync(peerFd)
-    await expect(check({ pid: '12', external: ['a'], ext_mnt: [{ key: 'a', val: 'b' }], manage_cgroups_mode: 'SOFT', cpu_cap: 4294967295, root: null }))
-      .rejects.toMatchObject({ code: 'ECONNRESET' })
+    await expect(
+      check({
+        pid: '12',
+        external: ['a'],
+        ext_mnt: [{ key: 'a', val: 'b' }],
+        manage_cgroups_mode: 'SOFT',
+        cpu_cap: 4294967295,
+        root: null,
+      }),
+    ).rejects.toMatchObject({ code: 'ECONNRESET' })
     native.criuClose(session)
     native.criuClose(session)
     await expect(check({})).rejects.toMatchObject({ code: 'EBADF' })
@@ -99,7 +107,14 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
     folders.push(folder)
     const child = start('sleep', ['1000'])
     const pid = child.pid ?? 0
-    const options = { images_dir_fd: openSync(folder, 'r'), pid, log_level: 4, log_file: 'criu.log', leave_running: true, notify_scripts: true }
+    const options = {
+      images_dir_fd: openSync(folder, 'r'),
+      pid,
+      log_level: 4,
+      log_file: 'criu.log',
+      leave_running: true,
+      notify_scripts: true,
+    }
     return { child, pid, options, log: () => readFileSync(join(folder, 'criu.log'), 'utf8'), done: () => closeSync(options.images_dir_fd) }
   }
 
@@ -133,8 +148,11 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
 
     const pids: (number | null)[] = []
     const restore = swrk()
-    const response = await restore.request('RESTORE', { ...options, leave_running: null, pid: null, rst_sibling: true, log_file: 'restore.log' },
-      (script, pid) => (pids.push(script === 'post-restore' ? pid : null), Promise.resolve()))
+    const response = await restore.request(
+      'RESTORE',
+      { ...options, leave_running: null, pid: null, rst_sibling: true, log_file: 'restore.log' },
+      (script, pid) => (pids.push(script === 'post-restore' ? pid : null), Promise.resolve()),
+    )
     expect(response).toMatchObject({ success: true, pid })
     restored.push(pid)
     expect(pids.filter((one) => one !== null)).toEqual([pid])
@@ -160,7 +178,9 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
 
   it('takes a callback that throws at once for a refusal', async () => {
     const { pid, options, done } = target()
-    const response = await swrk().request('DUMP', options, () => { throw new Error('no') })
+    const response = await swrk().request('DUMP', options, () => {
+      throw new Error('no')
+    })
     expect(response.success).toBe(false)
     expect(await settled(pid)).toBe('S')
     done()

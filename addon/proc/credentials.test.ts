@@ -1,4 +1,17 @@
-import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, chownSync, chmodSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  chownSync,
+  chmodSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { once } from 'node:events'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
@@ -22,7 +35,11 @@ describe.skipIf(process.getuid?.() !== 0)('as another user (needs root)', () => 
     chmodSync(dir, 0o755)
     writeFileSync(join(dir, 'private'), 'secret', { mode: 0o600 })
     writeFileSync(join(dir, 'public'), 'text', { mode: 0o644 })
-    for (const [name, mode] of [['locked', 0o700], ['shared', 0o770], ['open', 0o777]] as const) {
+    for (const [name, mode] of [
+      ['locked', 0o700],
+      ['shared', 0o770],
+      ['open', 0o777],
+    ] as const) {
       mkdirSync(join(dir, name))
       chmodSync(join(dir, name), mode)
     }
@@ -36,7 +53,12 @@ describe.skipIf(process.getuid?.() !== 0)('as another user (needs root)', () => 
     expect(readFileSync(fd, 'utf8')).toBe('text')
     expect(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')).toMatch(/flags:\t02\d{6}/) // O_CLOEXEC
     closeSync(fd)
-    for (const [name, flags] of [['private', O_RDONLY], ['public', O_RDWR], ['locked/inside', O_RDONLY], ['new', O_WRONLY | O_CREAT]] as const) {
+    for (const [name, flags] of [
+      ['private', O_RDONLY],
+      ['public', O_RDWR],
+      ['locked/inside', O_RDONLY],
+      ['new', O_WRONLY | O_CREAT],
+    ] as const) {
       await expect(open(join(dir, name), flags)).rejects.toMatchObject({ code: 'EACCES', op: `open ${join(dir, name)}` })
     }
     // Other threads, this one too, kept their ids and capabilities.
@@ -58,7 +80,9 @@ describe.skipIf(process.getuid?.() !== 0)('as another user (needs root)', () => 
     expect(fstatSync(made).mode & 0o7777).toBe(0o700)
     const inside = await native.openAs(NOBODY, NOBODY, [], made, 'file', O_WRONLY | O_CREAT, 0o600)
     for (const opened of [inside, made, parent]) closeSync(opened)
-    await expect(native.mkdirAs(NOBODY, NOBODY, [], AT_FDCWD, join(dir, 'open', 'directory'), 0o700)).rejects.toMatchObject({ code: 'EEXIST' })
+    await expect(native.mkdirAs(NOBODY, NOBODY, [], AT_FDCWD, join(dir, 'open', 'directory'), 0o700)).rejects.toMatchObject({
+      code: 'EEXIST',
+    })
     await expect(native.mkdirAs(NOBODY, NOBODY, [], AT_FDCWD, join(dir, 'no'), 0o700)).rejects.toMatchObject({ code: 'EACCES' })
   })
 
@@ -101,9 +125,16 @@ it('tells who is at the other end of a socket', async () => {
   const client = net.connect(join(dir, 'socket'))
   const [accepted] = (await once(server, 'connection')) as [net.Socket & { _handle: { fd: number } }]
   // process.getgroups() adds the effective group.
-  const groups = (/^Groups:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '').trim().split(/\s+/).filter(Boolean).map(Number)
+  const groups = (/^Groups:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '')
+    .trim()
+    .split(/\s+/)
+    .filter(Boolean)
+    .map(Number)
   expect(native.peerCredentials(accepted._handle.fd)).toEqual({
-    pid: process.pid, uid: process.getuid?.(), gid: process.getgid?.(), groups,
+    pid: process.pid,
+    uid: process.getuid?.(),
+    gid: process.getgid?.(),
+    groups,
   })
   client.destroy()
   accepted.destroy()

@@ -20,13 +20,15 @@ print(s.recv(4096).decode(), end='', flush=True)
 
 describe('sdNotify', () => {
   it.skipIf(spawnSync('python3', ['-V']).status !== 0).each([join(dir, 'socket'), `@cedana-notify-${process.pid}`])(
-    'sends one datagram to %s (needs python3)', async (path) => {
+    'sends one datagram to %s (needs python3)',
+    async (path) => {
       const receiver = spawn('python3', ['-c', RECEIVER, path], { stdio: ['ignore', 'pipe', 'inherit'] })
       await once(receiver.stdout, 'data')
       native.sdNotify(path, 'READY=1\nSTATUS=ok')
       const [message] = (await once(receiver.stdout, 'data')) as [Buffer]
       expect(message.toString()).toBe('READY=1\nSTATUS=ok')
-    })
+    },
+  )
 
   it('throws when nobody listens', () => {
     expect(() => native.sdNotify(join(dir, 'absent'), 'READY=1')).toThrow(expect.objectContaining({ op: 'sdNotify', code: 'ENOENT' }))

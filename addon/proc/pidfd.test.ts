@@ -66,7 +66,10 @@ it('serves many waits at once', async () => {
     printed += String(chunk)
     if (printed.split('\n').length > 10) break
   }
-  const handles = printed.trim().split('\n').map((pid) => native.pidfdOpen(Number(pid)))
+  const handles = printed
+    .trim()
+    .split('\n')
+    .map((pid) => native.pidfdOpen(Number(pid)))
   const exits = handles.flatMap((handle) => [native.pidfdWait(handle), native.pidfdWait(handle)])
   parent.stdin.end()
   const codes = (await Promise.all(exits)).map((exit) => exit.code)

@@ -37,7 +37,8 @@ const fd = (holder) => holder._handle.fd
 `
 
 /** process.getgroups() adds the effective group. */
-const groups = () => (/^Groups:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '').trim().split(/\s+/).filter(Boolean).map(Number)
+const groups = () =>
+  (/^Groups:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '').trim().split(/\s+/).filter(Boolean).map(Number)
 
 describe('scanTree', () => {
   const dir = mkdtempSync(join(tmpdir(), 'cedana scan-'))
@@ -64,7 +65,9 @@ describe('scanTree', () => {
     expect(snapshot.processes.map((p) => p.pid)).toEqual([child.pid, world['child']])
     const sleep = snapshot.processes[1]
     expect(sleep).toMatchObject({ parentPid: child.pid, name: 'sleep', args: ['sleep', '100'], session: world['child'] })
-    expect(sleep?.files.slice(0, 3).map((f) => [f.fd, f.path, f.type, f.isTty])).toEqual([0, 1, 2].map((fd) => [fd, '/dev/null', 'character', false]))
+    expect(sleep?.files.slice(0, 3).map((f) => [f.fd, f.path, f.type, f.isTty])).toEqual(
+      [0, 1, 2].map((fd) => [fd, '/dev/null', 'character', false]),
+    )
   })
 
   it('tells what a process is', () => {
@@ -97,7 +100,13 @@ describe('scanTree', () => {
   it('tells what its files are', () => {
     const stat = statSync(join(dir, 'regular'))
     expect(file('regular')).toMatchObject({
-      path: join(dir, 'regular'), type: 'regular', inode: String(stat.ino), device: stat.dev, isDeleted: false, isTty: false, position: 0,
+      path: join(dir, 'regular'),
+      type: 'regular',
+      inode: String(stat.ino),
+      device: stat.dev,
+      isDeleted: false,
+      isTty: false,
+      position: 0,
     })
     expect((file('regular').flags & 0o2003) === 0o2002).toBe(true) // O_APPEND | O_RDWR
     expect(file('deleted')).toMatchObject({ path: join(dir, 'deleted file (deleted)'), type: 'regular', isDeleted: true })
@@ -108,10 +117,18 @@ describe('scanTree', () => {
   })
 
   it('tells what its sockets are', () => {
-    expect(socket('tcp')).toMatchObject({ family: 'inet', kind: 'stream', state: 'LISTEN', local: `127.0.0.1:${world['tcpPort']}`, remote: '0.0.0.0:0' })
+    expect(socket('tcp')).toMatchObject({
+      family: 'inet',
+      kind: 'stream',
+      state: 'LISTEN',
+      local: `127.0.0.1:${world['tcpPort']}`,
+      remote: '0.0.0.0:0',
+    })
     expect(socket('tcp6')).toMatchObject({ family: 'inet6', kind: 'stream', state: 'LISTEN', local: `[::1]:${world['tcp6Port']}` })
     expect(socket('client')).toMatchObject({
-      state: 'ESTABLISHED', local: `127.0.0.1:${world['clientPort']}`, remote: `127.0.0.1:${world['tcpPort']}`,
+      state: 'ESTABLISHED',
+      local: `127.0.0.1:${world['clientPort']}`,
+      remote: `127.0.0.1:${world['tcpPort']}`,
     })
     expect(socket('udp')).toMatchObject({ family: 'inet', kind: 'datagram', local: `127.0.0.1:${world['udpPort']}` })
     expect(socket('unix')).toMatchObject({ family: 'unix', kind: 'stream', state: 'LISTEN', local: join(dir, 'a socket') })
@@ -126,7 +143,9 @@ describe('scanTree', () => {
     const lines = readFileSync(`/proc/${child.pid}/mountinfo`, 'utf8').trim().split('\n')
     expect(snapshot.mounts).toHaveLength(lines.length)
     const root = lines.map((line) => line.split(' ')).findLast((fields) => fields[4] === '/')
-    expect(snapshot.mounts).toContainEqual(expect.objectContaining({ id: Number(root?.[0]), path: '/', root: root?.[3], options: root?.[5] }))
+    expect(snapshot.mounts).toContainEqual(
+      expect.objectContaining({ id: Number(root?.[0]), path: '/', root: root?.[3], options: root?.[5] }),
+    )
   })
 })
 

@@ -37,7 +37,11 @@ function content(size: number, seed: number): Uint8Array {
   return bytes
 }
 
-interface Packed { readonly bytes: Buffer; readonly size: number; readonly digest: string }
+interface Packed {
+  readonly bytes: Buffer
+  readonly size: number
+  readonly digest: string
+}
 
 function pack(files: Files, format: string, level: number | null = null, threads = 2): Promise<Packed> {
   return inFolder(async (path, fd) => {
@@ -66,10 +70,12 @@ function withArchive<T>(bytes: Uint8Array, use: (fd: number) => Promise<T>): Pro
 }
 
 function unpack(bytes: Uint8Array, format: string): Promise<{ digests: NativeFileDigest[]; files: Files }> {
-  return withArchive(bytes, (archive) => inFolder(async (path, fd) => {
-    const digests = await native.archiveExtract(archive, format, fd, null)
-    return { digests, files: new Map(digests.map(({ name }) => [name, readFileSync(join(path, name))])) }
-  }))
+  return withArchive(bytes, (archive) =>
+    inFolder(async (path, fd) => {
+      const digests = await native.archiveExtract(archive, format, fd, null)
+      return { digests, files: new Map(digests.map(({ name }) => [name, readFileSync(join(path, name))])) }
+    }),
+  )
 }
 
 const digestsOf = (files: Files) => [...files].map(([name, bytes]) => ({ name, size: bytes.length, digest: native.digestBytes(bytes) }))
@@ -82,12 +88,13 @@ const sample: Files = new Map([
   ['n'.repeat(100), content(1_048_577, 4)],
 ])
 
-const bsdTar = (bytes: Uint8Array) => inFolder(async (path) => {
-  const run = spawnSync('tar', ['-xf', '-', '-C', path], { input: bytes })
-  expect(run.stderr.toString()).toBe('')
-  expect(run.status).toBe(0)
-  return new Map([...sample.keys()].map((name) => [name, readFileSync(join(path, name))]))
-})
+const bsdTar = (bytes: Uint8Array) =>
+  inFolder(async (path) => {
+    const run = spawnSync('tar', ['-xf', '-', '-C', path], { input: bytes })
+    expect(run.stderr.toString()).toBe('')
+    expect(run.status).toBe(0)
+    return new Map([...sample.keys()].map((name) => [name, readFileSync(join(path, name))]))
+  })
 
 const REAL_TOOLS: Record<string, (bytes: Buffer) => Buffer> = {
   tar: (bytes) => bytes,
@@ -98,7 +105,14 @@ const REAL_TOOLS: Record<string, (bytes: Buffer) => Buffer> = {
   },
   lz4: (bytes) => execFileSync('lz4', ['-dc'], { input: bytes, maxBuffer: 1 << 28 }),
   zlib: (bytes) => {
-    const inflated = execFileSync('python3', ['-c', 'import sys,zlib; d=zlib.decompressobj(); o=d.decompress(sys.stdin.buffer.read())+d.flush(); assert d.eof and not d.unused_data; sys.stdout.buffer.write(o)'], { input: bytes, maxBuffer: 1 << 28 })
+    const inflated = execFileSync(
+      'python3',
+      [
+        '-c',
+        'import sys,zlib; d=zlib.decompressobj(); o=d.decompress(sys.stdin.buffer.read())+d.flush(); assert d.eof and not d.unused_data; sys.stdout.buffer.write(o)',
+      ],
+      { input: bytes, maxBuffer: 1 << 28 },
+    )
     expect(inflateSync(bytes).equals(inflated)).toBe(true)
     return inflated
   },
@@ -138,50 +152,81 @@ describe.each(ARCHIVE_FORMATS)('%s', (format) => {
 
   it('packs at each end of its levels, whatever the number of threads, to the same content', async () => {
     const levels = { tar: [0], gzip: [0, 1, 9], zlib: [0, 9], lz4: [-10, 1, 3, 12], zstd: [-5, 1, 19] }[format]
-    const small: Files = new Map([['a', content(2_500_000, 9)], ['b', content(3, 8)]])
+    const small: Files = new Map([
+      ['a', content(2_500_000, 9)],
+      ['b', content(3, 8)],
+    ])
     for (const level of levels) {
-      for (const threads of [1, 4]) expect((await unpack((await pack(small, format, level, threads)).bytes, format)).digests).toEqual(digestsOf(small))
+      for (const threads of [1, 4])
+        expect((await unpack((await pack(small, format, level, threads)).bytes, format)).digests).toEqual(digestsOf(small))
     }
     await expect(pack(small, format, 99)).rejects.toMatchObject({ code: 'EINVAL', op: 'compression level' })
   })
 
   it('comes back for any sizes and order (property)', async () => {
-    const size = fc.oneof(fc.nat(2000), fc.constantFrom(0, 511, 512, 513, 4095, 4096, (1 << 20) - 512, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1), fc.nat(1_500_000))
+    const size = fc.oneof(
+      fc.nat(2000),
+      fc.constantFrom(0, 511, 512, 513, 4095, 4096, (1 << 20) - 512, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1),
+      fc.nat(1_500_000),
+    )
     const names = fc.uniqueArray(fc.stringMatching(/^[a-zA-Z0-9_][a-zA-Z0-9._ -]{0,99}$/), { minLength: 1, maxLength: 5 })
-    await fc.assert(fc.asyncProperty(names, fc.array(size, { minLength: 5, maxLength: 5 }), fc.integer({ min: 1, max: 3 }), async (chosen, sizes, threads) => {
-      const files: Files = new Map(chosen.map((name, i) => [name, content(sizes[i] as number, i)]))
-      expect((await unpack((await pack(files, format, null, threads)).bytes, format)).digests).toEqual(digestsOf(files))
-    }), { numRuns: 6 })
+    await fc.assert(
+      fc.asyncProperty(
+        names,
+        fc.array(size, { minLength: 5, maxLength: 5 }),
+        fc.integer({ min: 1, max: 3 }),
+        async (chosen, sizes, threads) => {
+          const files: Files = new Map(chosen.map((name, i) => [name, content(sizes[i] as number, i)]))
+          expect((await unpack((await pack(files, format, null, threads)).bytes, format)).digests).toEqual(digestsOf(files))
+        },
+      ),
+      { numRuns: 6 },
+    )
   }, 60_000)
 
   it('never passes damage as content (property)', async () => {
-    const files: Files = new Map([['a.img', content(40_000, 1)], ['b.img', content(70_123, 2)], ['c.img', new Uint8Array(5000)]])
+    const files: Files = new Map([
+      ['a.img', content(40_000, 1)],
+      ['b.img', content(70_123, 2)],
+      ['c.img', new Uint8Array(5000)],
+    ])
     const { bytes } = await pack(files, format)
     const digests = digestsOf(files)
-    const outcome = (damaged: Uint8Array) => unpack(damaged, format).then((done): NativeFileDigest[] | null => done.digests, (error: unknown) => {
-      expect(error).toMatchObject({ code: expect.stringMatching(/EBADMSG|EEXIST/) as unknown })
-      return null // refused
-    })
+    const outcome = (damaged: Uint8Array) =>
+      unpack(damaged, format).then(
+        (done): NativeFileDigest[] | null => done.digests,
+        (error: unknown) => {
+          expect(error).toMatchObject({ code: expect.stringMatching(/EBADMSG|EEXIST/) as unknown })
+          return null // refused
+        },
+      )
     // Cut anywhere, or with anything behind: refused.
-    await fc.assert(fc.asyncProperty(fc.nat(bytes.length - 1), async (length) => {
-      expect(await outcome(bytes.subarray(0, length))).toBeNull()
-    }), { numRuns: 30 })
+    await fc.assert(
+      fc.asyncProperty(fc.nat(bytes.length - 1), async (length) => {
+        expect(await outcome(bytes.subarray(0, length))).toBeNull()
+      }),
+      { numRuns: 30 },
+    )
     for (const tail of ['x', '\0x', 'garbage'.repeat(200)]) expect(await outcome(Buffer.concat([bytes, Buffer.from(tail)]))).toBeNull()
     // One changed bit: refused, or seen in a digest; or it stood where nothing depends on it, and the content is right.
-    await fc.assert(fc.asyncProperty(fc.nat(bytes.length * 8 - 1), async (bit) => {
-      const damaged = Buffer.from(bytes)
-      damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7))
-      const result = await outcome(damaged)
-      if (result !== null && format !== 'tar') expect(result.map(({ digest }) => digest)).toEqual(digests.map(({ digest }) => digest))
-    }), { numRuns: 30 })
+    await fc.assert(
+      fc.asyncProperty(fc.nat(bytes.length * 8 - 1), async (bit) => {
+        const damaged = Buffer.from(bytes)
+        damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7))
+        const result = await outcome(damaged)
+        if (result !== null && format !== 'tar') expect(result.map(({ digest }) => digest)).toEqual(digests.map(({ digest }) => digest))
+      }),
+      { numRuns: 30 },
+    )
   }, 60_000)
 })
 
 describe('archiveExtract', () => {
-  const made = (build: string) => inFolder(async (path) => {
-    execFileSync('sh', ['-ec', build], { cwd: path, stdio: 'pipe' })
-    return readFileSync(join(path, 'out.tar'))
-  })
+  const made = (build: string) =>
+    inFolder(async (path) => {
+      execFileSync('sh', ['-ec', build], { cwd: path, stdio: 'pipe' })
+      return readFileSync(join(path, 'out.tar'))
+    })
 
   it.each([
     ['a folder in a name', 'mkdir d; echo x > d/f; tar -cf out.tar d/f', 'tar: refused name d/f'],
@@ -204,11 +249,13 @@ describe('archiveExtract', () => {
 
   it('does not write over a file', async () => {
     const { bytes } = await pack(new Map([['a', content(10, 1)]]), 'tar')
-    await withArchive(bytes, (archive) => inFolder(async (path, fd) => {
-      symlinkSync('/etc/nothing', join(path, 'a'))
-      await expect(native.archiveExtract(archive, 'tar', fd, null)).rejects.toMatchObject({ code: 'EEXIST', op: 'create a' })
-      expect(existsSync('/etc/nothing')).toBe(false)
-    }))
+    await withArchive(bytes, (archive) =>
+      inFolder(async (path, fd) => {
+        symlinkSync('/etc/nothing', join(path, 'a'))
+        await expect(native.archiveExtract(archive, 'tar', fd, null)).rejects.toMatchObject({ code: 'EEXIST', op: 'create a' })
+        expect(existsSync('/etc/nothing')).toBe(false)
+      }),
+    )
   })
 
   it('refuses what is not of its format', async () => {
@@ -231,7 +278,9 @@ describe('archiveRead', () => {
   it.each(ARCHIVE_FORMATS)('answers the beginning of the members asked for (%s)', async (format) => {
     const { bytes } = await pack(sample, format)
     const read = (names: string[] | null, maxBytes: number) =>
-      withArchive(bytes, (fd) => native.archiveRead(fd, format, names, maxBytes)).then((found) => found.map((f) => ({ ...f, content: Buffer.from(f.content) })))
+      withArchive(bytes, (fd) => native.archiveRead(fd, format, names, maxBytes)).then((found) =>
+        found.map((f) => ({ ...f, content: Buffer.from(f.content) })),
+      )
     expect(await read(['core-1.img', 'missing', 'manifest.json'], 600)).toEqual([
       { name: 'manifest.json', size: 700, content: Buffer.from(content(700, 1).subarray(0, 600)) },
       { name: 'core-1.img', size: 512, content: Buffer.from(content(512, 3)) },
@@ -243,7 +292,10 @@ describe('archiveRead', () => {
     const { bytes } = await pack(sample, 'gzip')
     const cut = bytes.subarray(0, bytes.length / 2)
     await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', ['manifest.json'], 10))).resolves.toHaveLength(1)
-    await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', ['core-1.img'], 10))).rejects.toMatchObject({ code: 'EBADMSG', op: 'gzip: cut off' })
+    await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', ['core-1.img'], 10))).rejects.toMatchObject({
+      code: 'EBADMSG',
+      op: 'gzip: cut off',
+    })
   })
 })
 
@@ -260,7 +312,8 @@ describe('archiveCreate', () => {
       await expect(create(['a'], output)).resolves.toHaveProperty('size')
       closeSync(output)
       const full = openSync('/dev/full', 'w')
-      for (const format of ARCHIVE_FORMATS) await expect(create(['a'], full, format)).rejects.toMatchObject({ code: 'ENOSPC', op: 'write archive' })
+      for (const format of ARCHIVE_FORMATS)
+        await expect(create(['a'], full, format)).rejects.toMatchObject({ code: 'ENOSPC', op: 'write archive' })
       closeSync(full)
       const readOnly = openSync(join(path, 'a'), 'r')
       await expect(create(['a'], readOnly)).rejects.toMatchObject({ code: 'EBADF', op: 'write archive' })

@@ -61,7 +61,9 @@ describe('digestFiles', () => {
 
   it('notices a hole as the zeros it is', async () => {
     execFileSync('truncate', ['-s', String(2 * LEAF), join(dir, 'hole')])
-    expect(await native.digestFiles(directoryFd, ['hole'], false)).toEqual([{ name: 'hole', size: 2 * LEAF, digest: expected(new Uint8Array(2 * LEAF)) }])
+    expect(await native.digestFiles(directoryFd, ['hole'], false)).toEqual([
+      { name: 'hole', size: 2 * LEAF, digest: expected(new Uint8Array(2 * LEAF)) },
+    ])
   })
 
   it('names the file that cannot be read', async () => {

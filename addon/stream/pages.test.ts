@@ -1,6 +1,17 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,11 +22,22 @@ import { native, type PageServerOptions } from '../index.js'
 const CRIU = ['/opt/cedana/criu/bin/criu', '/usr/sbin/criu'].find((path) => existsSync(path)) ?? ''
 const IS_ROOT = process.getuid?.() === 0
 const PAGE = 4096
-const ADD = 1, HOLE = 2, OPEN = 3, OPEN2 = 4, PARENT = 5, ADD_F = 6, GET = 7, CLOSE = 0x1023, FORCE_CLOSE = 0x1024
-const PRESENT = 4, LAZY = 2
+const ADD = 1,
+  HOLE = 2,
+  OPEN = 3,
+  OPEN2 = 4,
+  PARENT = 5,
+  ADD_F = 6,
+  GET = 7,
+  CLOSE = 0x1023,
+  FORCE_CLOSE = 0x1024
+const PRESENT = 4,
+  LAZY = 2
 
 const undo: (() => void)[] = []
-afterEach(() => { for (const step of undo.splice(0).reverse()) step() })
+afterEach(() => {
+  for (const step of undo.splice(0).reverse()) step()
+})
 
 function folder(): string {
   const path = mkdtempSync(join(tmpdir(), 'cedana-pages-'))
@@ -46,7 +68,10 @@ class Client {
   private readonly received: Buffer[] = []
   readonly closed: Promise<unknown>
 
-  constructor(fd: number, private readonly wide = true) {
+  constructor(
+    fd: number,
+    private readonly wide = true,
+  ) {
     this.socket = new net.Socket({ fd })
     this.socket.on('data', (bytes: Buffer) => this.received.push(bytes))
     this.socket.on('error', () => undefined)
@@ -102,7 +127,10 @@ function pagemap(path: string): { pagesId: number; entries: (number | undefined)
 }
 
 describe('the page server', () => {
-  it.each([[40101, false], [40201, true]])('writes what CRIU %i sends, run by run', async (criuVersion, wide) => {
+  it.each([
+    [40101, false],
+    [40201, true],
+  ])('writes what CRIU %i sends, run by run', async (criuVersion, wide) => {
     const path = folder()
     const { server: handle, socket } = server(path, { criuVersion })
     const criu = new Client(socket, wide)
@@ -125,13 +153,29 @@ describe('the page server', () => {
     expect(files.map(({ name }) => name).sort()).toEqual(readdirSync(path).sort())
 
     const wideCount = (n: number) => (wide ? n : undefined)
-    expect(pagemap(join(path, 'pagemap-77.img'))).toEqual({ pagesId: 1, entries: [
-      [0x10000, 4, PRESENT, wideCount(4)], [0x14000, 1, PRESENT | LAZY, wideCount(1)], [0x7fff12345000, 1, PRESENT, wideCount(1)]] })
+    expect(pagemap(join(path, 'pagemap-77.img'))).toEqual({
+      pagesId: 1,
+      entries: [
+        [0x10000, 4, PRESENT, wideCount(4)],
+        [0x14000, 1, PRESENT | LAZY, wideCount(1)],
+        [0x7fff12345000, 1, PRESENT, wideCount(1)],
+      ],
+    })
     expect(pagemap(join(path, 'pagemap-shmem-501.img'))).toEqual({ pagesId: 2, entries: [[0, 3, PRESENT, wideCount(3)]] })
-    expect(readFileSync(join(path, 'pages-1.img')).equals(Buffer.concat([bytesOf(2, 1), bytesOf(1, 9), bytesOf(1, 20), bytesOf(1, 30), new Uint8Array(PAGE)]))).toBe(true)
+    expect(
+      readFileSync(join(path, 'pages-1.img')).equals(
+        Buffer.concat([bytesOf(2, 1), bytesOf(1, 9), bytesOf(1, 20), bytesOf(1, 30), new Uint8Array(PAGE)]),
+      ),
+    ).toBe(true)
     expect(readFileSync(join(path, 'pages-2.img')).equals(bytesOf(3, 40))).toBe(true)
     const fd = openSync(path, 'r')
-    expect(await native.digestFiles(fd, files.map(({ name }) => name), false)).toEqual(files)
+    expect(
+      await native.digestFiles(
+        fd,
+        files.map(({ name }) => name),
+        false,
+      ),
+    ).toEqual(files)
     closeSync(fd)
   })
 
@@ -147,20 +191,58 @@ describe('the page server', () => {
     expect(pagemap(join(path, 'pagemap-1.img')).entries).toEqual([[0, 10_010, PRESENT, 10_010]])
     const written = readFileSync(join(path, 'pages-1.img'))
     expect(files.find(({ name }) => name === 'pages-1.img')?.digest).toBe(native.digestBytes(written))
-    for (let i = 0; i < 10; i++) expect(written.subarray(i * 1001 * PAGE, (i + 1) * 1001 * PAGE).equals(bytesOf(1001, i)), String(i)).toBe(true)
+    for (let i = 0; i < 10; i++)
+      expect(written.subarray(i * 1001 * PAGE, (i + 1) * 1001 * PAGE).equals(bytesOf(1001, i)), String(i)).toBe(true)
   })
 
   it.each<[string, (criu: Client) => void, object]>([
     ['an unknown command', (criu) => criu.say(99, 0), { code: 'EPROTO', op: 'page server command 99' }],
     ['pages of a parent', (criu) => criu.say(HOLE, process_(1), 0, 1), { code: 'EPROTO', op: 'page server command 2' }],
     ['a question for pages', (criu) => criu.say(GET, process_(1), 0, 1), { code: 'EPROTO', op: 'page server command 7' }],
-    ['pages without content', (criu) => { criu.say(OPEN, process_(1)); criu.say(ADD_F, process_(1), 0, 1, LAZY) }, { code: 'EPROTO', op: 'page server flags 2' }],
+    [
+      'pages without content',
+      (criu) => {
+        criu.say(OPEN, process_(1))
+        criu.say(ADD_F, process_(1), 0, 1, LAZY)
+      },
+      { code: 'EPROTO', op: 'page server flags 2' },
+    ],
     ['pages of nobody', (criu) => criu.say(ADD_F, process_(1), 0, 1, PRESENT, bytesOf(1, 1)), { code: 'EPROTO' }],
-    ['pages of another', (criu) => { criu.say(OPEN, process_(1)); criu.say(ADD_F, process_(2), 0, 1, PRESENT, bytesOf(1, 1)) }, { code: 'EPROTO' }],
+    [
+      'pages of another',
+      (criu) => {
+        criu.say(OPEN, process_(1))
+        criu.say(ADD_F, process_(2), 0, 1, PRESENT, bytesOf(1, 1))
+      },
+      { code: 'EPROTO' },
+    ],
     ['an unknown kind of memory', (criu) => criu.say(OPEN, 257 * 256 + 9), { code: 'EPROTO' }],
-    ['the same process twice', (criu) => { criu.say(OPEN, process_(1)); criu.say(OPEN, process_(1)); criu.say(CLOSE, 0) }, { code: 'EEXIST', op: 'create pagemap-1.img' }],
-    ['an early end', (criu) => { criu.say(OPEN, process_(1)); criu.socket.end() }, { code: 'ECONNRESET' }],
-    ['an end within a page', (criu) => { criu.say(OPEN, process_(1)); criu.say(ADD_F, process_(1), 0, 2, PRESENT, bytesOf(1, 1)); criu.socket.end() }, { code: 'ECONNRESET' }],
+    [
+      'the same process twice',
+      (criu) => {
+        criu.say(OPEN, process_(1))
+        criu.say(OPEN, process_(1))
+        criu.say(CLOSE, 0)
+      },
+      { code: 'EEXIST', op: 'create pagemap-1.img' },
+    ],
+    [
+      'an early end',
+      (criu) => {
+        criu.say(OPEN, process_(1))
+        criu.socket.end()
+      },
+      { code: 'ECONNRESET' },
+    ],
+    [
+      'an end within a page',
+      (criu) => {
+        criu.say(OPEN, process_(1))
+        criu.say(ADD_F, process_(1), 0, 2, PRESENT, bytesOf(1, 1))
+        criu.socket.end()
+      },
+      { code: 'ECONNRESET' },
+    ],
   ])('fails at %s, and closes', async (_, talk, failure) => {
     const { server: handle, socket } = server(folder())
     const criu = new Client(socket)
@@ -253,7 +335,13 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
   async function target(mib: number) {
     const base = join(folder(), 'target')
     const child = spawn('/usr/bin/python3', ['-c', TARGET, base, String(mib)], { stdio: 'ignore', detached: true, env: environment })
-    undo.push(() => { try { process.kill(-(child.pid ?? 0), 'SIGKILL') } catch { /* gone */ } })
+    undo.push(() => {
+      try {
+        process.kill(-(child.pid ?? 0), 'SIGKILL')
+      } catch {
+        /* gone */
+      }
+    })
     await Promise.all([said(`${base}.parent`, 'ready'), said(`${base}.child`, 'ready')])
     return { child, base, pid: child.pid ?? 0 }
   }
@@ -266,13 +354,21 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
 
   async function request(type: string, path: string, options: object, pages?: number) {
     const { session, peerFd } = native.criuSession()
-    const swrk: ChildProcess = spawn(CRIU, ['swrk', '3'], { stdio: ['ignore', 'ignore', 'ignore', peerFd, pages ?? 'ignore'], env: environment })
+    const swrk: ChildProcess = spawn(CRIU, ['swrk', '3'], {
+      stdio: ['ignore', 'ignore', 'ignore', peerFd, pages ?? 'ignore'],
+      env: environment,
+    })
     closeSync(peerFd)
     if (pages !== undefined) closeSync(pages)
     const images = openSync(path, 'r')
     try {
       const ps = pages === undefined ? null : { fd: 4, port: 0 }
-      return await native.criuRequest(session, type, { images_dir_fd: images, log_file: `${type}.log`, log_level: 4, shell_job: true, ps, ...options }, null)
+      return await native.criuRequest(
+        session,
+        type,
+        { images_dir_fd: images, log_file: `${type}.log`, log_level: 4, shell_job: true, ps, ...options },
+        null,
+      )
     } finally {
       closeSync(images)
       native.criuClose(session)
@@ -280,33 +376,44 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
     }
   }
 
-  it.each([true, false])('captures memory of every kind, so that it comes back (zero pages left out: %s)', async (dropZeroPages) => {
-    const { child, base, pid } = await target(8)
-    const path = join(folder(), 'images')
-    mkdirSync(path)
-    const { server: handle, socket } = server(path, { dropZeroPages, rootPid: pid })
-    const died = once(child, 'exit')
-    const below = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
-    const [response, { files, receivedBytes, zeroBytes }] = await Promise.all([request('DUMP', path, { pid }, socket), native.pageServerFinish(handle)])
-    expect(response.success, readFileSync(join(path, 'DUMP.log'), 'utf8')).toBe(true)
-    await died
-    const stored = files.filter(({ name }) => name.startsWith('pages-')).reduce((sum, { size }) => sum + size, 0)
-    expect(stored + zeroBytes).toBe(receivedBytes)
-    if (dropZeroPages) expect(zeroBytes).toBeGreaterThan(8 << 20) // half of the parent's, three quarters of the child's 8 MiB
-    else expect(zeroBytes).toBe(0)
-    // Init reaps the child in its own time; until then its PID, session and group are taken.
-    for (let i = 0; i < 500 && existsSync(`/proc/${below}`); i++) await sleep(20)
-    const restored = await request('RESTORE', path, {})
-    expect(restored, readFileSync(join(path, 'RESTORE.log'), 'utf8')).toMatchObject({ success: true, pid })
-    await verify(base, pid)
-  }, 60_000)
+  it.each([true, false])(
+    'captures memory of every kind, so that it comes back (zero pages left out: %s)',
+    async (dropZeroPages) => {
+      const { child, base, pid } = await target(8)
+      const path = join(folder(), 'images')
+      mkdirSync(path)
+      const { server: handle, socket } = server(path, { dropZeroPages, rootPid: pid })
+      const died = once(child, 'exit')
+      const below = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+      const [response, { files, receivedBytes, zeroBytes }] = await Promise.all([
+        request('DUMP', path, { pid }, socket),
+        native.pageServerFinish(handle),
+      ])
+      expect(response.success, readFileSync(join(path, 'DUMP.log'), 'utf8')).toBe(true)
+      await died
+      const stored = files.filter(({ name }) => name.startsWith('pages-')).reduce((sum, { size }) => sum + size, 0)
+      expect(stored + zeroBytes).toBe(receivedBytes)
+      if (dropZeroPages)
+        expect(zeroBytes).toBeGreaterThan(8 << 20) // half of the parent's, three quarters of the child's 8 MiB
+      else expect(zeroBytes).toBe(0)
+      // Init reaps the child in its own time; until then its PID, session and group are taken.
+      for (let i = 0; i < 500 && existsSync(`/proc/${below}`); i++) await sleep(20)
+      const restored = await request('RESTORE', path, {})
+      expect(restored, readFileSync(join(path, 'RESTORE.log'), 'utf8')).toMatchObject({ success: true, pid })
+      await verify(base, pid)
+    },
+    60_000,
+  )
 
   it('drops nothing when it cannot tell whose memory it is', async () => {
     const { pid, base } = await target(1)
     const stranger = await target(1)
     const path = folder()
     const { server: handle, socket } = server(path, { dropZeroPages: true, rootPid: stranger.pid })
-    const [response, { zeroBytes }] = await Promise.all([request('DUMP', path, { pid, leave_running: true }, socket), native.pageServerFinish(handle)])
+    const [response, { zeroBytes }] = await Promise.all([
+      request('DUMP', path, { pid, leave_running: true }, socket),
+      native.pageServerFinish(handle),
+    ])
     expect([response.success, zeroBytes]).toEqual([true, 0])
     await verify(base, pid)
   }, 60_000)

@@ -9,8 +9,18 @@ const JOBS = 1000
 const PARALLEL = 4
 
 const runRequest = (jid: string, path: string, args: readonly string[]) => ({
-  jid, type: 'process', options: { path, args }, environment: { PATH: '/usr/bin:/bin' }, workingDirectory: '/', stdio: 'log' as const, waitAttach: false,
-  log: '/dev/null', pidFile: '', asRoot: false, gpuEnabled: false, windowSize: undefined,
+  jid,
+  type: 'process',
+  options: { path, args },
+  environment: { PATH: '/usr/bin:/bin' },
+  workingDirectory: '/',
+  stdio: 'log' as const,
+  waitAttach: false,
+  log: '/dev/null',
+  pidFile: '',
+  asRoot: false,
+  gpuEnabled: false,
+  windowSize: undefined,
 })
 
 /** A figure that leaves something behind is none. */

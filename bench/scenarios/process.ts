@@ -5,7 +5,14 @@ import { inTurns, median, quietWorkload, timed } from '../measure.js'
 import type { Row } from '../report.js'
 import { cedana, pidFree, type World } from '../world.js'
 
-const noSwitches = { tcpEstablished: undefined, fileLocks: undefined, shellJob: undefined, linkRemap: undefined, external: [], criuOpts: '' } as const
+const noSwitches = {
+  tcpEstablished: undefined,
+  fileLocks: undefined,
+  shellJob: undefined,
+  linkRemap: undefined,
+  external: [],
+  criuOpts: '',
+} as const
 
 export interface ProcessScenario {
   readonly name: string
@@ -31,8 +38,20 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
   }
   const dumpArguments = ['dump', 'process', String(pid), '--leave-running', '--dir', checkpoints, '--name', 'ours'] as const
   const dumpRequest = {
-    jid: '', type: 'process', target: { pid }, options: {}, dir: checkpoints, name: 'ours', compression: 'none', level: undefined, streams: 0,
-    leaveRunning: true, skipInFlight: undefined, dryRun: false, timeoutMs: 0, ...noSwitches,
+    jid: '',
+    type: 'process',
+    target: { pid },
+    options: {},
+    dir: checkpoints,
+    name: 'ours',
+    compression: 'none',
+    level: undefined,
+    streams: 0,
+    leaveRunning: true,
+    skipInFlight: undefined,
+    dryRun: false,
+    timeoutMs: 0,
+    ...noSwitches,
   }
   const dropOurs = (): void => {
     rmSync(join(checkpoints, 'ours'), { recursive: true, force: true })
@@ -63,8 +82,20 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     await pidFree(pid)
   }
   const restoreRequest = {
-    jid: '', type: 'process', path: join(checkpoints, 'ours'), options: {}, stdio: undefined, waitAttach: false, log: '', pidFile: '', tcpClose: undefined,
-    leaveStopped: undefined, dryRun: false, timeoutMs: 0, windowSize: undefined, ...noSwitches,
+    jid: '',
+    type: 'process',
+    path: join(checkpoints, 'ours'),
+    options: {},
+    stdio: undefined,
+    waitAttach: false,
+    log: '',
+    pidFile: '',
+    tcpClose: undefined,
+    leaveStopped: undefined,
+    dryRun: false,
+    timeoutMs: 0,
+    windowSize: undefined,
+    ...noSwitches,
   }
   const restores = await inTurns(rounds, {
     criu: async () => {

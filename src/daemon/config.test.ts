@@ -12,19 +12,32 @@ afterEach(() => rmSync(configDir, { recursive: true, force: true }))
 
 const sources = (more: Partial<ConfigSources> = {}): ConfigSources => ({ configDir, env: {}, uid: 0, ...more })
 const load = (more?: Partial<ConfigSources>) => loadConfig(sources(more))
-const file = (content: unknown): void => writeFileSync(join(configDir, 'config.json'), typeof content === 'string' ? content : JSON.stringify(content))
+const file = (content: unknown): void =>
+  writeFileSync(join(configDir, 'config.json'), typeof content === 'string' ? content : JSON.stringify(content))
 const refused = (message: string | RegExp, more?: Partial<ConfigSources>): void =>
-  expect(() => load(more)).toThrow(expect.objectContaining({ code: 'BAD_OPTIONS', message: typeof message === 'string' ? message : expect.stringMatching(message) }))
+  expect(() => load(more)).toThrow(
+    expect.objectContaining({ code: 'BAD_OPTIONS', message: typeof message === 'string' ? message : expect.stringMatching(message) }),
+  )
 
 describe('loadConfig', () => {
   it('has the defaults of the reference', () => {
     const { config, origin } = load()
     expect(config).toMatchObject({
-      address: '', protocol: 'unix', log_level: 'info', log_level_no_server: 'warn', metrics: false,
+      address: '',
+      protocol: 'unix',
+      log_level: 'info',
+      log_level_no_server: 'warn',
+      metrics: false,
       checkpoint: { dir: '/tmp', compression: 'none', streams: 0, async: false, stream_memory_limit: 4000 },
-      db: { remote: false, path: '/tmp/cedana.db' }, profiling: { enabled: true, detailed: true, precision: 'auto', path: '' },
-      client: { wait_for_ready: false }, criu: { binary_path: '', leave_running: false, manage_cgroups: 'ignore', log_level: 2 },
-      gpu: { shm_size: 8 * 2 ** 30 }, slurm: { db_port: 3306 }, jobs: { on_stop: 'leave' }, run_dir: '/run/cedana', socket: { group: 'cedana', mode: '0660' },
+      db: { remote: false, path: '/tmp/cedana.db' },
+      profiling: { enabled: true, detailed: true, precision: 'auto', path: '' },
+      client: { wait_for_ready: false },
+      criu: { binary_path: '', leave_running: false, manage_cgroups: 'ignore', log_level: 2 },
+      gpu: { shm_size: 8 * 2 ** 30 },
+      slurm: { db_port: 3306 },
+      jobs: { on_stop: 'leave' },
+      run_dir: '/run/cedana',
+      socket: { group: 'cedana', mode: '0660' },
     })
     expect(new Set(origin.values())).toEqual(new Set(['default']))
     expect(Object.isFrozen(config) && Object.isFrozen(config.checkpoint)).toBe(true)
@@ -38,14 +51,28 @@ describe('loadConfig', () => {
       address: '/flag',
       protocol: 'UNIX',
     })
-    expect(config).toMatchObject({ address: '/flag', log_level: 'warn', checkpoint: { dir: '/env', streams: 4 }, protocol: 'unix', profiling: { enabled: false } })
+    expect(config).toMatchObject({
+      address: '/flag',
+      log_level: 'warn',
+      checkpoint: { dir: '/env', streams: 4 },
+      protocol: 'unix',
+      profiling: { enabled: false },
+    })
     expect(Object.fromEntries(origin)).toMatchObject({
-      address: '--address', log_level: join(configDir, 'config.json'), 'checkpoint.dir': 'CEDANA_CHECKPOINT_DIR', 'checkpoint.streams': '--config', 'db.path': 'default',
+      address: '--address',
+      log_level: join(configDir, 'config.json'),
+      'checkpoint.dir': 'CEDANA_CHECKPOINT_DIR',
+      'checkpoint.streams': '--config',
+      'db.path': 'default',
     })
   })
 
   it('knows the other names of variables, and takes an empty one for none', () => {
-    expect(load({ env: { AWS_REGION: 'x', CEDANA_REMOTE: 'true', CEDANA_WAIT_FOR_READY: 'yes' } }).config).toMatchObject({ aws: { region: 'x' }, db: { remote: true }, client: { wait_for_ready: true } })
+    expect(load({ env: { AWS_REGION: 'x', CEDANA_REMOTE: 'true', CEDANA_WAIT_FOR_READY: 'yes' } }).config).toMatchObject({
+      aws: { region: 'x' },
+      db: { remote: true },
+      client: { wait_for_ready: true },
+    })
     expect(load({ env: { AWS_REGION: 'x', CEDANA_AWS_REGION: 'y' } }).config.aws.region).toBe('y')
     expect(load({ env: { CEDANA_LOG_LEVEL: '', CEDANA_CHECKPOINT_STREAMS: '' } }).config.log_level).toBe('info')
     file({ log_level: '' })
@@ -61,7 +88,9 @@ describe('loadConfig', () => {
     refused('unknown key constructor in --config', { configJson: '{"constructor": 1}' })
     refused('checkpoint in --config must be an object', { configJson: '{"checkpoint": 3}' })
     refused('profiling.enabled in --config must be true or false, not "true"', { configJson: '{"profiling": {"enabled": "true"}}' })
-    refused('checkpoint.streams in --config must be a whole number from 0 to 64, not 1.5', { configJson: '{"checkpoint": {"streams": 1.5}}' })
+    refused('checkpoint.streams in --config must be a whole number from 0 to 64, not 1.5', {
+      configJson: '{"checkpoint": {"streams": 1.5}}',
+    })
     refused('CEDANA_CHECKPOINT_STREAMS must be a whole number from 0 to 64, not "many"', { env: { CEDANA_CHECKPOINT_STREAMS: 'many' } })
     refused('CEDANA_METRICS must be true or false, not "maybe"', { env: { CEDANA_METRICS: 'maybe' } })
     refused('--protocol must be one of unix, tcp, vsock, not "http"', { protocol: 'http' })
@@ -122,7 +151,9 @@ describe('writeConfig', () => {
   it('says so when it cannot', () => {
     file({})
     const below = join(configDir, 'config.json', 'x')
-    expect(() => writeConfig('init', sources({ configDir: below }))).toThrow(expect.objectContaining({ code: 'BAD_OPTIONS', message: expect.stringMatching(/^cannot write/) }))
+    expect(() => writeConfig('init', sources({ configDir: below }))).toThrow(
+      expect.objectContaining({ code: 'BAD_OPTIONS', message: expect.stringMatching(/^cannot write/) }),
+    )
   })
 })
 
@@ -130,10 +161,16 @@ describe('documentation', () => {
   it('lists every key with its variables', () => {
     const keys = describeConfig()
     expect(keys.find(({ name }) => name === 'aws.region')).toMatchObject({ variables: ['CEDANA_AWS_REGION', 'AWS_REGION'] })
-    expect(keys.find(({ name }) => name === 'plugins.builds')).toMatchObject({ default: 'release', variables: ['CEDANA_PLUGINS_BUILDS', 'CEDANA_PLUGINS_BUILD'] })
+    expect(keys.find(({ name }) => name === 'plugins.builds')).toMatchObject({
+      default: 'release',
+      variables: ['CEDANA_PLUGINS_BUILDS', 'CEDANA_PLUGINS_BUILD'],
+    })
     expect(keys.every(({ description }) => description.length > 5)).toBe(true)
   })
   it('has a schema', () => {
-    expect(configSchema()).toMatchObject({ additionalProperties: false, properties: { checkpoint: { properties: { compression: { enum: ['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd'] } } } } })
+    expect(configSchema()).toMatchObject({
+      additionalProperties: false,
+      properties: { checkpoint: { properties: { compression: { enum: ['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd'] } } } },
+    })
   })
 })

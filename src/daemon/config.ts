@@ -33,7 +33,10 @@ const key = <T>(parts: Pick<Key<T>, 'default' | 'description' | 'expected' | 'sc
 })
 
 const text = (value: string, description: string, options?: KeyOptions): Key<string> =>
-  key({ default: value, description, expected: 'a text', schema: { type: 'string' }, check: (v) => (typeof v === 'string' ? v : undefined) }, options)
+  key(
+    { default: value, description, expected: 'a text', schema: { type: 'string' }, check: (v) => (typeof v === 'string' ? v : undefined) },
+    options,
+  )
 
 const pattern = (value: string, regex: RegExp, expected: string, description: string): Key<string> =>
   key({
@@ -46,7 +49,9 @@ const pattern = (value: string, regex: RegExp, expected: string, description: st
 
 const path = (value: string, description: string): Key<string> => pattern(value, /^\//, 'an absolute path', description)
 
-const WORDS = new Map(Object.entries({ true: true, 1: true, yes: true, on: true, t: true, false: false, 0: false, no: false, off: false, f: false }))
+const WORDS = new Map(
+  Object.entries({ true: true, 1: true, yes: true, on: true, t: true, false: false, 0: false, no: false, off: false, f: false }),
+)
 const flag = (value: boolean, description: string, options?: KeyOptions): Key<boolean> =>
   key(
     {
@@ -113,7 +118,10 @@ const KEYS = {
     mode: pattern('0660', /^0?[0-7]{3}$/, 'an octal mode such as "0660"', 'mode of the unix socket'),
   },
   tcp: {
-    token_file: path('/run/cedana/token', 'file with the token that callers over tcp must present; they then act as root; made by the daemon'),
+    token_file: path(
+      '/run/cedana/token',
+      'file with the token that callers over tcp must present; they then act as root; made by the daemon',
+    ),
   },
   connection: {
     url: text('https://sandbox.cedana.ai/v1', 'base of the remote API', { aliases: ['CEDANA_URL'] }),
@@ -214,7 +222,13 @@ export interface ConfigSources {
   readonly env: Environment
   readonly uid: number
 }
-const FLAGS = { address: 'address', protocol: 'protocol', profiling: 'profiling.enabled', profilingPath: 'profiling.path', db: 'db.path' } as const
+const FLAGS = {
+  address: 'address',
+  protocol: 'protocol',
+  profiling: 'profiling.enabled',
+  profilingPath: 'profiling.path',
+  db: 'db.path',
+} as const
 
 export interface LoadedConfig {
   readonly config: Config
@@ -245,7 +259,8 @@ function put(settings: Settings, name: string, value: unknown, origin: string, i
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function putObject(settings: Settings, object: unknown, origin: string, prefix = ''): void {
-  if (!isObject(object)) throw bad(prefix === '' ? `${origin} must be a JSON object` : `${prefix.slice(0, -1)} in ${origin} must be an object`)
+  if (!isObject(object))
+    throw bad(prefix === '' ? `${origin} must be a JSON object` : `${prefix.slice(0, -1)} in ${origin} must be an object`)
   for (const [name, value] of Object.entries(object)) {
     const full = prefix + name
     const isGroup = [...TABLE.keys()].some((one) => one.startsWith(`${full}.`))
@@ -321,7 +336,8 @@ export function loadConfig(sources: ConfigSources): LoadedConfig {
   for (const [flagName, name] of Object.entries(FLAGS)) {
     const value = sources[flagName as keyof typeof FLAGS]
     // An empty address or protocol is the documented default of the flag: as if not given.
-    if (value !== undefined && value !== '') put(settings, name, value, `--${flagName === 'profilingPath' ? 'profiling-path' : flagName}`, true)
+    if (value !== undefined && value !== '')
+      put(settings, name, value, `--${flagName === 'profilingPath' ? 'profiling-path' : flagName}`, true)
   }
   const config = nest(settings)
   for (const section of Object.values(config)) Object.freeze(section)

@@ -13,7 +13,15 @@ describe('log', () => {
     log.debug({ a: 1 }, 'not this')
     log.child({ job: 'train' }).info({ pid: 7, environment: { SECRET: 'x' }, token: 't' }, 'job started')
     expect(lines.map((line) => JSON.parse(line) as object)).toEqual([
-      { level: 'info', time: expect.stringMatching(/^\d{4}-.*Z$/), job: 'train', pid: 7, environment: '[Redacted]', token: '[Redacted]', msg: 'job started' },
+      {
+        level: 'info',
+        time: expect.stringMatching(/^\d{4}-.*Z$/),
+        job: 'train',
+        pid: 7,
+        environment: '[Redacted]',
+        token: '[Redacted]',
+        msg: 'job started',
+      },
     ])
   })
 
@@ -27,7 +35,15 @@ describe('log', () => {
     expect(panic.lines).toHaveLength(1)
   })
 
-  const line = JSON.stringify({ level: 'warn', time: new Date(2026, 0, 1, 3, 4, 5).toISOString(), pid: 7, path: '/a b', list: [1], empty: '', msg: 'two\nlines' })
+  const line = JSON.stringify({
+    level: 'warn',
+    time: new Date(2026, 0, 1, 3, 4, 5).toISOString(),
+    pid: 7,
+    path: '/a b',
+    list: [1],
+    empty: '',
+    msg: 'two\nlines',
+  })
   it('has a form for people', () => {
     expect(formatText(line, 'other', false)).toBe('03:04:05 WRN two lines pid=7 path="/a b" list=[1] empty=""\n')
     expect(formatText(line, 'terminal', true)).toContain('\u001b[33mWRN\u001b[0m')

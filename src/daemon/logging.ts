@@ -52,7 +52,7 @@ export function createLogger({ level, format, env }: LoggerOptions): Logger {
 export function writeLine(fd: number, line: string): void {
   const bytes = Buffer.from(line)
   try {
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at)
+    for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at)
   } catch {
     // There is nowhere left to say so.
   }
@@ -93,4 +93,5 @@ export function formatText(line: string, sink: Sink, colours: boolean): string {
   const rest = Object.entries(fields).map(([key, value]) => ` ${paint(`${key}=`, 90)}${quote(value)}`)
   return `${start}${msg.replaceAll('\n', ' ')}${rest.join('')}\n`
 }
-const clock = (date: Date): string => [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':')
+const clock = (date: Date): string =>
+  [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':')

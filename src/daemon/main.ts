@@ -74,7 +74,10 @@ function buildEnvironment(config: Config, { log, database, foreground, faults }:
  * The verbs in this process, for `--no-server`. `withJobs`: the request names a job, so the daemon's database is opened; else what is run or
  * restored is nobody's job and is written down nowhere.
  */
-export async function openEngine(config: Config, { caller, withJobs }: { readonly caller: Caller; readonly withJobs: boolean }): Promise<Engine> {
+export async function openEngine(
+  config: Config,
+  { caller, withJobs }: { readonly caller: Caller; readonly withJobs: boolean },
+): Promise<Engine> {
   const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
   const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })

@@ -2,4 +2,4 @@
 import { process } from './process/plugin.js'
 import type { RuntimeManifest } from './contract/runtime.js'
 
-export const builtins: readonly RuntimeManifest[] = [process as unknown as RuntimeManifest]
+export const builtins: readonly RuntimeManifest[] = [process]

@@ -40,7 +40,7 @@ export class Registry {
     if (!loading) this.#loaded.set(name, (loading = manifest.load()))
     const method = (await loading)[verb]
     if (!method) throw new CedanaError('BUG', `runtime plugin ${name} claims ${verb} but does not have it`)
-    return method as RuntimeVerbs<OptionSchemas>[V]
+    return method
   }
 
   /** Options of a verb, checked. Throws BAD_OPTIONS naming the option. */

@@ -37,7 +37,7 @@ function processWorld(): RuntimeWorld {
         options: { pid: target.pid },
         stop: async () => {
           const ended = once(child, 'exit')
-          process.kill(-target.pid, 'SIGKILL')
+          process.kill(-Number(target.pid), 'SIGKILL')
           await ended
         },
       }
@@ -47,7 +47,14 @@ function processWorld(): RuntimeWorld {
 
 const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = { process: processWorld }
 
-for (const manifest of builtins) runtimeContract(manifest, WORLDS[manifest.name] ?? (() => { throw new Error(`no world for ${manifest.name}`) }))
+for (const manifest of builtins)
+  runtimeContract(
+    manifest,
+    WORLDS[manifest.name] ??
+      (() => {
+        throw new Error(`no world for ${manifest.name}`)
+      }),
+  )
 
 describe('the registry', () => {
   test('refuses two plugins of one name', () => {

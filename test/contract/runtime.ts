@@ -41,7 +41,7 @@ const code = async (work: () => Promise<unknown>): Promise<string> => {
 }
 
 export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => RuntimeWorld): void {
-  const load = (): Promise<Verbs> => manifest.load() as Promise<Verbs>
+  const load = (): Promise<Verbs> => manifest.load()
   const claims = (verb: keyof Verbs): boolean => manifest.verbs[verb] !== undefined
   const parse = (verb: string, options: ParsedOptions): ParsedOptions => manifest.options[verb]?.parse(options) ?? {}
 
@@ -50,7 +50,8 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
       expect(Object.isFrozen(manifest)).toBe(true)
       expect(manifest.name).toMatch(/^[a-z][a-z0-9-]*$/)
       expect(manifest.summary).not.toBe('')
-      for (const verb of ['run', 'resolve', 'dump', 'restore'] as const) if (claims(verb)) expect(manifest.options[verb], `options of ${verb}`).toBeDefined()
+      for (const verb of ['run', 'resolve', 'dump', 'restore'] as const)
+        if (claims(verb)) expect(manifest.options[verb], `options of ${verb}`).toBeDefined()
     })
 
     test('has every verb it claims, and no other', async () => {
@@ -78,7 +79,11 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
     test.runIf(claims('run'))('plans a run for the caller, not for itself', async () => {
       const { run } = await load()
       const world = makeWorld()
-      const context = deepFreeze({ caller: { uid: 12345, gid: 12346, groups: [12347], pid: 1 }, environment: { A: 'b' }, workingDirectory: '/tmp' })
+      const context = deepFreeze({
+        caller: { uid: 12345, gid: 12346, groups: [12347], pid: 1 },
+        environment: { A: 'b' },
+        workingDirectory: '/tmp',
+      })
       const plan = await run!(world.host, context, parse('run', world.run))
       expect(plan.argv.length).toBeGreaterThan(0)
       expect(plan.user).toMatchObject({ uid: 12345, gid: 12346, groups: [12347] })
@@ -97,25 +102,34 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
       expect(await code(() => resolve!(world.host, parse('resolve', world.absent.options)))).toBe(world.absent.code)
     })
 
-    test.runIf(claims('dump') && claims('restore'))('makes plans that are pure: the same look gives the same plan, and is not touched', async () => {
-      const { dump, restore } = await load()
-      const world = makeWorld()
-      const live = await world.start()
-      try {
-        const snapshot: Snapshot = deepFreeze(await world.host.inspect(live.target))
-        const dumpContext = deepFreeze({ snapshot, mountNamespace: '1', stdio: 'none' as const })
-        const dumpOptions = parse('dump', {})
-        const plan = await dump!(world.host, dumpContext, dumpOptions)
-        expect(await dump!(world.host, dumpContext, dumpOptions)).toEqual(plan)
-        const restoreContext = { snapshot, mountNamespace: '1', stdio: { then: 'none', now: 'none' } as const, log: undefined, attachment: async () => undefined }
-        const restoreOptions = parse('restore', {})
-        const restorePlan = await restore!(world.host, restoreContext, restoreOptions)
-        expect(await restore!(world.host, restoreContext, restoreOptions)).toEqual(restorePlan)
-        expect(await world.states(live.target), 'planning left the target alone').not.toContain('T')
-      } finally {
-        await live.stop()
-      }
-    })
+    test.runIf(claims('dump') && claims('restore'))(
+      'makes plans that are pure: the same look gives the same plan, and is not touched',
+      async () => {
+        const { dump, restore } = await load()
+        const world = makeWorld()
+        const live = await world.start()
+        try {
+          const snapshot: Snapshot = deepFreeze(await world.host.inspect(live.target))
+          const dumpContext = deepFreeze({ snapshot, mountNamespace: '1', stdio: 'none' as const })
+          const dumpOptions = parse('dump', {})
+          const plan = await dump!(world.host, dumpContext, dumpOptions)
+          expect(await dump!(world.host, dumpContext, dumpOptions)).toEqual(plan)
+          const restoreContext = {
+            snapshot,
+            mountNamespace: '1',
+            stdio: { then: 'none', now: 'none' } as const,
+            log: undefined,
+            attachment: async () => undefined,
+          }
+          const restoreOptions = parse('restore', {})
+          const restorePlan = await restore!(world.host, restoreContext, restoreOptions)
+          expect(await restore!(world.host, restoreContext, restoreOptions)).toEqual(restorePlan)
+          expect(await world.states(live.target), 'planning left the target alone').not.toContain('T')
+        } finally {
+          await live.stop()
+        }
+      },
+    )
 
     test.runIf(claims('freeze') && claims('unfreeze'))('freezes the whole tree, and lets it go on', async () => {
       const { freeze, unfreeze } = await load()

@@ -63,6 +63,23 @@ describe('style', () => {
     expect(written.filter((name) => !seen.has(name))).toEqual([])
   })
 
+  test('documentation is what the commands say', async () => {
+    const scratch = await mkdtemp(join(tmpdir(), 'cedana-docs-'))
+    try {
+      await promisify(execFile)(process.execPath, [join(root, 'bin/cedana'), 'docs-gen', scratch])
+      for (const directory of ['docs/cli', 'man']) {
+        const made = await readdir(join(scratch, directory))
+        expect((await readdir(join(root, directory))).sort()).toEqual(made.sort())
+        for (const name of made) {
+          const [committed, fresh] = await Promise.all([root, scratch].map((base) => readFile(join(base, directory, name), 'utf8')))
+          expect(committed === fresh, `${directory}/${name} is not what npm run gen makes`).toBe(true)
+        }
+      }
+    } finally {
+      await rm(scratch, { recursive: true })
+    }
+  })
+
   test('generated code is fresh', async () => {
     const scratch = await mkdtemp(join(tmpdir(), 'cedana-gen-'))
     try {

@@ -1,5 +1,17 @@
 import { spawnSync } from 'node:child_process'
-import { chownSync, existsSync, linkSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync, chmodSync, mkdirSync } from 'node:fs'
+import {
+  chownSync,
+  existsSync,
+  linkSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  chmodSync,
+  mkdirSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,13 +24,38 @@ import { JobRows } from './jobs.js'
 import { MIGRATIONS } from './migrations.js'
 
 const JOB: JobRecord = {
-  jid: 'train', type: 'process', pid: 4_000_000, startTicks: '18446744073709551615', bootId: 'b', hostId: 'h', state: 'running', endReason: '',
-  exit: undefined, owner: { uid: 1000, gid: 100, groups: [100, 4_294_967_294] }, stdio: 'tty', stdioDetails: { tty: '/dev/pts/1', tty_rdev: 34817 },
-  log: '/var/log/x', args: ['python3', '-c', "print('ü\u0000')"], workingDirectory: '/', details: { path: 'python3', args: [] }, gpuEnabled: true,
-  frozen: false, directory: '/run/cedana/jobs/train', createdAt: 1_790_000_000_000, startedAt: 1_790_000_000_001, exitedAt: 0,
+  jid: 'train',
+  type: 'process',
+  pid: 4_000_000,
+  startTicks: '18446744073709551615',
+  bootId: 'b',
+  hostId: 'h',
+  state: 'running',
+  endReason: '',
+  exit: undefined,
+  owner: { uid: 1000, gid: 100, groups: [100, 4_294_967_294] },
+  stdio: 'tty',
+  stdioDetails: { tty: '/dev/pts/1', tty_rdev: 34817 },
+  log: '/var/log/x',
+  args: ['python3', '-c', "print('ü\u0000')"],
+  workingDirectory: '/',
+  details: { path: 'python3', args: [] },
+  gpuEnabled: true,
+  frozen: false,
+  directory: '/run/cedana/jobs/train',
+  createdAt: 1_790_000_000_000,
+  startedAt: 1_790_000_000_001,
+  exitedAt: 0,
 }
 const CHECKPOINT: CheckpointRecord = {
-  id: '6e7c0000-0000-4000-8000-000000000000', jid: 'train', type: 'process', path: '/tmp/c', time: 5, size: 2 ** 45, compression: 'none', manifestDigest: 'd',
+  id: '6e7c0000-0000-4000-8000-000000000000',
+  jid: 'train',
+  type: 'process',
+  path: '/tmp/c',
+  time: 5,
+  size: 2 ** 45,
+  compression: 'none',
+  manifestDigest: 'd',
 }
 
 let directory: string
@@ -74,7 +111,13 @@ describe('records', () => {
     const { jobs, checkpoints } = open()
     jobs.insert(JOB)
     jobs.insert({ ...JOB, jid: 'idle' })
-    for (const [id, time] of [['ab1', 1], ['ab2', 3], ['ac3', 3], ['b_4', 2]] as const) checkpoints.insert({ ...CHECKPOINT, id, time, path: `/c/${time}` })
+    for (const [id, time] of [
+      ['ab1', 1],
+      ['ab2', 3],
+      ['ac3', 3],
+      ['b_4', 2],
+    ] as const)
+      checkpoints.insert({ ...CHECKPOINT, id, time, path: `/c/${time}` })
     expect(checkpoints.ofJob('train').map(({ id }) => id)).toEqual(['ac3', 'ab2', 'b_4', 'ab1'])
     expect(checkpoints.ofJob('idle')).toEqual([])
     expect(checkpoints.withPrefix('ab').map(({ id }) => id)).toEqual(['ab1', 'ab2'])
@@ -137,7 +180,8 @@ describe('the file', () => {
     expect(statSync(path).mode & 0o777).toBe(0o600)
   })
 
-  const refused = (message: RegExp): void => expect(open).toThrow(expect.objectContaining({ code: 'HOST_UNFIT', message: expect.stringMatching(message) }))
+  const refused = (message: RegExp): void =>
+    expect(open).toThrow(expect.objectContaining({ code: 'HOST_UNFIT', message: expect.stringMatching(message) }))
 
   it('is refused, and stays as it is, when it is no database', () => {
     const text = 'this is not a database, but long enough to be looked at as one. '.repeat(50)

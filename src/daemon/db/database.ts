@@ -48,7 +48,8 @@ function databaseError(thrown: unknown, path: string): CedanaError {
   const code = thrown instanceof Database.SqliteError ? thrown.code : ''
   if (code === 'SQLITE_NOTADB') return unfit(`${path} is not a SQLite database`, ELSEWHERE, thrown)
   if (code.startsWith('SQLITE_CORRUPT')) return unfit(`database ${path} is damaged`, ELSEWHERE, thrown)
-  if (code.startsWith('SQLITE_BUSY')) return unfit(`database ${path} is in use by another program`, 'stop the other daemon, or set db.path to another file', thrown)
+  if (code.startsWith('SQLITE_BUSY'))
+    return unfit(`database ${path} is in use by another program`, 'stop the other daemon, or set db.path to another file', thrown)
   return unfit(`cannot open database ${path}: ${(thrown as Error).message}`, ELSEWHERE, thrown)
 }
 
@@ -103,7 +104,8 @@ function checkOwn(db: Database.Database, path: string): void {
 
 function migrate(db: Database.Database, path: string): void {
   const version = numberOf(db, 'user_version')
-  if (version > MIGRATIONS.length) throw unfit(`database ${path} was made by a newer cedana`, 'upgrade cedana, or set db.path to another file')
+  if (version > MIGRATIONS.length)
+    throw unfit(`database ${path} was made by a newer cedana`, 'upgrade cedana, or set db.path to another file')
   db.transaction(() => {
     for (const step of MIGRATIONS.slice(version)) db.exec(step)
     db.pragma(`application_id = ${APPLICATION_ID}`)

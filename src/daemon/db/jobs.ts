@@ -91,13 +91,48 @@ const fromRow = (row: Row): JobRecord => ({
 })
 
 const COLUMNS = [
-  'jid', 'type', 'pid', 'start_ticks', 'boot_id', 'host_id', 'state', 'end_reason', 'exit_code', 'exit_signal', 'uid', 'gid', 'groups', 'stdio',
-  'stdio_details', 'log', 'args', 'working_directory', 'details', 'gpu_enabled', 'frozen', 'directory', 'created_at', 'started_at', 'exited_at',
+  'jid',
+  'type',
+  'pid',
+  'start_ticks',
+  'boot_id',
+  'host_id',
+  'state',
+  'end_reason',
+  'exit_code',
+  'exit_signal',
+  'uid',
+  'gid',
+  'groups',
+  'stdio',
+  'stdio_details',
+  'log',
+  'args',
+  'working_directory',
+  'details',
+  'gpu_enabled',
+  'frozen',
+  'directory',
+  'created_at',
+  'started_at',
+  'exited_at',
 ] as const satisfies readonly (keyof Row)[]
 
 /** Reading a whole row, with its four JSON texts, takes three times as long: `ps` reads every job. */
 const BRIEF_COLUMNS = [
-  'jid', 'type', 'pid', 'start_ticks', 'boot_id', 'host_id', 'state', 'uid', 'stdio', 'log', 'gpu_enabled', 'frozen', 'created_at',
+  'jid',
+  'type',
+  'pid',
+  'start_ticks',
+  'boot_id',
+  'host_id',
+  'state',
+  'uid',
+  'stdio',
+  'log',
+  'gpu_enabled',
+  'frozen',
+  'created_at',
 ] as const satisfies readonly (keyof Row)[]
 type BriefRow = Pick<Row, (typeof BRIEF_COLUMNS)[number]>
 

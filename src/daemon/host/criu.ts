@@ -55,9 +55,12 @@ function died(action: 'dump' | 'restore', cause: unknown): CedanaError {
 
 /** The addon names the option: `opts.ghost_limit: not a number`. */
 const badOption = (thrown: unknown): CedanaError | undefined =>
-  thrown instanceof NativeError && thrown.code === 'EINVAL' ? new CedanaError('BAD_OPTIONS', `bad CRIU option: ${thrown.op.replace(/^opts\./, '')}`, { cause: thrown }) : undefined
+  thrown instanceof NativeError && thrown.code === 'EINVAL'
+    ? new CedanaError('BAD_OPTIONS', `bad CRIU option: ${thrown.op.replace(/^opts\./, '')}`, { cause: thrown })
+    : undefined
 
-const connectionLost = (thrown: unknown): boolean => thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
+const connectionLost = (thrown: unknown): boolean =>
+  thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
 
 /** A CRIU that is loading, or waits for its request: started as soon as a dump is likely, since loading takes as long as the preparations. */
 export class DumpWorker {
@@ -85,7 +88,10 @@ export class DumpWorker {
     const { session, peerFd } = native.criuSession()
     const pages = native.pageSocket()
     try {
-      const worker = spawn(criu.path, ['swrk', String(RPC_FD)], { stdio: ['ignore', 'ignore', 'ignore', peerFd, pages.peerFd], detached: true })
+      const worker = spawn(criu.path, ['swrk', String(RPC_FD)], {
+        stdio: ['ignore', 'ignore', 'ignore', peerFd, pages.peerFd],
+        detached: true,
+      })
       return new DumpWorker(session, worker, criu.path, pages.socketFd)
     } catch (cause) {
       closeSync(pages.socketFd)
@@ -193,16 +199,21 @@ export function restoreSession(signal: AbortSignal, hooks: RestoreHooks): Restor
       signal.addEventListener('abort', close)
       let refused: unknown
       try {
-        const response = await native.criuRequest(session, 'RESTORE', { ...options, notify_scripts: true, rst_sibling: true }, async (script) => {
-          try {
-            if (script === 'pre-restore') await hooks.onReady()
-            if (script === 'post-restore') await hooks.onBuilt()
-            if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: signal.reason })
-          } catch (thrown) {
-            refused ??= thrown
-            throw thrown
-          }
-        })
+        const response = await native.criuRequest(
+          session,
+          'RESTORE',
+          { ...options, notify_scripts: true, rst_sibling: true },
+          async (script) => {
+            try {
+              if (script === 'pre-restore') await hooks.onReady()
+              if (script === 'post-restore') await hooks.onBuilt()
+              if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: signal.reason })
+            } catch (thrown) {
+              refused ??= thrown
+              throw thrown
+            }
+          },
+        )
         if (refused !== undefined) throw CedanaError.from(refused)
         if (!response.success || response.pid === null) throw failure('restore', response)
         return response.pid

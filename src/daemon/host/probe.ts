@@ -61,7 +61,9 @@ async function versionOf(path: string, cacheDir: string): Promise<number> {
   const file = await stat(path)
   const key = [path, file.mtimeMs, file.size, bootId].join(':')
   const cache = join(cacheDir, 'criu-version.json')
-  const known = await readText(cache).then((text) => (text === undefined ? undefined : (JSON.parse(text) as Probed))).catch(() => undefined)
+  const known = await readText(cache)
+    .then((text) => (text === undefined ? undefined : (JSON.parse(text) as Probed)))
+    .catch(() => undefined)
   if (known?.key === key) return known.version
   const { stdout } = await execute(path, ['--version'], { timeout: 10_000 }).catch((cause: unknown) => {
     throw new CedanaError('HOST_UNFIT', `cannot run criu at ${path}`, { cause, hint: 'check that the file is a working criu binary' })
@@ -82,11 +84,19 @@ async function versionOf(path: string, cacheDir: string): Promise<number> {
 export async function findCriu(where: CriuLocation): Promise<CriuBinary> {
   const candidates = where.configured
     ? [where.configured]
-    : [join(where.binDir, 'criu'), ...where.searchPath.split(':').filter(Boolean).map((dir) => join(dir, 'criu')), PRIVATE_CRIU]
+    : [
+        join(where.binDir, 'criu'),
+        ...where.searchPath
+          .split(':')
+          .filter(Boolean)
+          .map((dir) => join(dir, 'criu')),
+        PRIVATE_CRIU,
+      ]
   const unfit: string[] = []
   for (const path of new Set(candidates)) {
     if (!(await isExecutable(path))) {
-      if (where.configured) throw new CedanaError('HOST_UNFIT', `no criu at ${path}`, { hint: 'correct criu.binary_path or CEDANA_CRIU_BINARY_PATH' })
+      if (where.configured)
+        throw new CedanaError('HOST_UNFIT', `no criu at ${path}`, { hint: 'correct criu.binary_path or CEDANA_CRIU_BINARY_PATH' })
       continue
     }
     const version = await versionOf(path, where.cacheDir)
@@ -126,16 +136,25 @@ export async function hostFacts(): Promise<HostFacts> {
     arch: arch(),
     bootId,
     capabilities: await capabilities(),
-    cpu: { vendor: first('vendor_id'), model: first('model name'), flags: (first('flags') || first('Features')).split(' ').filter(Boolean) },
+    cpu: {
+      vendor: first('vendor_id'),
+      model: first('model name'),
+      flags: (first('flags') || first('Features')).split(' ').filter(Boolean),
+    },
     daemonPid: process.pid,
   }
 }
 
 /** Runs `criu check`, whose lines say what the kernel lacks. */
-export async function criuCheck(criu: CriuBinary): Promise<{ readonly ok: boolean; readonly warnings: readonly string[]; readonly errors: readonly string[] }> {
+export async function criuCheck(
+  criu: CriuBinary,
+): Promise<{ readonly ok: boolean; readonly warnings: readonly string[]; readonly errors: readonly string[] }> {
   const { ok, text } = await execute(criu.path, ['check'], { timeout: 30_000 }).then(
     (done) => ({ ok: true, text: done.stdout + done.stderr }),
-    (failed: { stdout?: string; stderr?: string }) => ({ ok: false, text: (failed.stdout ?? '') + (failed.stderr ?? '') }),
+    (thrown: unknown) => {
+      const failed = thrown as { readonly stdout?: string; readonly stderr?: string }
+      return { ok: false, text: (failed.stdout ?? '') + (failed.stderr ?? '') }
+    },
   )
   const lines = text.split('\n').map((line) => line.replace(/^\(\d+\.\d+\)\s*/, '').trim())
   return {

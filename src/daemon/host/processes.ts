@@ -77,7 +77,7 @@ export async function waitGone(target: Target, timeoutMs: number): Promise<boole
 
 /** Waits until the PID itself is free (the process is reaped). False when that did not happen in time. */
 export async function waitReaped(pid: number, startTicks: string, timeoutMs: number): Promise<boolean> {
-  for (const until = Date.now() + timeoutMs; ; ) {
+  for (const until = Date.now() + timeoutMs; ;) {
     const [brief] = await native.scanProcesses([pid])
     if (brief?.startTicks !== startTicks) return true
     if (Date.now() > until) return false
@@ -169,7 +169,7 @@ export async function killGroup(target: Target, signal: number): Promise<boolean
       const tree = await native.scanTree(target.pid)
       if (tree.processes[0]?.processGroup !== target.pid) return native.pidfdSend(pidfd, signal)
       // The leader is held by its pidfd and was checked, so the group of that number is its own.
-      process.kill(-target.pid, signal)
+      process.kill(-Number(target.pid), signal)
       return true
     })) ?? false
   )

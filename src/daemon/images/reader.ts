@@ -185,7 +185,10 @@ async function readManifest(files: Files, source: ImageSource): Promise<FoundMan
   const state = found.get(STATE)
   // Other programs write a file of that name too, of another shape.
   if (state && isState(state)) {
-    throw new CedanaError('IMAGE_CORRUPT', `${source.path} is damaged: ${MANIFEST} is missing`, { detail: { files: [MANIFEST] }, hint: 'use another checkpoint' })
+    throw new CedanaError('IMAGE_CORRUPT', `${source.path} is damaged: ${MANIFEST} is missing`, {
+      detail: { files: [MANIFEST] },
+      hint: 'use another checkpoint',
+    })
   }
   if ((await source.list()).some(({ name }) => name === INVENTORY)) return undefined
   const message = `${source.path} is no checkpoint: it has neither ${MANIFEST} nor ${INVENTORY}`
@@ -246,7 +249,9 @@ export class CheckpointReader {
       const fd = openSync(scratch, OPEN_DIRECTORY)
       const digests = await fill(files, request, opened, fd).catch((thrown: unknown) => {
         closeSync(fd)
-        throw errnoOf(thrown) === 'ENOSPC' ? failure(thrown, `unpack ${request.path} into ${request.scratch}`) : unreadable(thrown, request.path)
+        throw errnoOf(thrown) === 'ENOSPC'
+          ? failure(thrown, `unpack ${request.path} into ${request.scratch}`)
+          : unreadable(thrown, request.path)
       })
       const reader = await CheckpointReader.#load(files, request.path, fd, scratch)
       reader.#digests = digests
@@ -317,7 +322,12 @@ export class CheckpointReader {
 }
 
 /** Digests of what was unpacked; a copy has none yet. */
-async function fill(files: Files, { onProgress }: UnpackRequest, opened: Opened, targetFd: number): Promise<readonly FileDigest[] | undefined> {
+async function fill(
+  files: Files,
+  { onProgress }: UnpackRequest,
+  opened: Opened,
+  targetFd: number,
+): Promise<readonly FileDigest[] | undefined> {
   if (opened.format) return files.archiveExtract(opened.fd, opened.format, targetFd, onProgress)
   for (const entry of await readdir(at(opened.fd, '.'), { withFileTypes: true })) {
     if (!entry.isFile()) continue

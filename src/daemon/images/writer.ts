@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { chown, copyFile, lstat, open, readdir, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises'
+import { lstat, open, readdir, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises'
 import { close, closeSync, fchownSync, lchownSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'

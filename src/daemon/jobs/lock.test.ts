@@ -6,7 +6,9 @@ describe('JobLocks', () => {
     const locks = new JobLocks()
     const held = locks.take('train', 'dump')
     locks.take('other', 'dump')
-    expect(() => locks.take('train', 'delete')).toThrow(expect.objectContaining({ code: 'JOB_BUSY', message: 'job train is busy: dump is running' }))
+    expect(() => locks.take('train', 'delete')).toThrow(
+      expect.objectContaining({ code: 'JOB_BUSY', message: 'job train is busy: dump is running' }),
+    )
     held[Symbol.dispose]()
     const again = locks.take('train', 'delete')
     held[Symbol.dispose]()

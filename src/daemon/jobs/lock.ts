@@ -9,7 +9,10 @@ export class JobLocks {
     const holder = this.holders.get(what)
     if (holder !== undefined) {
       const name = what.includes(' ') ? what : `job ${what}`
-      throw new CedanaError('JOB_BUSY', `${name} is busy: ${holder} is running`, { detail: { operation: holder }, hint: 'try again when it is over' })
+      throw new CedanaError('JOB_BUSY', `${name} is busy: ${holder} is running`, {
+        detail: { operation: holder },
+        hint: 'try again when it is over',
+      })
     }
     this.holders.set(what, operation)
     let isHeld = true

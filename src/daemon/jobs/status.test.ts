@@ -7,9 +7,16 @@ const HERE = { hostId: 'h', bootId: 'b' }
 const live = (state: string, startTicks = '100') => ({ state, startTicks })
 
 describe('statusOf', () => {
-  it.each([['R', 'running'], ['S', 'sleep'], ['T', 'stop'], ['t', 'stop'], ['I', 'idle'], ['D', 'blocked'], ['W', 'wait'], ['L', 'lock']])('%s is %s', (letter, word) =>
-    expect(statusOf(JOB, live(letter), HERE)).toEqual({ word, isRunning: true, isFrozen: false }),
-  )
+  it.each([
+    ['R', 'running'],
+    ['S', 'sleep'],
+    ['T', 'stop'],
+    ['t', 'stop'],
+    ['I', 'idle'],
+    ['D', 'blocked'],
+    ['W', 'wait'],
+    ['L', 'lock'],
+  ])('%s is %s', (letter, word) => expect(statusOf(JOB, live(letter), HERE)).toEqual({ word, isRunning: true, isFrozen: false }))
   it('does not take another process for the job', () => {
     const halted = { word: 'halted', isRunning: false, isFrozen: false }
     expect(statusOf(JOB, undefined, HERE)).toEqual(halted)

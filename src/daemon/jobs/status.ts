@@ -28,7 +28,11 @@ const WORDS: Readonly<Record<string, string>> = {
 }
 
 /** `process`: what has the job's PID now, if anything. */
-export function statusOf(job: JobBrief, process: LiveProcess | undefined, here: { readonly hostId: string; readonly bootId: string }): JobStatus {
+export function statusOf(
+  job: JobBrief,
+  process: LiveProcess | undefined,
+  here: { readonly hostId: string; readonly bootId: string },
+): JobStatus {
   const not = (word: string): JobStatus => ({ word, isRunning: false, isFrozen: false })
   if (job.hostId !== '' && job.hostId !== here.hostId) return not('remote')
   if (job.state === 'starting' || job.state === 'restoring') return not(job.state)

@@ -37,7 +37,8 @@ export class JobTable {
   ) {}
 
   create(record: JobRecord): void {
-    if (this.store.get(record.jid)) throw new CedanaError('JOB_EXISTS', `job ${record.jid} already exists`, { hint: 'choose another --jid, or delete the job' })
+    if (this.store.get(record.jid))
+      throw new CedanaError('JOB_EXISTS', `job ${record.jid} already exists`, { hint: 'choose another --jid, or delete the job' })
     this.store.insert(record)
   }
 
@@ -106,7 +107,7 @@ export class JobTable {
 
   async #awaitEnd(job: JobRecord): Promise<void> {
     const seen = await processes.waitExit(targetOf(job))
-    const exit = (await this.#exitFromShim(job)) ?? (seen.code === undefined && seen.signal === undefined ? undefined : (seen as ExitStatus))
+    const exit = (await this.#exitFromShim(job)) ?? (seen.code === undefined && seen.signal === undefined ? undefined : seen)
     if (this.#closed || this.find(job.jid)?.state !== 'running') return
     const reason = this.#reasons.get(job.jid) ?? 'exited'
     this.#reasons.delete(job.jid)

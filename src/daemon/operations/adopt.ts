@@ -58,7 +58,8 @@ async function adoptJob(env: Environment, job: JobRecord): Promise<void> {
 async function removeAfterShim(directory: string): Promise<void> {
   if (directory === '') return
   const state = await readShimState(directory).catch(() => undefined)
-  if (state?.shim.bootId === processes.bootId) void processes.waitExit(state.shim).then(() => rm(directory, { recursive: true, force: true }))
+  if (state?.shim.bootId === processes.bootId)
+    void processes.waitExit(state.shim).then(() => rm(directory, { recursive: true, force: true }))
   else await rm(directory, { recursive: true, force: true })
 }
 

@@ -28,7 +28,12 @@ async function forward(connection: ShimConnection, input: AsyncIterable<AttachIn
   }
 }
 
-export async function* attach(env: Environment, call: Call, request: AttachRequest, input: AsyncIterable<AttachInput>): AsyncIterable<AttachOutput> {
+export async function* attach(
+  env: Environment,
+  call: Call,
+  request: AttachRequest,
+  input: AsyncIterable<AttachInput>,
+): AsyncIterable<AttachOutput> {
   const job = findJob(env, call, request)
   // Without a daemon the job has the caller's own streams: all there is to say is how it ended.
   if (job.stdio === 'inherit') {

@@ -9,7 +9,12 @@ import type { Call, CheckSection } from './verbs.js'
 
 type Component = CheckSection['components'][number]
 
-const component = (name: string, data: string, warnings: readonly string[] = [], errors: readonly string[] = []): Component => ({ name, data, warnings, errors })
+const component = (name: string, data: string, warnings: readonly string[] = [], errors: readonly string[] = []): Component => ({
+  name,
+  data,
+  warnings,
+  errors,
+})
 
 async function criuSection(env: Environment): Promise<CheckSection> {
   try {
@@ -25,24 +30,27 @@ async function criuSection(env: Environment): Promise<CheckSection> {
     }
   } catch (thrown) {
     const error = CedanaError.from(thrown)
-    return { name: 'criu', components: [component('version', 'missing', [], [error.hint === undefined ? error.message : `${error.message}: ${error.hint}`])] }
+    return {
+      name: 'criu',
+      components: [component('version', 'missing', [], [error.hint === undefined ? error.message : `${error.message}: ${error.hint}`])],
+    }
   }
 }
 
 async function hostSection(env: Environment): Promise<CheckSection> {
   const { capabilities } = await env.facts()
   const lacks = (name: string, consequence: string): string[] => (capabilities.has(name) ? [] : [`${name} is missing: ${consequence}`])
-  const needed = [
-    ...lacks('CAP_SYS_ADMIN', 'CRIU cannot restore'),
-    ...lacks('CAP_SYS_PTRACE', 'CRIU cannot look into processes'),
-  ]
+  const needed = [...lacks('CAP_SYS_ADMIN', 'CRIU cannot restore'), ...lacks('CAP_SYS_PTRACE', 'CRIU cannot look into processes')]
   const wanted = [
     ...lacks('CAP_SYS_RESOURCE', 'processes of users other than root cannot be dumped'),
     ...lacks('CAP_NET_ADMIN', 'established TCP connections cannot be dumped'),
   ]
   return {
     name: 'host',
-    components: [component('kernel', release()), component('capabilities', needed.length > 0 ? 'insufficient' : wanted.length > 0 ? 'partial' : 'sufficient', wanted, needed)],
+    components: [
+      component('kernel', release()),
+      component('capabilities', needed.length > 0 ? 'insufficient' : wanted.length > 0 ? 'partial' : 'sufficient', wanted, needed),
+    ],
   }
 }
 
@@ -51,7 +59,9 @@ async function requirement(env: Environment, call: Call, need: Requirement): Pro
   const host = hostFor(env, call.signal)
   const found = await host.exec([need.binary, '--version'], { timeoutMs: 10_000 }).catch(() => undefined)
   const version = /\d+(\.\d+)+/.exec(found?.stdout ?? '')?.[0]
-  return version === undefined ? component(need.binary, 'missing', [], [`${need.binary} is not installed`]) : component(need.binary, version)
+  return version === undefined
+    ? component(need.binary, 'missing', [], [`${need.binary} is not installed`])
+    : component(need.binary, version)
 }
 
 async function runtimeSections(env: Environment, call: Call): Promise<CheckSection[]> {

@@ -27,7 +27,9 @@ export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
 })
 
 const missing = (id: string): CedanaError =>
-  new CedanaError('NO_SUCH_CHECKPOINT', id.includes('/') ? `checkpoint path does not exist: ${id}` : 'checkpoint not found', { detail: { id } })
+  new CedanaError('NO_SUCH_CHECKPOINT', id.includes('/') ? `checkpoint path does not exist: ${id}` : 'checkpoint not found', {
+    detail: { id },
+  })
 
 /** Checkpoints of jobs belong to the job's owner; of a bare process, to root. Paths are opened as the caller and need no such rule. */
 function mayUse(env: Environment, caller: Caller, record: CheckpointRecord): void {
@@ -76,13 +78,27 @@ export function listCheckpoints(env: Environment, call: Call, jid: string): read
   return mine.map(checkpointView)
 }
 
-export async function inspectCheckpoint(env: Environment, call: Call, id: string): Promise<{ checkpoint: CheckpointView; manifest: object; contents: object }> {
+export async function inspectCheckpoint(
+  env: Environment,
+  call: Call,
+  id: string,
+): Promise<{ checkpoint: CheckpointView; manifest: object; contents: object }> {
   const record = locate(env, call.caller, id)
   const source = await peek(files, { caller: call.caller, path: record.path })
   try {
     const { manifest } = source
     const view = checkpointView(record)
-    const checkpoint = record.id !== '' || !manifest ? view : { ...view, jid: manifest.jid, type: manifest.type, time: Date.parse(manifest.createdAt), size: manifest.totalBytes, compression: manifest.compression }
+    const checkpoint =
+      record.id !== '' || !manifest
+        ? view
+        : {
+            ...view,
+            jid: manifest.jid,
+            type: manifest.type,
+            time: Date.parse(manifest.createdAt),
+            size: manifest.totalBytes,
+            compression: manifest.compression,
+          }
     return { checkpoint, manifest: manifest ?? {}, contents: await readContents(source) }
   } finally {
     source.close()
@@ -96,7 +112,8 @@ export async function verifyCheckpoint(env: Environment, call: Call, id: string)
   await ensureDirectories(env)
   const request = { caller: call.caller, path: record.path, scratch: scratchDirectory(env) }
   const reader = await op.step('open checkpoint', () => CheckpointReader.open(files, request), { always: (opened) => opened.close() })
-  if (!reader.manifest) throw new CedanaError('IMAGE_CORRUPT', `${record.path} has no manifest to verify it by`, { hint: 'it was not made by cedana' })
+  if (!reader.manifest)
+    throw new CedanaError('IMAGE_CORRUPT', `${record.path} has no manifest to verify it by`, { hint: 'it was not made by cedana' })
   const { manifestDigest } = record
   if (manifestDigest !== '' && manifestDigest !== reader.manifestDigest) {
     throw new CedanaError('IMAGE_CORRUPT', `${record.path} is another checkpoint than the one recorded as ${record.id}`)

@@ -48,14 +48,48 @@ export function mergeOptions(...all: readonly CriuOptions[]): CriuOptions {
 
 /** What cedana decides itself: another target, other files or programs to run are not options of a dump. */
 const RESERVED: ReadonlySet<string> = new Set([
-  'pid', 'images_dir', 'images_dir_fd', 'work_dir_fd', 'log_file', 'log_to_stderr', 'notify_scripts', 'ps', 'exec_cmd', 'config_file', 'rst_sibling', 'inherit_fd',
-  'root', 'stream', 'status_fd', 'parent_img', 'lazy_pages', 'cgroup_yard', 'unprivileged', 'pidfd_store_sk', 'pre_dump_mode', 'service_address',
+  'pid',
+  'images_dir',
+  'images_dir_fd',
+  'work_dir_fd',
+  'log_file',
+  'log_to_stderr',
+  'notify_scripts',
+  'ps',
+  'exec_cmd',
+  'config_file',
+  'rst_sibling',
+  'inherit_fd',
+  'root',
+  'stream',
+  'status_fd',
+  'parent_img',
+  'lazy_pages',
+  'cgroup_yard',
+  'unprivileged',
+  'pidfd_store_sk',
+  'pre_dump_mode',
+  'service_address',
 ])
 
 /** What users other than root may choose as well: nothing that names files, namespaces or programs of the machine. */
 const HARMLESS: ReadonlySet<string> = new Set([
-  'tcp_established', 'tcp_close', 'tcp_skip_in_flight', 'ext_unix_sk', 'shell_job', 'file_locks', 'link_remap', 'ghost_limit', 'log_level', 'evasive_devices',
-  'timeout', 'leave_stopped', 'force_irmap', 'weak_sysctls', 'skip_file_rwx_check', 'network_lock',
+  'tcp_established',
+  'tcp_close',
+  'tcp_skip_in_flight',
+  'ext_unix_sk',
+  'shell_job',
+  'file_locks',
+  'link_remap',
+  'ghost_limit',
+  'log_level',
+  'evasive_devices',
+  'timeout',
+  'leave_stopped',
+  'force_irmap',
+  'weak_sysctls',
+  'skip_file_rwx_check',
+  'network_lock',
 ])
 
 /** --criu-opts: a JSON object of criu_opts fields; names that CRIU does not know, or that are not the caller's to choose, are refused. */
@@ -72,7 +106,9 @@ export function parseCriuOpts(text: string, fields: readonly OptionField[], call
   }
   for (const name of Object.keys(parsed)) {
     if (RESERVED.has(name)) {
-      throw new CedanaError('BAD_OPTIONS', `--criu-opts may not set ${name}: cedana decides it itself`, { hint: 'see the flags of the command' })
+      throw new CedanaError('BAD_OPTIONS', `--criu-opts may not set ${name}: cedana decides it itself`, {
+        hint: 'see the flags of the command',
+      })
     }
     if (fields.some((field) => field.name === name)) {
       if (caller.uid === 0 || HARMLESS.has(name)) continue
@@ -118,9 +154,13 @@ export function stdioInherits(snapshot: Snapshot, mode: StdioMode): readonly Inh
   for (const file of standardStreams(snapshot.processes[0])) {
     const slot = slots[mode][file.fd]
     if (file.isTty && mode !== 'tty' && mode !== 'inherit') {
-      throw new CedanaError('TARGET_UNFIT', `found open file ${file.path} with fd ${file.fd} which is a TTY and so restoring will fail because there is no TTY to inherit`, {
-        hint: 'restore with --tty, or with --no-server from a terminal',
-      })
+      throw new CedanaError(
+        'TARGET_UNFIT',
+        `found open file ${file.path} with fd ${file.fd} which is a TTY and so restoring will fail because there is no TTY to inherit`,
+        {
+          hint: 'restore with --tty, or with --no-server from a terminal',
+        },
+      )
     }
     // The terminal of the caller is taken over by CRIU itself (shell_job); /dev/null stays what it is.
     if (slot === undefined || (file.isTty && mode === 'inherit') || file.path === '/dev/null' || file.type === 'socket') continue

@@ -66,7 +66,9 @@ export class CriuWork {
 async function removeOldLogs(directory: string, keep: number): Promise<void> {
   const names = (await readdir(directory)).filter((name) => name.endsWith('.log'))
   if (names.length <= keep) return
-  const ages = await Promise.all(names.map(async (name) => ({ name, at: (await stat(join(directory, name)).catch(() => undefined))?.mtimeMs ?? 0 })))
+  const ages = await Promise.all(
+    names.map(async (name) => ({ name, at: (await stat(join(directory, name)).catch(() => undefined))?.mtimeMs ?? 0 })),
+  )
   const old = ages.sort((a, b) => b.at - a.at).slice(keep)
   await Promise.all(old.map(({ name }) => rm(join(directory, name), { force: true })))
 }

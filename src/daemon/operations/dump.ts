@@ -54,7 +54,12 @@ interface Planning {
 
 /** Pure: the same look at the tree and the same request give the same plan. */
 function planDump(env: Environment, caller: Caller, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
-  const given = { tcpEstablished: request.tcpEstablished, shellJob: request.shellJob, fileLocks: request.fileLocks, linkRemap: request.linkRemap }
+  const given = {
+    tcpEstablished: request.tcpEstablished,
+    shellJob: request.shellJob,
+    fileLocks: request.fileLocks,
+    linkRemap: request.linkRemap,
+  }
   const switches = dumpSwitches(snapshot, { stdio, given })
   const chosen: CriuOptions = {
     pid: snapshot.target.pid,
@@ -78,7 +83,13 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
   }
 }
 
-function manifestInput(env: Environment, found: FoundTarget, plan: Plan, planning: Planning, made: { criuVersion: number; input: PendingStdin | undefined }): ManifestInput {
+function manifestInput(
+  env: Environment,
+  found: FoundTarget,
+  plan: Plan,
+  planning: Planning,
+  made: { criuVersion: number; input: PendingStdin | undefined },
+): ManifestInput {
   const { criu: options } = plan
   const job = found.job
   return {
@@ -88,7 +99,13 @@ function manifestInput(env: Environment, found: FoundTarget, plan: Plan, plannin
     jid: job?.jid ?? '',
     target: planning.snapshot.target,
     stdio: { mode: planning.stdio, ...(job !== undefined && job.log !== '' ? { log: job.log } : {}) },
-    host: { id: env.jobs.hostId, name: hostname(), kernel: planning.facts.kernel, arch: planning.facts.arch, cpu: { ...planning.facts.cpu, flags: [...planning.facts.cpu.flags] } },
+    host: {
+      id: env.jobs.hostId,
+      name: hostname(),
+      kernel: planning.facts.kernel,
+      arch: planning.facts.arch,
+      cpu: { ...planning.facts.cpu, flags: [...planning.facts.cpu.flags] },
+    },
     criuVersion: made.criuVersion,
     leaveRunning: plan.leaveRunning,
     criu: {
@@ -127,7 +144,11 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   }
   const binary = await op.step('find criu', () => env.criu())
   const found = await op.step('find target', () => findTarget(env, call, host, request))
-  await op.step('lock', () => env.locks.take(found.lock, 'dump'), { always: (lock) => { lock[Symbol.dispose]() } })
+  await op.step('lock', () => env.locks.take(found.lock, 'dump'), {
+    always: (lock) => {
+      lock[Symbol.dispose]()
+    },
+  })
   const worker = await op.step('start criu', () => DumpWorker.start(binary), { category: 'criu', always: (started) => started.close() })
   const snapshot = await op.step('inspect', () => processes.inspect(found.target))
   mayUseTree(call.caller, snapshot.processes)
@@ -235,9 +256,17 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     compression,
     manifestDigest: sealed.manifestDigest,
   }
-  await op.step('record checkpoint', () => { env.checkpoints.insert(record) }, {
-    onFailure: () => { if (!released) env.checkpoints.remove(record.id) },
-  })
+  await op.step(
+    'record checkpoint',
+    () => {
+      env.checkpoints.insert(record)
+    },
+    {
+      onFailure: () => {
+        if (!released) env.checkpoints.remove(record.id)
+      },
+    },
+  )
   const messages = warnings(plan.problems)
   if (!plan.leaveRunning) {
     const letGo = (): Promise<void> => {
@@ -269,19 +298,27 @@ const emptyResult = { checkpointId: '', paths: [], size: 0, messages: [], frozen
 /** CRIU failed after the checkpoint was sealed. It stays: when the tree is gone the dump has succeeded after all. */
 async function afterSeal(env: Environment, found: FoundTarget, path: string, thrown: unknown): Promise<void> {
   const gone = await processes.waitGone(found.target, 1000)
-  env.log.warn({ pid: found.target.pid, path, gone, err: CedanaError.from(thrown).message }, 'criu failed after the checkpoint was complete')
+  env.log.warn(
+    { pid: found.target.pid, path, gone, err: CedanaError.from(thrown).message },
+    'criu failed after the checkpoint was complete',
+  )
   if (gone) return
   if (found.job) env.jobs.expectEnd(found.job.jid, undefined)
-  throw new CedanaError('CRIU_DUMP_FAILED', `the checkpoint ${path} is complete, but criu failed to end process ${found.target.pid}, which runs on`, {
-    cause: thrown,
-    hint: 'end it with `cedana kill`, or remove the checkpoint',
-  })
+  throw new CedanaError(
+    'CRIU_DUMP_FAILED',
+    `the checkpoint ${path} is complete, but criu failed to end process ${found.target.pid}, which runs on`,
+    {
+      cause: thrown,
+      hint: 'end it with `cedana kill`, or remove the checkpoint',
+    },
+  )
 }
 
 /** What killed dumps have left in the directories that checkpoints were last made in. */
 export async function removeUnfinished(env: Environment): Promise<void> {
   const directories = new Set([env.config.checkpoint.dir, ...env.checkpoints.ofJob(undefined).map((record) => join(record.path, '..'))])
-  const isAlive = async (pid: number, startTicks: string): Promise<boolean> => (await processes.briefs([pid])).get(pid)?.startTicks === startTicks
+  const isAlive = async (pid: number, startTicks: string): Promise<boolean> =>
+    (await processes.briefs([pid])).get(pid)?.startTicks === startTicks
   for (const directory of directories) {
     const removed = await removeStale(directory, { bootId: processes.bootId, isAlive }).catch(() => [])
     if (removed.length > 0) env.log.warn({ directory, removed }, 'removed what an interrupted dump had left')

@@ -62,16 +62,26 @@ export const scratchDirectory = (env: Environment): string => join(env.config.ru
 export async function ensureDirectories(env: Environment): Promise<void> {
   for (const directory of [env.config.run_dir, jobsDirectory(env), logsDirectory(env), scratchDirectory(env)]) {
     await mkdir(directory, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
-      throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}`, { cause, hint: 'set run_dir to a directory you may write to' })
+      throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}`, {
+        cause,
+        hint: 'set run_dir to a directory you may write to',
+      })
     })
   }
 }
 
 /** An operation for a call, with the host that its plugins are given. Ends by the caller's signal and by its own time limit. */
-export function begin(env: Environment, name: string, call: Call, timeoutMs = 0): { readonly op: Operation; readonly host: Host; readonly signal: AbortSignal } {
+export function begin(
+  env: Environment,
+  name: string,
+  call: Call,
+  timeoutMs = 0,
+): { readonly op: Operation; readonly host: Host; readonly signal: AbortSignal } {
   const timeout = new AbortController()
   if (timeoutMs > 0) {
-    const error = new CedanaError('TIMEOUT', `${name} did not finish within ${timeoutMs / 1000} s`, { hint: 'everything was undone; try a longer --timeout' })
+    const error = new CedanaError('TIMEOUT', `${name} did not finish within ${timeoutMs / 1000} s`, {
+      hint: 'everything was undone; try a longer --timeout',
+    })
     setTimeout(() => {
       timeout.abort(error)
     }, timeoutMs).unref()
@@ -83,7 +93,9 @@ export function begin(env: Environment, name: string, call: Call, timeoutMs = 0)
 
 /** What is worth knowing, and forbids nothing, in words for the reply. */
 export const warnings = (problems: readonly Problem[]): string[] =>
-  problems.filter(({ severity }) => severity === 'warning').map(({ message, hint }) => `Warning: ${message}${hint === undefined ? '' : `: ${hint}`}`)
+  problems
+    .filter(({ severity }) => severity === 'warning')
+    .map(({ message, hint }) => `Warning: ${message}${hint === undefined ? '' : `: ${hint}`}`)
 
 /** Reports of a plan that forbid going on become one error. */
 export function refuseProblems(problems: readonly Problem[]): void {
@@ -91,5 +103,8 @@ export function refuseProblems(problems: readonly Problem[]): void {
   const [first] = errors
   if (!first) return
   const more = errors.length > 1 ? ` (and ${errors.length - 1} more: see --dry-run)` : ''
-  throw new CedanaError('TARGET_UNFIT', first.message + more, { detail: { problems: errors }, ...(first.hint === undefined ? {} : { hint: first.hint }) })
+  throw new CedanaError('TARGET_UNFIT', first.message + more, {
+    detail: { problems: errors },
+    ...(first.hint === undefined ? {} : { hint: first.hint }),
+  })
 }

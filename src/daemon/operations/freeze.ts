@@ -12,7 +12,11 @@ async function change(env: Environment, call: Call, request: TargetRequest, verb
   const { op, host } = begin(env, verb, call)
   await using _ = op
   const found = await op.step('find target', () => findTarget(env, call, host, request))
-  await op.step('lock', () => env.locks.take(found.lock, verb), { always: (lock) => { lock[Symbol.dispose]() } })
+  await op.step('lock', () => env.locks.take(found.lock, verb), {
+    always: (lock) => {
+      lock[Symbol.dispose]()
+    },
+  })
   const snapshot = await op.step('inspect', () => processes.inspect(found.target))
   mayUseTree(call.caller, snapshot.processes)
   if (snapshot.processes.some((facts) => facts.pid === process.pid)) {
@@ -25,5 +29,7 @@ async function change(env: Environment, call: Call, request: TargetRequest, verb
   return op.done({ type: found.type, pid: found.target.pid })
 }
 
-export const freeze = (env: Environment, call: Call, request: TargetRequest): Promise<{ type: string; pid: number }> => change(env, call, request, 'freeze')
-export const unfreeze = (env: Environment, call: Call, request: TargetRequest): Promise<{ type: string; pid: number }> => change(env, call, request, 'unfreeze')
+export const freeze = (env: Environment, call: Call, request: TargetRequest): Promise<{ type: string; pid: number }> =>
+  change(env, call, request, 'freeze')
+export const unfreeze = (env: Environment, call: Call, request: TargetRequest): Promise<{ type: string; pid: number }> =>
+  change(env, call, request, 'unfreeze')

@@ -40,8 +40,8 @@ class FrozenTrees {
   async remember(target: Target, stoppedBefore: readonly string[]): Promise<void> {
     await mkdir(this.directory, { recursive: true, mode: 0o700 })
     // Frozen twice, the first time counts: by then all of it is stopped.
-    await writeFile(this.#file(target), JSON.stringify(stoppedBefore), { flag: 'wx', mode: 0o600 }).catch((thrown: NodeJS.ErrnoException) => {
-      if (thrown.code !== 'EEXIST') throw thrown
+    await writeFile(this.#file(target), JSON.stringify(stoppedBefore), { flag: 'wx', mode: 0o600 }).catch((thrown: unknown) => {
+      if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
     })
   }
 

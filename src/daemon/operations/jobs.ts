@@ -100,7 +100,14 @@ function briefView(one: Seen<JobBrief>): JobView {
 const NOTHING: readonly string[] = []
 const NO_DETAILS = {}
 const briefCheckpoint = ({ time, size }: CheckpointRecord): CheckpointView => ({
-  id: '', jid: '', type: '', path: '', time, size, compression: '', exists: false,
+  id: '',
+  jid: '',
+  type: '',
+  path: '',
+  time,
+  size,
+  compression: '',
+  exists: false,
 })
 
 /** Everybody sees their own jobs, root sees all. */
@@ -108,7 +115,9 @@ const isVisible = ({ caller }: Call, { owner }: JobBrief): boolean => caller.uid
 
 export async function listJobs(env: Environment, call: Call, request: ListJobsRequest): Promise<readonly JobView[]> {
   const isWanted = (job: JobBrief): boolean =>
-    isVisible(call, job) && (request.allHosts || job.hostId === env.jobs.hostId) && (request.jids.length === 0 || request.jids.includes(job.jid))
+    isVisible(call, job) &&
+    (request.allHosts || job.hostId === env.jobs.hostId) &&
+    (request.jids.length === 0 || request.jids.includes(job.jid))
   if (request.brief) return (await seen(env, env.jobs.briefs().filter(isWanted))).map(briefView)
   return (await seen(env, env.jobs.all().filter(isWanted))).map(view)
 }
@@ -184,7 +193,11 @@ export async function killJobs(env: Environment, call: Call, request: KillReques
   return messages.filter((message) => message !== undefined)
 }
 
-export async function deleteJobs(env: Environment, call: Call, request: { jids: readonly string[]; all: boolean }): Promise<readonly string[]> {
+export async function deleteJobs(
+  env: Environment,
+  call: Call,
+  request: { jids: readonly string[]; all: boolean },
+): Promise<readonly string[]> {
   const messages: string[] = []
   for (const job of chosen(env, call, request)) {
     if (job.hostId !== env.jobs.hostId) {

@@ -10,8 +10,17 @@ import type { Call, ManageRequest, Started } from './verbs.js'
 
 /** Processes whose end would be the end of more than a job. */
 function notManageable(root: ProcessFacts): readonly Problem[] {
-  const what = root.pid === 1 ? 'the init of this machine' : root.pid === process.pid ? 'the cedana daemon itself' : root.name === 'cedana-shim' ? 'a cedana shim' : undefined
-  return what === undefined ? [] : [{ severity: 'error', id: 'not-manageable', message: `process ${root.pid} is ${what} and cannot be a job`, pid: root.pid }]
+  const what =
+    root.pid === 1
+      ? 'the init of this machine'
+      : root.pid === process.pid
+        ? 'the cedana daemon itself'
+        : root.name === 'cedana-shim'
+          ? 'a cedana shim'
+          : undefined
+  return what === undefined
+    ? []
+    : [{ severity: 'error', id: 'not-manageable', message: `process ${root.pid} is ${what} and cannot be a job`, pid: root.pid }]
 }
 
 export async function manage(env: Environment, call: Call, request: ManageRequest): Promise<Started> {
@@ -20,7 +29,10 @@ export async function manage(env: Environment, call: Call, request: ManageReques
 
   const target = await op.step(request.upcoming ? 'wait for target' : 'find target', async () => {
     if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
-      throw new CedanaError('BAD_OPTIONS', `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`)
+      throw new CedanaError(
+        'BAD_OPTIONS',
+        `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`,
+      )
     }
     const options = env.runtimes.options(request.type, 'resolve', request.options)
     const find = await env.runtimes.verb(request.type, request.upcoming ? 'upcoming' : 'resolve')
@@ -58,7 +70,11 @@ export async function manage(env: Environment, call: Call, request: ManageReques
       env.jobs.create(job)
       env.jobs.watch(job)
     },
-    { onFailure: () => { env.jobs.remove(jid) } },
+    {
+      onFailure: () => {
+        env.jobs.remove(jid)
+      },
+    },
   )
   const messages = await op.step('write pid file', () => writePidFile(request.pidFile, target.pid, call.caller))
   env.log.info({ op: 'manage', job: jid, pid: target.pid }, 'job managed')

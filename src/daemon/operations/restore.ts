@@ -48,8 +48,9 @@ function chooseStdio(request: RestoreRequest, job: JobRecord | undefined, manife
 async function endedJob(env: Environment, call: Call, jid: string): Promise<JobRecord> {
   const job = env.jobs.get(jid)
   mayUseJob(call.caller, job)
-  if (job.state !== 'ended' && (await processes.isAlive(targetOf(job)))) throw new CedanaError('JOB_RUNNING', `job ${jid} is already running`)
-  return (await env.jobs.ended(jid))
+  if (job.state !== 'ended' && (await processes.isAlive(targetOf(job))))
+    throw new CedanaError('JOB_RUNNING', `job ${jid} is already running`)
+  return await env.jobs.ended(jid)
 }
 
 function checkpointPath(env: Environment, request: RestoreRequest, job: JobRecord | undefined): string {
@@ -102,7 +103,10 @@ function planRestore(env: Environment, caller: Caller, request: RestoreRequest, 
 }
 
 /** Descriptor numbers that CRIU, started by the shim, finds the inherited files under. */
-function inheritFds(inherit: readonly Inherit[]): { readonly fds: { key: string; fd: number }[]; readonly open: { path: string; flags: number }[] } {
+function inheritFds(inherit: readonly Inherit[]): {
+  readonly fds: { key: string; fd: number }[]
+  readonly open: { path: string; flags: number }[]
+} {
   const open: { path: string; flags: number }[] = []
   const fds = inherit.map(({ key, from }) => {
     if ('stdio' in from) return { key, fd: SHIM_SLOTS[from.stdio] }
@@ -119,7 +123,11 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const binary = await op.step('find criu', () => env.criu())
   const existing = request.jid === '' ? undefined : await op.step('find job', () => endedJob(env, call, request.jid))
   const path = checkpointPath(env, request, existing)
-  await op.step('lock', () => env.locks.take(existing?.jid ?? path, 'restore'), { always: (lock) => { lock[Symbol.dispose]() } })
+  await op.step('lock', () => env.locks.take(existing?.jid ?? path, 'restore'), {
+    always: (lock) => {
+      lock[Symbol.dispose]()
+    },
+  })
 
   const reader = await op.step(
     'open checkpoint',
@@ -169,7 +177,15 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   })
   if (request.dryRun) {
     await op.step('verify', () => allVerified)
-    return op.done({ jid: '', pid: 0, messages: [], steps: op.steps, problems, state: snapshot, plan: { ...plan.criu, inherit: plan.inherit } })
+    return op.done({
+      jid: '',
+      pid: 0,
+      messages: [],
+      steps: op.steps,
+      problems,
+      state: snapshot,
+      plan: { ...plan.criu, inherit: plan.inherit },
+    })
   }
   refuseProblems(problems)
 
@@ -182,7 +198,9 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const directory = await op.step('make directory', () => makeJobDirectory(env, job?.jid ?? `.restore-${randomBytes(6).toString('hex')}`), {
     onFailure: removeDirectory,
   })
-  const work = await op.step('open work directory', () => CriuWork.open(env, 'restore', CRIU_RESTORE_LOG), { always: (opened) => opened.close() })
+  const work = await op.step('open work directory', () => CriuWork.open(env, 'restore', CRIU_RESTORE_LOG), {
+    always: (opened) => opened.close(),
+  })
   const pending = await op.step('read input', () => pendingInput(reader, directory))
 
   const { fds, open } = inheritFds(plan.inherit)
@@ -232,19 +250,34 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   )
   await op.step('record start', () => {
     if (job) {
-      const running = { state: 'running', pid: started.pid, startTicks: started.startTicks, bootId: processes.bootId, hostId: env.jobs.hostId, startedAt: Date.now() } as const
+      const running = {
+        state: 'running',
+        pid: started.pid,
+        startTicks: started.startTicks,
+        bootId: processes.bootId,
+        hostId: env.jobs.hostId,
+        startedAt: Date.now(),
+      } as const
       env.jobs.watch(env.jobs.update(job.jid, running))
     } else {
       // No job, no trace: the directory goes with the shim.
       void started.done.then(() => removeDirectory(directory))
     }
   })
-  const messages = [...warnings(problems), ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller)))]
+  const messages = [
+    ...warnings(problems),
+    ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))),
+  ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
 }
 
-const emptySnapshot: Snapshot = { target: { pid: 0, startTicks: '0', bootId: '' } as unknown as Target, processes: [], sockets: [], mounts: [] }
+const emptySnapshot: Snapshot = {
+  target: { pid: 0, startTicks: '0', bootId: '' } as unknown as Target,
+  processes: [],
+  sockets: [],
+  mounts: [],
+}
 
 /**
  * CRIU restores processes with whatever user ids the images say. Who is not root may therefore only have restored what this daemon recorded when
@@ -252,18 +285,25 @@ const emptySnapshot: Snapshot = { target: { pid: 0, startTicks: '0', bootId: '' 
  */
 function mayRestore(env: Environment, call: Call, reader: CheckpointReader, snapshot: Snapshot | undefined): void {
   if (call.caller.uid === 0) return
-  const isOurs = env.checkpoints.ofJob(undefined).some((record) => record.manifestDigest !== '' && record.manifestDigest === reader.manifestDigest)
+  const isOurs = env.checkpoints
+    .ofJob(undefined)
+    .some((record) => record.manifestDigest !== '' && record.manifestDigest === reader.manifestDigest)
   if (!isOurs || !snapshot) {
-    throw new CedanaError('PERMISSION_DENIED', `the checkpoint ${reader.path} was not made by this daemon`, { hint: 'only root may restore it' })
+    throw new CedanaError('PERMISSION_DENIED', `the checkpoint ${reader.path} was not made by this daemon`, {
+      hint: 'only root may restore it',
+    })
   }
   mayUseTree(call.caller, snapshot.processes)
 }
 
 function runtimeType(request: RestoreRequest, manifest: Manifest | undefined, job: JobRecord | undefined): string {
   const type = job?.type || request.type || manifest?.type || ''
-  if (type === '') throw new CedanaError('BAD_OPTIONS', 'missing type', { hint: 'the checkpoint does not say of which type it is: use restore process' })
+  if (type === '')
+    throw new CedanaError('BAD_OPTIONS', 'missing type', { hint: 'the checkpoint does not say of which type it is: use restore process' })
   if (manifest && manifest.type !== type) {
-    throw new CedanaError('BAD_OPTIONS', `the checkpoint is of type ${manifest.type}, not ${type}`, { hint: `use: cedana restore ${manifest.type}` })
+    throw new CedanaError('BAD_OPTIONS', `the checkpoint is of type ${manifest.type}, not ${type}`, {
+      hint: `use: cedana restore ${manifest.type}`,
+    })
   }
   return type
 }
@@ -315,7 +355,10 @@ function recordRestoring(env: Environment, call: Call, request: RestoreRequest, 
 }
 
 /** Input that was on its way to the job when it was dumped. */
-async function pendingInput(reader: CheckpointReader, directory: string): Promise<{ readonly file: string; readonly ended: boolean } | undefined> {
+async function pendingInput(
+  reader: CheckpointReader,
+  directory: string,
+): Promise<{ readonly file: string; readonly ended: boolean } | undefined> {
   const section = reader.manifest?.sections.find((one) => one.name === STDIN_SECTION)
   const bytes = section && (await reader.images.read([PENDING_STDIN])).get(PENDING_STDIN)
   if (!bytes) return undefined

@@ -63,7 +63,8 @@ export const removeDirectory = (directory: string): Promise<void> => rm(director
 
 /** Only without a daemon are the caller's own streams within reach. */
 export function checkStdio(env: Environment, stdio: StdioMode): void {
-  if (stdio === 'inherit' && !env.foreground) throw new CedanaError('BAD_OPTIONS', 'a daemon cannot hand on the standard streams of its caller')
+  if (stdio === 'inherit' && !env.foreground)
+    throw new CedanaError('BAD_OPTIONS', 'a daemon cannot hand on the standard streams of its caller')
 }
 
 /** The program's PID for scripts, written as the caller. A job is not given up for it: what went wrong becomes a message. */
@@ -110,7 +111,11 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
       env.jobs.create(record)
       return record
     },
-    { onFailure: () => { env.jobs.remove(jid) } },
+    {
+      onFailure: () => {
+        env.jobs.remove(jid)
+      },
+    },
   )
   const directory = await op.step('make directory', () => makeJobDirectory(env, jid), { onFailure: removeDirectory })
 

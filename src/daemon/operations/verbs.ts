@@ -185,9 +185,7 @@ export interface CheckSection {
 }
 /** What an attacher sends and gets; the streams of one attachment. */
 export type AttachInput =
-  | { readonly kind: 'stdin'; readonly bytes: Uint8Array }
-  | { readonly kind: 'eof' }
-  | { readonly kind: 'window'; readonly size: WindowSize }
+  { readonly kind: 'stdin'; readonly bytes: Uint8Array } | { readonly kind: 'eof' } | { readonly kind: 'window'; readonly size: WindowSize }
 export type AttachOutput =
   | { readonly kind: 'tty'; readonly tty: boolean }
   | { readonly kind: 'stdout' | 'stderr'; readonly bytes: Uint8Array }
@@ -212,7 +210,10 @@ export interface Verbs {
   killJobs(call: Call, request: KillRequest): Promise<readonly string[]>
   deleteJobs(call: Call, request: { readonly jids: readonly string[]; readonly all: boolean }): Promise<readonly string[]>
   listCheckpoints(call: Call, jid: string): Promise<readonly CheckpointView[]>
-  inspectCheckpoint(call: Call, id: string): Promise<{ readonly checkpoint: CheckpointView; readonly manifest: object; readonly contents: object }>
+  inspectCheckpoint(
+    call: Call,
+    id: string,
+  ): Promise<{ readonly checkpoint: CheckpointView; readonly manifest: object; readonly contents: object }>
   verifyCheckpoint(call: Call, id: string): Promise<{ readonly files: number; readonly bytes: number; readonly path: string }>
   deleteCheckpoint(call: Call, id: string): Promise<{ readonly path: string }>
   query(call: Call, request: { readonly type: string; readonly options: ParsedOptions }): Promise<QueryResult>

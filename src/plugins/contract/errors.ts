@@ -67,7 +67,8 @@ export class CedanaError extends Error {
   /** Whatever was thrown, as a CedanaError; anything unknown is a BUG that keeps its cause. */
   static from(thrown: unknown): CedanaError {
     if (thrown instanceof CedanaError) return thrown
-    if (thrown instanceof Error && thrown.name === 'AbortError') return new CedanaError('CANCELLED', 'operation cancelled', { cause: thrown })
+    if (thrown instanceof Error && thrown.name === 'AbortError')
+      return new CedanaError('CANCELLED', 'operation cancelled', { cause: thrown })
     const message = thrown instanceof Error ? thrown.message : String(thrown)
     return new CedanaError('BUG', message, { cause: thrown })
   }

@@ -2,7 +2,16 @@ import { z } from 'zod'
 
 /** PID on the command line: decimal, 31 bit. A number already when it comes over the API. */
 const pid = z
-  .union([z.string().regex(/^[0-9]+$/, 'invalid pid').transform(Number), z.number()], { error: 'invalid pid' })
+  .union(
+    [
+      z
+        .string()
+        .regex(/^[0-9]+$/, 'invalid pid')
+        .transform(Number),
+      z.number(),
+    ],
+    { error: 'invalid pid' },
+  )
   .refine((value) => Number.isInteger(value) && value >= 1 && value <= 0x7fffffff, 'invalid pid')
 
 export const RunOptions = z.strictObject({

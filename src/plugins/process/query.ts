@@ -5,11 +5,27 @@ import type { ProcessFacts } from '../contract/job.js'
 import type { QueryResult, QueryRow } from '../contract/runtime.js'
 import type { QueryOptions } from './options.js'
 
-const STATES: Readonly<Record<string, string>> = { R: 'running', S: 'sleep', T: 'stop', t: 'stop', I: 'idle', Z: 'zombie', W: 'wait', L: 'lock', D: 'blocked' }
+const STATES: Readonly<Record<string, string>> = {
+  R: 'running',
+  S: 'sleep',
+  T: 'stop',
+  t: 'stop',
+  I: 'idle',
+  Z: 'zombie',
+  W: 'wait',
+  L: 'lock',
+  D: 'blocked',
+}
 
 function row(facts: ProcessFacts, state: unknown): QueryRow {
   const command = facts.args.length > 0 ? facts.args.join(' ') : `[${facts.name}]`
-  const cells = { PID: `${facts.pid}`, STATUS: STATES[facts.state] ?? '', UID: `${facts.uids[0]}`, GID: `${facts.gids[0]}`, COMMAND: command }
+  const cells = {
+    PID: `${facts.pid}`,
+    STATUS: STATES[facts.state] ?? '',
+    UID: `${facts.uids[0]}`,
+    GID: `${facts.gids[0]}`,
+    COMMAND: command,
+  }
   return { cells, state }
 }
 
