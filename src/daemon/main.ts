@@ -1,15 +1,18 @@
 /** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { join } from 'node:path'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { Caller } from '../plugins/contract/job.js'
 import { builtins } from '../plugins/index.js'
 import { Registry } from '../plugins/registry.js'
 import { type Engine, localEngine } from './api/engine.js'
 import { parseEndpoint } from './api/endpoint.js'
+import { removeStale } from './api/listener.js'
 import type { Config } from './config.js'
 import { letGo, takeOver, verbsOf } from './daemon.js'
 import { IN_MEMORY, openDatabase, type OpenDatabase } from './db/database.js'
+import { beTheOnlyOne } from './db/only-one.js'
 import { hostId } from './host/host-id.js'
 import { type CriuBinary, formatVersion } from './host/criu.js'
 import { mountNamespace, notifyServiceManager, peerCredentials, shimPath } from './host/kernel.js'
@@ -19,13 +22,15 @@ import { JobLocks } from './jobs/lock.js'
 import { JobTable } from './jobs/table.js'
 import { createLogger } from './logging.js'
 import type { Logger } from 'pino'
-import type { Environment } from './operations/environment.js'
+import { ensureDirectories, type Environment } from './operations/environment.js'
 import type { Faults } from './operations/operation.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
 /** How long running calls may take to end when the daemon is told to stop. */
 const STOP_GRACE_MS = 5000
+/** By then one that was told to stop has: its socket goes first. */
+const STOPPED_MS = 20_000
 
 const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
   let made: Promise<T> | undefined
@@ -114,6 +119,10 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const database = openDatabase(config.db.path)
   try {
     const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
+    await ensureDirectories(env)
+    // Before anything is taken over: what a living daemon works with looks like what a dead one has left.
+    if (endpoint.protocol === 'unix') await removeStale(endpoint.path)
+    using _ = await beTheOnlyOne(join(config.run_dir, 'daemon.lock'), STOPPED_MS)
     database.hosts.put({ id: env.jobs.hostId, name: hostname(), bootId: processes.bootId, seenAt: Date.now() })
     await takeOver(env)
     await env.criu().catch((thrown: unknown) => {

@@ -43,7 +43,8 @@ function isAlive(path: string): Promise<boolean> {
   })
 }
 
-async function removeStale(path: string): Promise<void> {
+/** Throws HOST_UNFIT when a daemon answers there, or when it is no socket. */
+export async function removeStale(path: string): Promise<void> {
   const found = look(path)
   if (found === undefined) return
   if (!found.isSocket()) throw new CedanaError('HOST_UNFIT', `${path} exists and is not a socket`, { hint: 'move it away, or choose another address' })
