@@ -133,15 +133,19 @@ export async function deleteCheckpoint(env: Environment, call: Call, id: string)
   return { path: record.path }
 }
 
-/** What cedana made: an archive, or a directory of files. The parent is opened as the caller, who must be able to write there. */
+/**
+ * What cedana made: an archive, or a directory of files. Whoever is not root must be able to write to its directory, and own it: the path may have
+ * come to lead elsewhere since it was looked at.
+ */
 export async function removeFiles(caller: Caller, path: string): Promise<void> {
   if (!existsSync(path)) return
   await attempt(`remove ${path}`, async () => {
     if (!(await mayWrite(caller, dirname(path)))) throw new CedanaError('PERMISSION_DENIED', `you may not remove ${path}`)
     const parent = await open(dirname(path), OPEN_DIRECTORY | constants.O_NOFOLLOW)
     try {
-      const isDirectory = (await lstat(at(parent.fd, basename(path)))).isDirectory()
-      await removeEntry(parent.fd, basename(path), isDirectory ? 'directory' : 'file')
+      const entry = await lstat(at(parent.fd, basename(path)))
+      if (caller.uid !== 0 && entry.uid !== caller.uid) throw new CedanaError('PERMISSION_DENIED', `${path} belongs to another user`)
+      await removeEntry(parent.fd, basename(path), entry.isDirectory() ? 'directory' : 'file')
     } finally {
       await parent.close()
     }
