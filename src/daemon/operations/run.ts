@@ -92,6 +92,12 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
 
   const jid = chooseJobId(env, request.jid)
   const log = request.stdio === 'inherit' ? '' : request.log !== '' ? request.log : request.stdio === 'log' ? defaultLog(jid) : ''
+  // From its record on others may ask for it: nobody is to delete or restore what is only being started.
+  await op.step('lock', () => env.locks.take(jid, 'run'), {
+    always: (lock) => {
+      lock[Symbol.dispose]()
+    },
+  })
   const job = await op.step(
     'record job',
     () => {
