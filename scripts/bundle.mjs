@@ -15,6 +15,9 @@ const dist = join(root, 'dist')
 /** Libraries that read .proto files beside their code, by __dirname: the files are copied, the directory is told. */
 const PROTO_READERS = /[/]node_modules[/](@grpc[/]reflection|grpc-health-check)([/]build.*)[/][^/]+[.]js$/
 
+/** commander can run sub-commands that are programs of their own; none of ours is, and loading this takes milliseconds. */
+const UNUSED = "require('node:child_process')"
+
 const asModules = {
   name: 'as-modules',
   setup(builder) {
@@ -24,6 +27,11 @@ const asModules = {
       const text = readFileSync(path, 'utf8')
       const contents = text.replaceAll('import.meta.url', `__sourceUrl(${place})`).replace(/\bimport\((?!['"])/g, '__import(')
       return { contents, loader: 'ts' }
+    })
+    builder.onLoad({ filter: /[/]node_modules[/]commander[/]lib[/]command[.]js$/ }, ({ path }) => {
+      const text = readFileSync(path, 'utf8')
+      if (!text.includes(UNUSED)) throw new Error(`${path}: no ${UNUSED}`)
+      return { contents: text.replace(UNUSED, '{}'), loader: 'js' }
     })
     builder.onLoad({ filter: PROTO_READERS }, ({ path }) => {
       const text = readFileSync(path, 'utf8')

@@ -1,4 +1,4 @@
-/** The tree of commands. Only the branch that is run is built: the others are names and summaries for help. */
+/** The tree of commands. Only the branch that is run is built; without one, all are names and summaries for help. */
 import { CliCommand, type App } from './command.js'
 import { COLOUR_MODES } from './render/style.js'
 import type { GlobalOptions } from './session.js'
@@ -154,11 +154,13 @@ export async function buildProgram(app: App, argv: readonly string[] | undefined
   program.example('cedana exec --jid train -- python3 train.py', 'cedana dump job train', 'cedana restore job train', 'cedana ps')
 
   const branch = argv === undefined ? undefined : branchOf(program, argv)
-  for (const { name, alias, summary, group, isHidden, load } of ENTRIES) {
+  const isMeant = ({ name, alias }: Entry): boolean => branch !== undefined && (branch === name || branch === alias)
+  const meant = ENTRIES.find(isMeant)
+  for (const { name, alias, summary, group, isHidden, load } of meant === undefined ? ENTRIES : [meant]) {
     const command = program.add(name, summary, { isHidden })
     command.helpGroup(group)
     if (alias !== undefined) command.alias(alias)
-    if (argv === undefined || (branch !== undefined && (branch === name || branch === alias))) await (await load())(command)
+    if (argv === undefined || meant !== undefined) await (await load())(command)
   }
   // After the sub-commands, which take every flag there is so far.
   program.usage('[global options] COMMAND').version(`cedana version ${version}`, '--version', 'show the version')

@@ -19,7 +19,8 @@ export function completion(command: CliCommand): void {
 /** Asked by the completion scripts. Silent and quick, whatever happens. */
 export function complete(command: CliCommand): void {
   command.argument('[WORD...]', 'words after cedana; the last is being typed').does(async (session, _options, words) => {
-    const root = await command.app.tree(words)
+    // The last word may not be whole: `checkpoint` is also the beginning of `checkpoints`.
+    const root = await command.app.tree(words.slice(0, -1))
     const { candidates, files } = await completeWords(root, words, (question) => session.ask(question))
     for (const { text, description } of candidates) session.print(`${text}\t${description}`)
     session.print(files ? ':files' : ':none')
