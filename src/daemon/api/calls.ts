@@ -1,5 +1,13 @@
 /** From a gRPC call to a Call of the domain and back: who asks, until when, how errors leave. */
-import { Metadata, status, type sendUnaryData, type ServerDuplexStream, type ServerUnaryCall, type ServerWritableStream, type StatusObject } from '@grpc/grpc-js'
+import {
+  Metadata,
+  status,
+  type sendUnaryData,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type StatusObject,
+} from '@grpc/grpc-js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Call, Progress } from '../operations/verbs.js'
 import { toWireProgress } from './codec.js'
@@ -54,7 +62,9 @@ export class Calls {
   /** A verb that reports progress: events while it runs, the result as the last one. */
   withProgress =
     <Q, R>(ask: (call: Call, request: Q) => Promise<R>) =>
-    (call: ServerWritableStream<Q, { event: { $case: 'progress'; progress: WireProgress } | { $case: 'result'; result: R } | undefined }>): void => {
+    (
+      call: ServerWritableStream<Q, { event: { $case: 'progress'; progress: WireProgress } | { $case: 'result'; result: R } | undefined }>,
+    ): void => {
       // A client that reads slowly misses progress; the operation never waits for it.
       let hasRoom = true
       const onProgress = (progress: Progress): void => {
@@ -116,7 +126,9 @@ export class Calls {
       // gRPC says so after every call; what belongs to one that is over must not be told.
       if (!this.running.has(running)) return
       const isLate = Number(call.getDeadline()) <= Date.now()
-      controller.abort(isLate ? new CedanaError('TIMEOUT', 'the time limit of the client is over') : new CedanaError('CANCELLED', 'operation cancelled'))
+      controller.abort(
+        isLate ? new CedanaError('TIMEOUT', 'the time limit of the client is over') : new CedanaError('CANCELLED', 'operation cancelled'),
+      )
     })
     const ended = asked()
       .then(
@@ -135,7 +147,8 @@ export class Calls {
   /** Never the request: it may hold secrets. */
   private report(verb: string, uid: number | undefined, error: CedanaError): void {
     const fields = { verb, uid, code: error.code, error: error.message }
-    if (error.code === 'BUG') this.log.error({ ...fields, stack: (error.cause instanceof Error ? error.cause : error).stack }, 'call failed')
+    if (error.code === 'BUG')
+      this.log.error({ ...fields, stack: (error.cause instanceof Error ? error.cause : error).stack }, 'call failed')
     else this.log.warn(fields, 'call failed')
   }
 }

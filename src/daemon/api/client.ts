@@ -42,9 +42,12 @@ function engine(to: Connection): Engine {
     dump: async (request, options) =>
       codec.fromWireDumped(await result(to, service.dump, codec.toWireDump(request), timeLimit('dump', request, options), options)),
     restore: async (request, options) =>
-      codec.fromWireRestored(await result(to, service.restore, codec.toWireRestore(request), timeLimit('restore', request, options), options)),
+      codec.fromWireRestored(
+        await result(to, service.restore, codec.toWireRestore(request), timeLimit('restore', request, options), options),
+      ),
     freeze: (request, options) => unary(to, service.freeze, codec.toWireTarget(request), timeLimit('freeze', request, options), options),
-    unfreeze: (request, options) => unary(to, service.unfreeze, codec.toWireTarget(request), timeLimit('unfreeze', request, options), options),
+    unfreeze: (request, options) =>
+      unary(to, service.unfreeze, codec.toWireTarget(request), timeLimit('unfreeze', request, options), options),
     attach: (request, input, options) => attach(to, request, input, options),
     getJob: async (jid, options) => {
       const { job } = await unary(to, service.getJob, { jid }, timeLimit('getJob', undefined, options), options)
@@ -71,8 +74,10 @@ function engine(to: Connection): Engine {
       if (checkpoint === undefined) throw new CedanaError('BUG', `the daemon sent no checkpoint for ${id}`)
       return { checkpoint, manifest, contents }
     },
-    verifyCheckpoint: (id, options) => unary(to, service.verifyCheckpoint, { id }, timeLimit('verifyCheckpoint', undefined, options), options),
-    deleteCheckpoint: (id, options) => unary(to, service.deleteCheckpoint, { id }, timeLimit('deleteCheckpoint', undefined, options), options),
+    verifyCheckpoint: (id, options) =>
+      unary(to, service.verifyCheckpoint, { id }, timeLimit('verifyCheckpoint', undefined, options), options),
+    deleteCheckpoint: (id, options) =>
+      unary(to, service.deleteCheckpoint, { id }, timeLimit('deleteCheckpoint', undefined, options), options),
     query: async (request, options) =>
       codec.fromWireQueried(await unary(to, service.query, codec.toWireQuery(request), timeLimit('query', request, options), options)),
     check: async (request, options) => (await unary(to, service.check, request, timeLimit('check', request, options), options)).sections,
@@ -94,7 +99,8 @@ async function failure({ endpoint }: Connection, thrown: unknown): Promise<Cedan
   if (error.code !== 'DAEMON_UNREACHABLE') return error
   const where = formatEndpoint(endpoint)
   const start = { cause: thrown, hint: 'start it with: cedana daemon start' }
-  if (endpoint.protocol === 'tcp') return new CedanaError('DAEMON_UNREACHABLE', `cannot reach the daemon at ${where}: ${thrown.details}`, start)
+  if (endpoint.protocol === 'tcp')
+    return new CedanaError('DAEMON_UNREACHABLE', `cannot reach the daemon at ${where}: ${thrown.details}`, start)
   const reason = await access(endpoint.path, constants.W_OK).then(
     () => '',
     (cause: unknown) => (cause as NodeJS.ErrnoException).code ?? '',
@@ -134,10 +140,17 @@ function unary<Q, R>(to: Connection, method: Method<Q, R>, request: Q, limitMs: 
   })
 }
 
-type Event<R> = { readonly $case: 'progress'; readonly progress: WireProgress } | { readonly $case: 'result'; readonly result: R } | undefined
+type Event<R> =
+  { readonly $case: 'progress'; readonly progress: WireProgress } | { readonly $case: 'result'; readonly result: R } | undefined
 
 /** A verb that reports progress: everything before the result goes to `onProgress`. */
-function result<Q, R>(to: Connection, method: Method<Q, { event: Event<R> }>, request: Q, limitMs: number, options: AskOptions = {}): Promise<R> {
+function result<Q, R>(
+  to: Connection,
+  method: Method<Q, { event: Event<R> }>,
+  request: Q,
+  limitMs: number,
+  options: AskOptions = {},
+): Promise<R> {
   return call(to, method.path, limitMs, options, async (asked) => {
     asked.finish(method.requestSerialize(request))
     let last: R | undefined

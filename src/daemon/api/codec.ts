@@ -187,7 +187,10 @@ export const toWireInspected = (result: Awaited<ReturnType<domain.Verbs['inspect
 
 export const toWireQueried = (result: Awaited<ReturnType<domain.Verbs['query']>>): wire.QueryResponse => ({
   columns: [...result.columns],
-  rows: result.rows.map(({ cells, state }) => ({ cells: { ...cells }, state: typeof state === 'object' && state !== null ? plain(state) : undefined })),
+  rows: result.rows.map(({ cells, state }) => ({
+    cells: { ...cells },
+    state: typeof state === 'object' && state !== null ? plain(state) : undefined,
+  })),
   messages: [...result.messages],
 })
 export const fromWireQueried = (response: wire.QueryResponse): Awaited<ReturnType<domain.Verbs['query']>> => ({
@@ -203,7 +206,10 @@ export const toWireSection = (section: domain.CheckSection): wire.CheckSection =
 // The two streams of an attachment.
 
 /** The shim takes 16 bits. */
-const toWireSize = ({ rows, columns }: domain.WindowSize): wire.WindowSize => ({ rows: Math.min(rows, 0xffff), columns: Math.min(columns, 0xffff) })
+const toWireSize = ({ rows, columns }: domain.WindowSize): wire.WindowSize => ({
+  rows: Math.min(rows, 0xffff),
+  columns: Math.min(columns, 0xffff),
+})
 
 export function toWireInput(input: domain.AttachInput): wire.AttachRequest {
   switch (input.kind) {

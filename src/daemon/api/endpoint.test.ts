@@ -19,7 +19,9 @@ describe('parseEndpoint', () => {
     ['tcp', 'host:65536', 'BAD_OPTIONS'],
     ['tcp', '/run/x', 'BAD_OPTIONS'],
     ['vsock', '1:2', 'HOST_UNFIT'],
-  ] as const)('refuses %s %s', (protocol, address, code) => expect(() => parseEndpoint(protocol, address)).toThrow(expect.objectContaining({ code })))
+  ] as const)('refuses %s %s', (protocol, address, code) =>
+    expect(() => parseEndpoint(protocol, address)).toThrow(expect.objectContaining({ code })),
+  )
 
   it('knows what stays on this machine', () => {
     expect(['127.0.0.1', '::1', 'localhost', '127.9.9.9'].every(isLoopback)).toBe(true)

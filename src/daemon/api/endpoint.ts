@@ -5,8 +5,7 @@ import type { Protocol } from '../config.js'
 export const DEFAULT_ADDRESS = { unix: '/run/cedana.sock', tcp: '127.0.0.1:8080', vsock: '' } as const satisfies Record<Protocol, string>
 
 export type Endpoint =
-  | { readonly protocol: 'unix'; readonly path: string }
-  | { readonly protocol: 'tcp'; readonly host: string; readonly port: number }
+  { readonly protocol: 'unix'; readonly path: string } | { readonly protocol: 'tcp'; readonly host: string; readonly port: number }
 
 /** Of a request or an answer; page data never goes this way. */
 export const MAX_MESSAGE_BYTES = 64 * 2 ** 20
@@ -20,7 +19,8 @@ export function parseEndpoint(protocol: Protocol, address: string): Endpoint {
     case 'unix': {
       const path = text.replace(/^unix:(\/\/(?=\/))?/, '')
       if (!path.startsWith('/')) throw new CedanaError('BAD_OPTIONS', `address ${text} is not an absolute path, as protocol unix needs`)
-      if (Buffer.byteLength(path) > MAX_PATH) throw new CedanaError('BAD_OPTIONS', `address ${path} is longer than the ${MAX_PATH} bytes of a unix socket`)
+      if (Buffer.byteLength(path) > MAX_PATH)
+        throw new CedanaError('BAD_OPTIONS', `address ${path} is longer than the ${MAX_PATH} bytes of a unix socket`)
       return { protocol, path }
     }
     case 'tcp': {
@@ -30,7 +30,9 @@ export function parseEndpoint(protocol: Protocol, address: string): Endpoint {
       return { protocol, host: match[1] ?? (match[2] || '127.0.0.1'), port }
     }
     case 'vsock':
-      throw new CedanaError('HOST_UNFIT', 'protocol vsock is not supported: Node.js has no vsock sockets', { hint: 'use protocol unix or tcp' })
+      throw new CedanaError('HOST_UNFIT', 'protocol vsock is not supported: Node.js has no vsock sockets', {
+        hint: 'use protocol unix or tcp',
+      })
   }
 }
 

@@ -47,7 +47,8 @@ function isAlive(path: string): Promise<boolean> {
 export async function removeStale(path: string): Promise<void> {
   const found = look(path)
   if (found === undefined) return
-  if (!found.isSocket()) throw new CedanaError('HOST_UNFIT', `${path} exists and is not a socket`, { hint: 'move it away, or choose another address' })
+  if (!found.isSocket())
+    throw new CedanaError('HOST_UNFIT', `${path} exists and is not a socket`, { hint: 'move it away, or choose another address' })
   if (await isAlive(path)) {
     throw new CedanaError('HOST_UNFIT', `a daemon is already listening at ${path}`, { hint: 'stop it first, or choose another address' })
   }

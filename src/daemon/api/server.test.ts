@@ -16,19 +16,65 @@ import { DaemonServiceService } from './gen/cedana.js'
 import { serve, type RunningServer, type ServeOptions } from './server.js'
 
 const RUN: RunRequest = {
-  jid: '', type: 'process', options: { path: '/bin/true' }, environment: {}, workingDirectory: '/', stdio: 'log', waitAttach: false,
-  log: '', pidFile: '', asRoot: false, gpuEnabled: false, windowSize: undefined,
+  jid: '',
+  type: 'process',
+  options: { path: '/bin/true' },
+  environment: {},
+  workingDirectory: '/',
+  stdio: 'log',
+  waitAttach: false,
+  log: '',
+  pidFile: '',
+  asRoot: false,
+  gpuEnabled: false,
+  windowSize: undefined,
 }
 const DUMP: DumpRequest = {
-  jid: 'train', type: '', target: {}, options: {}, dir: '', name: '', compression: '', level: undefined, streams: 0, leaveRunning: undefined,
-  skipInFlight: undefined, dryRun: false, timeoutMs: 0, tcpEstablished: undefined, fileLocks: false, shellJob: true, linkRemap: undefined,
-  external: ['mnt[]:ms'], criuOpts: '',
+  jid: 'train',
+  type: '',
+  target: {},
+  options: {},
+  dir: '',
+  name: '',
+  compression: '',
+  level: undefined,
+  streams: 0,
+  leaveRunning: undefined,
+  skipInFlight: undefined,
+  dryRun: false,
+  timeoutMs: 0,
+  tcpEstablished: undefined,
+  fileLocks: false,
+  shellJob: true,
+  linkRemap: undefined,
+  external: ['mnt[]:ms'],
+  criuOpts: '',
 }
 const JOB: JobView = {
-  jid: 'train', type: 'process', pid: 42, status: 'halted', isRunning: false, isFrozen: false, gpuEnabled: false, log: '', logPath: '/l',
-  attachable: false, tty: false, uid: 0, gid: 0, createdAt: 1, startedAt: 2, exitedAt: 1_790_000_000_000, exit: { signal: 9 }, endReason: 'killed',
+  jid: 'train',
+  type: 'process',
+  pid: 42,
+  status: 'halted',
+  isRunning: false,
+  isFrozen: false,
+  gpuEnabled: false,
+  log: '',
+  logPath: '/l',
+  attachable: false,
+  tty: false,
+  uid: 0,
+  gid: 0,
+  createdAt: 1,
+  startedAt: 2,
+  exitedAt: 1_790_000_000_000,
+  exit: { signal: 9 },
+  endReason: 'killed',
   latestCheckpoint: { id: 'c', jid: 'train', type: 'process', path: '/c', time: 3, size: 2 ** 40, compression: 'none', exists: true },
-  checkpoints: 7, args: ['a', 'b'], hostId: 'h', details: { path: '/bin/true' }, state: undefined,
+  checkpoints: 7,
+  args: ['a', 'b'],
+  hostId: 'h',
+  details: { path: '/bin/true' },
+  state: undefined,
 }
 
 /** Verbs that a test gives; every other one fails as a bug. */
@@ -55,8 +101,13 @@ afterEach(async () => {
 const logger = (level: string) => (fields: object, message: string) => void lines.push({ level, fields, message })
 const log = { debug: logger('debug'), info: logger('info'), warn: logger('warn'), error: logger('error') }
 const options = (more: Partial<ServeOptions> = {}): ServeOptions => ({
-  endpoint: parseEndpoint('unix', socket), mode: 0o660, group: '', tokenFile: join(directory, 'token'),
-  peerCredentials: () => ({ uid: 1000, gid: 100, groups: [100, 4], pid: 1 }), log, ...more,
+  endpoint: parseEndpoint('unix', socket),
+  mode: 0o660,
+  group: '',
+  tokenFile: join(directory, 'token'),
+  peerCredentials: () => ({ uid: 1000, gid: 100, groups: [100, 4], pid: 1 }),
+  log,
+  ...more,
 })
 async function start(verbs: Partial<Verbs>, more?: Partial<ServeOptions>): Promise<RunningServer> {
   const server = await serve(fake(verbs), options(more))
@@ -85,19 +136,41 @@ describe('calls', () => {
       },
       getJob: async () => JOB,
       listJobs: async (_call, { allHosts, jids, brief }) =>
-        allHosts && brief && jids[0] === 'a' ? [{ ...JOB, details: {} }] : [JOB, { ...JOB, exit: { code: 3 } }, { ...JOB, exit: undefined, latestCheckpoint: undefined, state: { deep: [{ n: 1 }] } }],
-      query: async (_call, request) => ({ columns: ['PID'], rows: [{ cells: { PID: '1' }, state: { a: 1 } }], messages: [JSON.stringify(request)] }),
+        allHosts && brief && jids[0] === 'a'
+          ? [{ ...JOB, details: {} }]
+          : [JOB, { ...JOB, exit: { code: 3 } }, { ...JOB, exit: undefined, latestCheckpoint: undefined, state: { deep: [{ n: 1 }] } }],
+      query: async (_call, request) => ({
+        columns: ['PID'],
+        rows: [{ cells: { PID: '1' }, state: { a: 1 } }],
+        messages: [JSON.stringify(request)],
+      }),
     })
     const engine = client()
-    const request = { ...RUN, stdio: 'tty' as const, environment: { A: 'ü=' }, windowSize: { rows: 3, columns: 9 }, options: { path: 'x', args: ['1'], n: undefined } }
-    expect(await engine.run(request)).toEqual({ jid: 'bold_hopper1', pid: 4_000_000, messages: ['m'], steps: [{ name: 's', category: 'criu', durationNs: 2, bytes: 0 }] })
-    expect(seen).toEqual([{ uid: 1000, gid: 100, groups: [100, 4], pid: 1 }, { ...request, options: { path: 'x', args: ['1'] } }])
+    const request = {
+      ...RUN,
+      stdio: 'tty' as const,
+      environment: { A: 'ü=' },
+      windowSize: { rows: 3, columns: 9 },
+      options: { path: 'x', args: ['1'], n: undefined },
+    }
+    expect(await engine.run(request)).toEqual({
+      jid: 'bold_hopper1',
+      pid: 4_000_000,
+      messages: ['m'],
+      steps: [{ name: 's', category: 'criu', durationNs: 2, bytes: 0 }],
+    })
+    expect(seen).toEqual([
+      { uid: 1000, gid: 100, groups: [100, 4], pid: 1 },
+      { ...request, options: { path: 'x', args: ['1'] } },
+    ])
     expect(await engine.getJob('train')).toEqual(JOB)
     const jobs = await engine.listJobs({ allHosts: false, jids: [], brief: false })
     expect(jobs.map(({ exit }) => exit)).toEqual([{ signal: 9 }, { code: 3 }, undefined])
     expect(await engine.listJobs({ allHosts: true, jids: ['a'], brief: true })).toEqual([{ ...JOB, details: {} }])
     expect(jobs[2]).toMatchObject({ latestCheckpoint: undefined, state: { deep: [{ n: 1 }] } })
-    expect(await engine.query({ type: 'process', options: { pids: [1] } })).toMatchObject({ rows: [{ cells: { PID: '1' }, state: { a: 1 } }] })
+    expect(await engine.query({ type: 'process', options: { pids: [1] } })).toMatchObject({
+      rows: [{ cells: { PID: '1' }, state: { a: 1 } }],
+    })
   })
 
   it('sends progress, then the result; unset switches stay unset', async () => {
@@ -107,8 +180,15 @@ describe('calls', () => {
         seen = request
         call.onProgress({ phase: 'criu dump', bytes: 1, totalBytes: 2, frozen: true })
         return {
-          checkpointId: 'id', paths: ['/c'], size: 2 ** 41, messages: [], steps: [], frozenUs: 12.5, state: { a: undefined, b: 12n },
-          problems: [{ severity: 'warning', id: 'x', message: 'm' }], plan: { content: new Uint8Array([1, 2]) },
+          checkpointId: 'id',
+          paths: ['/c'],
+          size: 2 ** 41,
+          messages: [],
+          steps: [],
+          frozenUs: 12.5,
+          state: { a: undefined, b: 12n },
+          problems: [{ severity: 'warning', id: 'x', message: 'm' }],
+          plan: { content: new Uint8Array([1, 2]) },
         }
       },
     })
@@ -138,12 +218,22 @@ describe('calls', () => {
 
 describe('errors', () => {
   it('arrive as the same class, with hint, detail and what followed', async () => {
-    const error = new CedanaError('CRIU_DUMP_FAILED', 'criu could not dump pid 7: “ü”', { hint: 'see /l', detail: { pid: 7, big: 1n, lines: ['Error (x)'] } })
+    const error = new CedanaError('CRIU_DUMP_FAILED', 'criu could not dump pid 7: “ü”', {
+      hint: 'see /l',
+      detail: { pid: 7, big: 1n, lines: ['Error (x)'] },
+    })
     error.suppressed.push(new CedanaError('BUG', 'second'))
     await start({ dump: () => Promise.reject(error), run: () => Promise.reject(new CedanaError('JOB_EXISTS', 'job a already exists')) })
-    const got = await client().dump(DUMP).catch((thrown: unknown) => thrown)
+    const got = await client()
+      .dump(DUMP)
+      .catch((thrown: unknown) => thrown)
     expect(got).toBeInstanceOf(CedanaError)
-    expect(got).toMatchObject({ code: 'CRIU_DUMP_FAILED', message: 'criu could not dump pid 7: “ü”', hint: 'see /l', detail: { pid: 7, big: '1', lines: ['Error (x)'] } })
+    expect(got).toMatchObject({
+      code: 'CRIU_DUMP_FAILED',
+      message: 'criu could not dump pid 7: “ü”',
+      hint: 'see /l',
+      detail: { pid: 7, big: '1', lines: ['Error (x)'] },
+    })
     expect((got as CedanaError).suppressed).toMatchObject([{ code: 'BUG', message: 'second' }])
     await expect(client().run(RUN)).rejects.toMatchObject({ code: 'JOB_EXISTS', message: 'job a already exists' })
     expect(lines.filter(({ level }) => level === 'warn')).toMatchObject([
@@ -155,20 +245,29 @@ describe('errors', () => {
   it('fit into the trailer however large they are', async () => {
     const huge = new CedanaError('IMAGE_CORRUPT', `bad ${'é'.repeat(50_000)}\ud800`, { hint: 'h', detail: { log: 'x'.repeat(1_000_000) } })
     await start({ run: () => Promise.reject(huge) })
-    const got = await client().run(RUN).catch((thrown: unknown) => thrown)
+    const got = await client()
+      .run(RUN)
+      .catch((thrown: unknown) => thrown)
     expect(got).toMatchObject({ code: 'IMAGE_CORRUPT' })
     expect((got as Error).message.length).toBeGreaterThan(400)
   })
 
   it('keep unknown failures to the daemon: no request, no environment in the log', async () => {
     await start({})
-    await expect(client().run({ ...RUN, environment: { SECRET: 'hunter2' } })).rejects.toMatchObject({ code: 'BUG', message: 'unexpected call of run' })
+    await expect(client().run({ ...RUN, environment: { SECRET: 'hunter2' } })).rejects.toMatchObject({
+      code: 'BUG',
+      message: 'unexpected call of run',
+    })
     expect(JSON.stringify(lines)).not.toContain('hunter2')
     expect(lines.at(-1)).toMatchObject({ level: 'error', fields: { code: 'BUG' } })
   })
 
   it('say that there is no daemon', async () => {
-    await expect(client().version()).rejects.toMatchObject({ code: 'DAEMON_UNREACHABLE', message: `no daemon at ${socket}`, hint: 'start it with: cedana daemon start' })
+    await expect(client().version()).rejects.toMatchObject({
+      code: 'DAEMON_UNREACHABLE',
+      message: `no daemon at ${socket}`,
+      hint: 'start it with: cedana daemon start',
+    })
   })
 
   it('say that nobody listens on a socket left behind', async () => {
@@ -179,14 +278,20 @@ describe('errors', () => {
 
 describe('time limits and cancellation', () => {
   const waiting = (seen: (reason: unknown) => void): Partial<Verbs> => ({
-    run: (call: Call) => new Promise((_resolve, reject) => call.signal.addEventListener('abort', () => {
-      seen(call.signal.reason)
-      reject(call.signal.reason as Error)
-    })),
-    dump: (call: Call) => new Promise((_resolve, reject) => call.signal.addEventListener('abort', () => {
-      seen(call.signal.reason)
-      reject(call.signal.reason as Error)
-    })),
+    run: (call: Call) =>
+      new Promise((_resolve, reject) =>
+        call.signal.addEventListener('abort', () => {
+          seen(call.signal.reason)
+          reject(call.signal.reason as Error)
+        }),
+      ),
+    dump: (call: Call) =>
+      new Promise((_resolve, reject) =>
+        call.signal.addEventListener('abort', () => {
+          seen(call.signal.reason)
+          reject(call.signal.reason as Error)
+        }),
+      ),
   })
 
   it('end a call at its deadline, on both sides', async () => {
@@ -201,7 +306,9 @@ describe('time limits and cancellation', () => {
     let reason: unknown
     await start(waiting((one) => (reason = one)))
     const controller = new AbortController()
-    const call = (verb === 'run' ? client().run(RUN, { signal: controller.signal }) : client().dump(DUMP, { signal: controller.signal })).catch((thrown: unknown) => thrown)
+    const call = (
+      verb === 'run' ? client().run(RUN, { signal: controller.signal }) : client().dump(DUMP, { signal: controller.signal })
+    ).catch((thrown: unknown) => thrown)
     setTimeout(() => controller.abort(), 100)
     expect(await call).toMatchObject({ code: 'CANCELLED' })
     await until(() => reason !== undefined)
@@ -210,10 +317,12 @@ describe('time limits and cancellation', () => {
 
   it('leave the signal of a call that succeeded alone', async () => {
     let signal: AbortSignal | undefined
-    await start({ killJobs: async (call) => {
-      signal = call.signal
-      return []
-    } })
+    await start({
+      killJobs: async (call) => {
+        signal = call.signal
+        return []
+      },
+    })
     const engine = client()
     await engine.killJobs({ jids: [], all: true, signal: 0, graceMs: 0 })
     engine.close()
@@ -260,7 +369,11 @@ describe('attach', () => {
         yield { kind: 'exit', exit: { signal: 15 } }
       },
     })
-    const input = words({ kind: 'stdin', bytes: Buffer.from('hi') }, { kind: 'window', size: { rows: 99_999, columns: 80 } }, { kind: 'eof' })
+    const input = words(
+      { kind: 'stdin', bytes: Buffer.from('hi') },
+      { kind: 'window', size: { rows: 99_999, columns: 80 } },
+      { kind: 'eof' },
+    )
     const got: AttachOutput[] = []
     for await (const one of client().attach({ jid: 'train', pid: 0, windowSize: { rows: 1, columns: 2 } }, input)) got.push(one)
     expect(got).toEqual([
@@ -354,7 +467,10 @@ describe('who is asking', () => {
     )
     const { killJobs } = DaemonServiceService
     // grpc-js shares one connection between the clients of an address, unless told otherwise.
-    const clients = Array.from({ length: 30 }, () => new Client(`unix:${socket}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 }))
+    const clients = Array.from(
+      { length: 30 },
+      () => new Client(`unix:${socket}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 }),
+    )
     open.push(...clients)
     const ask = (one: Client): Promise<string | undefined> =>
       new Promise((resolve, reject) => {
@@ -389,7 +505,10 @@ describe('who is asking', () => {
   })
 
   it('asks callers over tcp for the token', async () => {
-    const server = await start({ killJobs: async (call) => [String(call.caller.uid)], version: () => ({ version: '1', criu: '', kernel: '', pid: 1 }) }, { endpoint: parseEndpoint('tcp', '127.0.0.1:0') })
+    const server = await start(
+      { killJobs: async (call) => [String(call.caller.uid)], version: () => ({ version: '1', criu: '', kernel: '', pid: 1 }) },
+      { endpoint: parseEndpoint('tcp', '127.0.0.1:0') },
+    )
     const tokenFile = join(directory, 'token')
     expect(statSync(tokenFile).mode & 0o777).toBe(0o600)
     const tcp = { protocol: 'tcp' as const, address: server.address }
@@ -397,7 +516,10 @@ describe('who is asking', () => {
 
     const wrong = join(directory, 'wrong')
     writeFileSync(wrong, 'w'.repeat(32), { mode: 0o600 })
-    await expect(client(server.address, { ...tcp, tokenFile: wrong }).version()).rejects.toMatchObject({ code: 'PERMISSION_DENIED', message: 'wrong token' })
+    await expect(client(server.address, { ...tcp, tokenFile: wrong }).version()).rejects.toMatchObject({
+      code: 'PERMISSION_DENIED',
+      message: 'wrong token',
+    })
     chmodSync(wrong, 0o644)
     expect(() => client(server.address, { ...tcp, tokenFile: wrong })).toThrow(/open to others/)
     expect(() => client(server.address, { ...tcp, tokenFile: join(directory, 'none') })).toThrow(/cannot read the token file/)
@@ -405,7 +527,14 @@ describe('who is asking', () => {
     const bare = new Client(server.address, credentials.createInsecure())
     open.push(bare)
     const failure = await new Promise<unknown>((resolve) =>
-      bare.makeUnaryRequest('/cedana.v1.DaemonService/Version', () => Buffer.alloc(0), (bytes) => bytes, {}, new Metadata(), resolve),
+      bare.makeUnaryRequest(
+        '/cedana.v1.DaemonService/Version',
+        () => Buffer.alloc(0),
+        (bytes) => bytes,
+        {},
+        new Metadata(),
+        resolve,
+      ),
     )
     expect(failure).toMatchObject({ code: 7, details: 'callers over tcp must present a token' })
   })
@@ -417,7 +546,9 @@ function kernelCredentials(fd: number): Caller {
 import ctypes, os, socket, struct, sys
 copy = ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), int(sys.argv[2]), 0)
 print(*struct.unpack('iii', socket.socket(fileno=copy).getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))`
-  const [pid = -1, uid = -1, gid = -1] = spawnSync('python3', ['-c', script, String(process.pid), String(fd)], { encoding: 'utf8' }).stdout.split(' ').map(Number)
+  const [pid = -1, uid = -1, gid = -1] = spawnSync('python3', ['-c', script, String(process.pid), String(fd)], { encoding: 'utf8' })
+    .stdout.split(' ')
+    .map(Number)
   return { pid, uid, gid, groups: [] }
 }
 
@@ -435,7 +566,10 @@ describe('the unix socket', () => {
 
   it.runIf(process.getuid?.() === 0)('belongs to the group where there is one', async () => {
     await start({}, { group: 'daemon' })
-    const [, , gid] = readFileSync('/etc/group', 'utf8').split('\n').find((line) => line.startsWith('daemon:'))!.split(':')
+    const [, , gid] = readFileSync('/etc/group', 'utf8')
+      .split('\n')
+      .find((line) => line.startsWith('daemon:'))!
+      .split(':')
     expect(statSync(socket).gid).toBe(Number(gid))
   })
 
@@ -447,10 +581,16 @@ describe('the unix socket', () => {
 
   it('is refused while a daemon lives there, or something else is', async () => {
     await start({})
-    await expect(serve(fake({}), options())).rejects.toMatchObject({ code: 'HOST_UNFIT', message: `a daemon is already listening at ${socket}` })
+    await expect(serve(fake({}), options())).rejects.toMatchObject({
+      code: 'HOST_UNFIT',
+      message: `a daemon is already listening at ${socket}`,
+    })
     const file = join(directory, 'file')
     writeFileSync(file, '')
-    await expect(serve(fake({}), options({ endpoint: parseEndpoint('unix', file) }))).rejects.toMatchObject({ code: 'HOST_UNFIT', message: `${file} exists and is not a socket` })
+    await expect(serve(fake({}), options({ endpoint: parseEndpoint('unix', file) }))).rejects.toMatchObject({
+      code: 'HOST_UNFIT',
+      message: `${file} exists and is not a socket`,
+    })
     expect(existsSync(file)).toBe(true)
   })
 
@@ -470,7 +610,11 @@ describe('standard services', () => {
     const bare = new Client(`unix:${socket}`, credentials.createInsecure())
     open.push(bare)
     return new Promise((resolve, reject) => {
-      const call = bare.makeBidiStreamRequest(path, (bytes: Buffer) => bytes, (bytes: Buffer) => bytes)
+      const call = bare.makeBidiStreamRequest(
+        path,
+        (bytes: Buffer) => bytes,
+        (bytes: Buffer) => bytes,
+      )
       call.on('data', resolve).on('error', reject)
       call.write(request)
       call.end()
@@ -487,7 +631,10 @@ describe('standard services', () => {
     const list = await ask('/grpc.reflection.v1.ServerReflection/ServerReflectionInfo', Buffer.from([0x3a, 1, 0x2a]))
     expect(list.toString()).toContain('cedana.v1.DaemonService')
     const name = Buffer.from('cedana.v1.DumpRequest')
-    const file = await ask('/grpc.reflection.v1.ServerReflection/ServerReflectionInfo', Buffer.concat([Buffer.from([0x22, name.length]), name]))
+    const file = await ask(
+      '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+      Buffer.concat([Buffer.from([0x22, name.length]), name]),
+    )
     expect(file.toString()).toContain('criu_opts')
   })
 })

@@ -64,7 +64,11 @@ export async function serve(verbs: Verbs, options: ServeOptions): Promise<Runnin
   }
 }
 
-async function listen({ endpoint, mode, group, peerCredentials, log }: ServeOptions, peers: Peers, inject: (socket: Socket) => void): Promise<Listener> {
+async function listen(
+  { endpoint, mode, group, peerCredentials, log }: ServeOptions,
+  peers: Peers,
+  inject: (socket: Socket) => void,
+): Promise<Listener> {
   if (endpoint.protocol === 'tcp') {
     if (!isLoopback(endpoint.host)) log.warn({ address: formatEndpoint(endpoint) }, 'listening beyond this machine, without encryption')
     return listenTcp(endpoint.host, endpoint.port, (socket) => {
@@ -113,7 +117,8 @@ const service = (verbs: Verbs, { unary, withProgress, duplex }: Calls): DaemonSe
 
 async function* attach(verbs: Verbs, call: Call, messages: AsyncIterator<AttachRequest>): AsyncGenerator<AttachResponse> {
   const first = await messages.next()
-  if (first.done === true || first.value.input?.$case !== 'start') throw new CedanaError('BAD_OPTIONS', 'the first message of an attachment must be its start')
+  if (first.done === true || first.value.input?.$case !== 'start')
+    throw new CedanaError('BAD_OPTIONS', 'the first message of an attachment must be its start')
   for await (const output of verbs.attach(call, first.value.input.start, inputs(messages))) yield codec.toWireOutput(output)
 }
 
