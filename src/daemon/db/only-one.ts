@@ -13,6 +13,7 @@ export async function beTheOnlyOne(file: string, waitMs: number): Promise<Dispos
   for (let waited = 0; ; waited += RETRY_MS) {
     const lock = new Database(file, { timeout: 0 })
     try {
+      lock.pragma('journal_mode = memory')
       lock.exec('BEGIN EXCLUSIVE')
       return { [Symbol.dispose]: () => void lock.close() }
     } catch (cause) {
