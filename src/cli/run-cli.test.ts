@@ -68,7 +68,7 @@ describe('errors are exit code 1', () => {
 })
 
 describe('jobs', () => {
-  const listJobs = async () => [fakeJob(), fakeJob({ jid: 'other', pid: 5, status: 'sleep', log: '[Attachable]' })]
+  const listJobs = async () => [fakeJob({ jid: 'other', pid: 5, status: 'sleep', log: '[Attachable]' }), fakeJob()]
 
   test('the table and its hints', async () => {
     const { stdout } = await runFake(['ps'], { engine: { listJobs } })

@@ -18,14 +18,8 @@ export function exitText({ exit }: JobView): string {
   return exit.signal ? `signal ${exit.signal}` : String(exit.code ?? '')
 }
 
-/** By status, then those dumped or started last. */
-function compare(a: JobView, b: JobView): number {
-  if (a.status !== b.status) return a.status < b.status ? 1 : -1
-  return (b.latestCheckpoint?.time ?? 0) - (a.latestCheckpoint?.time ?? 0) || b.createdAt - a.createdAt
-}
-
 export const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => ({
-  items: [...jobs].sort(compare),
+  items: jobs,
   columns: [
     { header: 'job', cell: (job) => ({ text: job.jid }) },
     { header: 'type', cell: (job) => ({ text: job.type, colour: 'cyan' }) },

@@ -83,7 +83,7 @@ function briefView(one: Seen<JobBrief>): JobView {
     tty: false,
     uid: 0,
     gid: 0,
-    createdAt: job.createdAt,
+    createdAt: 0,
     startedAt: 0,
     exitedAt: 0,
     exit: undefined,
@@ -110,6 +110,12 @@ const briefCheckpoint = ({ time, size }: CheckpointRecord): CheckpointView => ({
   exists: false,
 })
 
+/** By status, then those dumped or started last: what needs attention is at the top. */
+function compare(a: Seen<JobBrief>, b: Seen<JobBrief>): number {
+  if (a.status.word !== b.status.word) return a.status.word < b.status.word ? 1 : -1
+  return (b.latest?.record.time ?? 0) - (a.latest?.record.time ?? 0) || b.job.createdAt - a.job.createdAt
+}
+
 /** Everybody sees their own jobs, root sees all. */
 const isVisible = ({ caller }: Call, { owner }: JobBrief): boolean => caller.uid === 0 || owner.uid === caller.uid
 
@@ -118,8 +124,8 @@ export async function listJobs(env: Environment, call: Call, request: ListJobsRe
     isVisible(call, job) &&
     (request.allHosts || job.hostId === env.jobs.hostId) &&
     (request.jids.length === 0 || request.jids.includes(job.jid))
-  if (request.brief) return (await seen(env, env.jobs.briefs().filter(isWanted))).map(briefView)
-  return (await seen(env, env.jobs.all().filter(isWanted))).map(view)
+  if (request.brief) return (await seen(env, env.jobs.briefs().filter(isWanted))).sort(compare).map(briefView)
+  return (await seen(env, env.jobs.all().filter(isWanted))).sort(compare).map(view)
 }
 
 export async function getJob(env: Environment, call: Call, jid: string): Promise<JobView> {

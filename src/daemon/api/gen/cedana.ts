@@ -320,14 +320,12 @@ export interface ListJobsRequest {
   /** Also jobs of other hosts. */
   allHosts: boolean;
   jids: string[];
-  /**
-   * Only what a table of jobs shows: jid, type, pid, status, is_running, gpu_enabled, log, created_at, and of the latest checkpoint its time
-   * and size.
-   */
+  /** Only what a table of jobs shows: jid, type, pid, status, is_running, gpu_enabled, log, and of the latest checkpoint its time and size. */
   brief: boolean;
 }
 
 export interface ListJobsResponse {
+  /** By status, then those dumped or started last. */
   jobs: Job[];
 }
 
