@@ -1,5 +1,5 @@
 /** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../plugins/contract/errors.js'
@@ -22,7 +22,7 @@ import { JobLocks } from './jobs/lock.js'
 import { JobTable } from './jobs/table.js'
 import { createLogger } from './logging.js'
 import type { Logger } from 'pino'
-import { ensureDirectories, type Environment } from './operations/environment.js'
+import { ensureDirectories, type Environment, workDirectory } from './operations/environment.js'
 import type { Faults } from './operations/operation.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -86,6 +86,7 @@ export async function openEngine(
   const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
   const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })
+  const own = await workDirectory(env)
   // A daemon may be running beside us: its jobs are watched here too, but nothing of it is tidied up.
   for (const job of env.jobs.all()) if (job.state === 'running') env.jobs.watch(job)
   return {
@@ -93,6 +94,7 @@ export async function openEngine(
     close: () => {
       env.jobs.close()
       database.close()
+      rmSync(own, { recursive: true, force: true })
     },
   }
 }

@@ -102,7 +102,8 @@ describe('every failing step', () => {
       await until(`no process after ${pointName(point)}`, () => !isRunning(job.pid))
       expect((await world.row(job.jid))?.[3], pointName(point)).toBe('halted')
       await until(`no directory after ${pointName(point)}`, () => !jobDirectories().includes(job.jid))
-      expect(readdirSync(join(world.runDir, 'scratch'))).toEqual([])
+      const [ours = ''] = readdirSync(join(world.runDir, 'work'))
+      expect(readdirSync(join(world.runDir, 'work', ours))).toEqual([])
     }
     await world.ok(['restore', 'job', job.jid])
     const lines = job.output().length

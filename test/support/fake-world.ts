@@ -12,6 +12,8 @@ export interface FakeOptions {
   /** Of all three streams. */
   readonly isTTY?: boolean
   readonly stdin?: string | PassThrough
+  /** Parts of the world that are not the usual ones. */
+  readonly world?: Partial<World>
 }
 export interface Outcome {
   readonly code: number
@@ -68,6 +70,7 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
     },
     startDaemon: async () => {},
     plugins: async () => builtins,
+    ...options.world,
   }
   const code = await runCli(world, argv)
   return { code, stdout: stdout.text(), stderr: stderr.text(), connections }

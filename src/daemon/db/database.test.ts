@@ -35,7 +35,6 @@ const JOB: JobRecord = {
   exit: undefined,
   owner: { uid: 1000, gid: 100, groups: [100, 4_294_967_294] },
   stdio: 'tty',
-  stdioDetails: { tty: '/dev/pts/1', tty_rdev: 34817 },
   log: '/var/log/x',
   args: ['python3', '-c', "print('ü\u0000')"],
   workingDirectory: '/',

@@ -19,7 +19,6 @@ interface Row {
   readonly gid: number
   readonly groups: string
   readonly stdio: string
-  readonly stdio_details: string
   readonly log: string
   readonly args: string
   readonly working_directory: string
@@ -47,7 +46,6 @@ const toRow = (job: JobRecord): Row => ({
   gid: job.owner.gid,
   groups: JSON.stringify(job.owner.groups),
   stdio: job.stdio,
-  stdio_details: JSON.stringify(job.stdioDetails),
   log: job.log,
   args: JSON.stringify(job.args),
   working_directory: job.workingDirectory,
@@ -77,7 +75,6 @@ const fromRow = (row: Row): JobRecord => ({
   exit: exitOf(row),
   owner: { uid: row.uid, gid: row.gid, groups: JSON.parse(row.groups) as number[] },
   stdio: row.stdio as StdioMode,
-  stdioDetails: JSON.parse(row.stdio_details) as Record<string, unknown>,
   log: row.log,
   args: JSON.parse(row.args) as string[],
   workingDirectory: row.working_directory,
@@ -105,7 +102,6 @@ const COLUMNS = [
   'gid',
   'groups',
   'stdio',
-  'stdio_details',
   'log',
   'args',
   'working_directory',

@@ -26,7 +26,6 @@ export const MIGRATIONS: readonly string[] = [
     gid INTEGER NOT NULL,
     groups TEXT NOT NULL,
     stdio TEXT NOT NULL,
-    stdio_details TEXT NOT NULL,
     log TEXT NOT NULL,
     args TEXT NOT NULL,
     working_directory TEXT NOT NULL,

@@ -95,7 +95,14 @@ describe('switches of a dump', () => {
       linkRemap: false,
       external: [],
       foreignTerminal: false,
+      ownTerminal: false,
     })
+  })
+
+  it('refuse /dev/tty where the other side of the terminal is not in the tree', () => {
+    const devTty = file({ fd: 10, path: '/dev/tty', type: 'character', isTty: true, deviceId: 5 << 8 })
+    expect(ids(tree([facts({ files: [pts, devTty] })]), { stdio: 'tty' })).toContain('dev-tty')
+    expect(ids(tree([facts({ files: [pts] })]), { stdio: 'tty' })).toEqual([])
   })
 
   it('follow the sockets of the tree', () => {

@@ -24,6 +24,8 @@ export interface DumpSwitches {
   readonly external: readonly string[]
   /** A terminal is open that neither the tree nor the shim holds the other side of. */
   readonly foreignTerminal: boolean
+  /** The shim holds the other side of the job's terminal. */
+  readonly ownTerminal: boolean
 }
 export interface SwitchContext {
   readonly stdio: StdioMode
@@ -37,6 +39,8 @@ export interface DumpFacts {
 /** States in which a TCP socket has a peer; CRIU refuses them without tcp_established. */
 const CONNECTED: ReadonlySet<string> = new Set(['ESTABLISHED', 'SYN_SENT', 'FIN_WAIT1', 'FIN_WAIT2', 'CLOSE_WAIT', 'LAST_ACK', 'CLOSING'])
 const SHIM = 'cedana-shim'
+/** Device number of /dev/tty in the kernel's new encoding. */
+const DEV_TTY = 5 << 8
 /** Device number of /dev/ptmx, and major number of /dev/pts/N, in the kernel's new encoding. */
 const PTMX = (5 << 8) | 2
 const PTS_MAJORS: ReadonlySet<number> = new Set([136, 137, 138, 139, 140, 141, 142, 143])
@@ -68,6 +72,7 @@ export function dumpSwitches(snapshot: Snapshot, { stdio, given }: SwitchContext
     linkRemap: given.linkRemap ?? files.some(isDeleted),
     external: [...new Set(externalFiles(snapshot).map(fileKey))],
     foreignTerminal,
+    ownTerminal: stdio === 'tty',
   }
 }
 
@@ -199,6 +204,19 @@ function switchProblems(snapshot: Snapshot, switches: DumpSwitches): readonly Pr
       id: 'tcp-established',
       message: `there are connected TCP sockets: ${list}`,
       hint: 'use --tcp-established',
+    })
+  }
+  for (const process of switches.ownTerminal ? snapshot.processes : []) {
+    const opened = process.files.find((file) => file.deviceId === DEV_TTY)
+    if (!opened) continue
+    // CRIU looks for the other side of the terminal behind /dev/tty in the tree, and the shim has it.
+    const message = `${who(process)} has /dev/tty open (fd ${opened.fd}), which cannot be dumped with the terminal of a job`
+    problems.push({
+      severity: 'error',
+      id: 'dev-tty',
+      message,
+      hint: 'use a program that works on its standard streams (bash and not dash), or --attachable',
+      pid: process.pid,
     })
   }
   if (root && !switches.shellJob && sessionOutside(snapshot)) {

@@ -25,8 +25,6 @@ export interface JobRecord {
   readonly exit: ExitStatus | undefined
   readonly owner: { readonly uid: number; readonly gid: number; readonly groups: readonly number[] }
   readonly stdio: StdioMode
-  /** What the shim holds for it: inodes of pipes, numbers of the terminal. */
-  readonly stdioDetails: Readonly<Record<string, unknown>>
   /** Path of the log; empty when it has none. */
   readonly log: string
   readonly args: readonly string[]

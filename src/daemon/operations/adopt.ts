@@ -11,7 +11,7 @@ import * as processes from '../host/processes.js'
 import { readShimExit, readShimState, ShimConnection, type ShimState } from '../host/shim.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
-import { ensureDirectories, type Environment, jobsDirectory, logsDirectory, scratchDirectory } from './environment.js'
+import { ensureDirectories, type Environment, jobsDirectory, workDirectories } from './environment.js'
 
 /** How long a shim that an interrupted daemon started may take to listen, and then to say what became of the job. */
 const SHIM_LISTEN_MS = 500
@@ -63,16 +63,20 @@ async function removeAfterShim(directory: string): Promise<void> {
   else await rm(directory, { recursive: true, force: true })
 }
 
-/** Directories of restores that made no job, and of jobs that are no longer known. */
+/** Whether the process that a directory is named for is there. */
+async function hasMaker(name: string): Promise<boolean> {
+  const [, pid, startTicks] = /(\d+)-(\d+)(?:-[0-9a-f]+)?$/.exec(name) ?? []
+  return pid !== undefined && (await processes.briefs([Number(pid)])).get(Number(pid))?.startTicks === startTicks
+}
+
+/** What dead processes of cedana have left: directories of restores that made no job, of jobs that are no longer known, and of operations. */
 async function removeStrays(env: Environment): Promise<void> {
   const known = new Set(env.jobs.all().map((job) => job.jid))
   for (const name of await readdir(jobsDirectory(env))) {
-    if (!known.has(name)) await removeAfterShim(join(jobsDirectory(env), name))
+    if (!known.has(name) && !(await hasMaker(name))) await removeAfterShim(join(jobsDirectory(env), name))
   }
-  await rm(scratchDirectory(env), { recursive: true, force: true })
-  for (const name of await readdir(logsDirectory(env))) {
-    // Work directories of interrupted restores; logs of failed ones are files and stay.
-    if (!name.includes('.')) await rm(join(logsDirectory(env), name), { recursive: true, force: true })
+  for (const name of await readdir(workDirectories(env))) {
+    if (!(await hasMaker(name))) await rm(join(workDirectories(env), name), { recursive: true, force: true })
   }
 }
 
@@ -87,5 +91,4 @@ export async function adoptAll(env: Environment): Promise<void> {
     ),
   )
   await removeStrays(env)
-  await ensureDirectories(env)
 }

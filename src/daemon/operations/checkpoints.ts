@@ -12,7 +12,7 @@ import { attempt } from '../images/failures.js'
 import { removeEntry } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseJob } from './authorize.js'
-import { begin, ensureDirectories, type Environment, scratchDirectory } from './environment.js'
+import { begin, ensureDirectories, type Environment, workDirectory } from './environment.js'
 import type { Call, CheckpointView } from './verbs.js'
 
 export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
@@ -110,7 +110,7 @@ export async function verifyCheckpoint(env: Environment, call: Call, id: string)
   await using _ = op
   const record = locate(env, call.caller, id)
   await ensureDirectories(env)
-  const request = { caller: call.caller, path: record.path, scratch: scratchDirectory(env) }
+  const request = { caller: call.caller, path: record.path, scratch: await workDirectory(env) }
   const reader = await op.step('open checkpoint', () => CheckpointReader.open(files, request), { always: (opened) => opened.close() })
   if (!reader.manifest)
     throw new CedanaError('IMAGE_CORRUPT', `${record.path} has no manifest to verify it by`, { hint: 'it was not made by cedana' })

@@ -4,11 +4,11 @@
  */
 import { closeSync, openSync } from 'node:fs'
 import { copyFile, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { readImage, STATS } from '../images/criu-images.js'
 import { explainCriuLog } from '../images/explain.js'
-import { ensureDirectories, type Environment, logsDirectory } from './environment.js'
+import { ensureDirectories, type Environment, logsDirectory, workDirectory } from './environment.js'
 
 const STATISTICS = 'stats-dump'
 const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'ECANCELED', 'EPROTO']
@@ -18,13 +18,15 @@ export class CriuWork {
     readonly directory: string,
     readonly fd: number,
     private readonly logName: string,
+    /** Where the log of a failure is kept. */
+    private readonly kept: string,
   ) {}
 
   static async open(env: Environment, operation: 'dump' | 'restore', logName: string): Promise<CriuWork> {
     await ensureDirectories(env)
     await removeOldLogs(logsDirectory(env), env.config.checkpoint.keep_failed_logs)
-    const directory = await mkdtemp(join(logsDirectory(env), `${operation}-`))
-    return new CriuWork(directory, openSync(directory, 'r'), logName)
+    const directory = await mkdtemp(join(await workDirectory(env), `${operation}-`))
+    return new CriuWork(directory, openSync(directory, 'r'), logName, join(logsDirectory(env), `${basename(directory)}.log`))
   }
 
   async log(): Promise<Buffer> {
@@ -45,7 +47,7 @@ export class CriuWork {
     if (pages && !BROKEN.includes(String(pages.detail['errno']))) return pages
     const text = (await this.log()).toString('utf8')
     if (text === '') return error
-    const kept = `${this.directory}.log`
+    const { kept } = this
     await copyFile(join(this.directory, this.logName), kept)
     const { lines, cause } = explainCriuLog(text)
     const what = error.code === 'CRIU_DUMP_FAILED' ? 'dump' : 'restore'

@@ -56,11 +56,14 @@ export interface Environment {
 export const jobsDirectory = (env: Environment): string => join(env.config.run_dir, 'jobs')
 /** CRIU's logs of operations that failed. */
 export const logsDirectory = (env: Environment): string => join(env.config.run_dir, 'logs')
-/** Archives are unpacked here for a restore. */
-export const scratchDirectory = (env: Environment): string => join(env.config.run_dir, 'scratch')
+/** What processes of cedana are working with: a directory for each, named for it, so that what a dead one left is known from what a living one needs. */
+export const workDirectories = (env: Environment): string => join(env.config.run_dir, 'work')
+export const makerName = ({ pid, startTicks }: Pick<Target, 'pid' | 'startTicks'>): string => `${pid}-${startTicks}`
+/** This process' own: CRIU's work directories, and archives unpacked for a restore. */
+export const workDirectory = async (env: Environment): Promise<string> => join(workDirectories(env), makerName(await env.self()))
 
 export async function ensureDirectories(env: Environment): Promise<void> {
-  for (const directory of [env.config.run_dir, jobsDirectory(env), logsDirectory(env), scratchDirectory(env)]) {
+  for (const directory of [env.config.run_dir, jobsDirectory(env), logsDirectory(env), workDirectories(env), await workDirectory(env)]) {
     await mkdir(directory, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
       throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}`, {
         cause,

@@ -5,7 +5,7 @@ import * as processes from '../host/processes.js'
 import type { CheckpointRecord, JobBrief, JobRecord } from '../jobs/job.js'
 import { statusOf, type JobStatus } from '../jobs/status.js'
 import { targetOf } from '../jobs/table.js'
-import { mayUseJob } from './authorize.js'
+import { mayUseJob, visiblePart } from './authorize.js'
 import { checkpointView } from './checkpoints.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
@@ -137,7 +137,7 @@ export async function getJob(env: Environment, call: Call, jid: string): Promise
   if (!whole.isRunning) return whole
   // It may end while it is looked at: then there is no live state to show.
   const state = await processes.inspect(targetOf(job)).catch(() => undefined)
-  return { ...whole, state }
+  return { ...whole, state: state && visiblePart(call.caller, state) }
 }
 
 /** The jobs a kill or delete names, or all that the caller may touch. Throws NO_SUCH_JOB when there is none. */

@@ -5,7 +5,7 @@ import type { Problem } from '../../plugins/contract/plan.js'
 import * as processes from '../host/processes.js'
 import { mayUseTree } from './authorize.js'
 import { begin, type Environment, refuseProblems } from './environment.js'
-import { chooseJobId, newJob, writePidFile } from './run.js'
+import { checkGpu, chooseJobId, newJob, writePidFile } from './run.js'
 import type { Call, ManageRequest, Started } from './verbs.js'
 
 /** Processes whose end would be the end of more than a job. */
@@ -27,6 +27,7 @@ export async function manage(env: Environment, call: Call, request: ManageReques
   const { op, host } = begin(env, 'manage', call, request.timeoutMs)
   await using _ = op
 
+  checkGpu(request.gpuEnabled)
   const target = await op.step(request.upcoming ? 'wait for target' : 'find target', async () => {
     if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
       throw new CedanaError(

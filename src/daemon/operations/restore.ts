@@ -24,7 +24,7 @@ import { mayUseJob, mayUseTree } from './authorize.js'
 import { CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
-import { begin, ensureDirectories, type Environment, refuseProblems, scratchDirectory, warnings } from './environment.js'
+import { begin, ensureDirectories, type Environment, makerName, refuseProblems, warnings, workDirectory } from './environment.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
@@ -136,7 +136,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       return CheckpointReader.open(files, {
         caller: call.caller,
         path,
-        scratch: scratchDirectory(env),
+        scratch: await workDirectory(env),
         onProgress: (progress) => {
           op.progress({ phase: 'open checkpoint', bytes: progress.readBytes, totalBytes: 0, frozen: false })
         },
@@ -195,9 +195,13 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       else if (made) env.jobs.remove(made.jid)
     },
   })
-  const directory = await op.step('make directory', () => makeJobDirectory(env, job?.jid ?? `.restore-${randomBytes(6).toString('hex')}`), {
-    onFailure: removeDirectory,
-  })
+  const directory = await op.step(
+    'make directory',
+    async () => makeJobDirectory(env, job?.jid ?? `.restore-${makerName(await env.self())}-${randomBytes(6).toString('hex')}`),
+    {
+      onFailure: removeDirectory,
+    },
+  )
   const work = await op.step('open work directory', () => CriuWork.open(env, 'restore', CRIU_RESTORE_LOG), {
     always: (opened) => opened.close(),
   })

@@ -26,7 +26,6 @@ export function newJob(env: Environment, parts: Partial<JobRecord> & Pick<JobRec
     endReason: '',
     exit: undefined,
     stdio: 'none',
-    stdioDetails: {},
     log: '',
     args: [],
     workingDirectory: '/',
@@ -67,6 +66,11 @@ export function checkStdio(env: Environment, stdio: StdioMode): void {
     throw new CedanaError('BAD_OPTIONS', 'a daemon cannot hand on the standard streams of its caller')
 }
 
+/** What nobody can do is not promised. */
+export function checkGpu(isWanted: boolean): void {
+  if (isWanted) throw new CedanaError('VERB_UNSUPPORTED', 'no GPU plugin is installed', { hint: 'leave --gpu-enabled out' })
+}
+
 /** The program's PID for scripts, written as the caller. A job is not given up for it: what went wrong becomes a message. */
 export async function writePidFile(path: string, pid: number, caller: Caller): Promise<string[]> {
   if (path === '') return []
@@ -80,6 +84,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
   const { op, host } = begin(env, 'run', call)
   await using _ = op
   checkStdio(env, request.stdio)
+  checkGpu(request.gpuEnabled)
   if (request.asRoot && call.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may use --as-root')
 
   const plan: RunPlan = await op.step('plan', async () => {
