@@ -63,6 +63,16 @@ test('the daemon went away', async () => {
   })
 })
 
+test('the daemon stopped in order', async () => {
+  const attach: Attach = async function* () {
+    yield { kind: 'tty', tty: false }
+    throw new CedanaError('CANCELLED', 'the daemon is stopping')
+  }
+  const { code, stderr } = await run(attach)
+  expect(code).toBe(1)
+  expect(stderr).toContain('job train goes on\n  → when the daemon is back: cedana job attach train\n')
+})
+
 test('a stream that ends without the exit code: the job knows it', async () => {
   const nothing = () => outputs({ kind: 'tty', tty: false })
   expect(await run(nothing, { getJob: async () => fakeJob({ isRunning: false, exit: { code: 4 } }) })).toMatchObject({

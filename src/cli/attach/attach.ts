@@ -10,7 +10,7 @@ import { DetachKeys } from './detach-keys.js'
 import { InputSource } from './input.js'
 import { flushed, write } from './write.js'
 
-export interface Attachment {
+interface Attachment {
   /** One of the two. */
   readonly jid: string
   readonly pid: number
@@ -104,7 +104,9 @@ async function ended(session: Session, engine: Engine, { jid }: Attachment, exit
 }
 
 function lost(attachment: Attachment, cause: unknown): unknown {
-  if (cause !== undefined && !(cause instanceof CedanaError && cause.code === 'DAEMON_UNREACHABLE')) return cause
+  // A daemon that stops in order cancels its calls. What this side cancels does not come here.
+  const isGone = cause === undefined || (cause instanceof CedanaError && ['DAEMON_UNREACHABLE', 'CANCELLED'].includes(cause.code))
+  if (!isGone) return cause
   const again = attachment.jid === '' ? `cedana attach ${attachment.pid}` : `cedana job attach ${attachment.jid}`
   return new CedanaError('DAEMON_UNREACHABLE', `the connection to the daemon was lost; ${nameOf(attachment)} goes on`, {
     cause,
