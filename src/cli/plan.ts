@@ -3,9 +3,9 @@ import type { DumpResult } from '../daemon/api/engine.js'
 import { EXIT } from './exit-codes.js'
 import type { Session } from './session.js'
 
-export type Problem = DumpResult['problems'][number]
+type Problem = DumpResult['problems'][number]
 
-export function problemText(session: Session, { severity, message, hint, pid }: Problem): string {
+function problemText(session: Session, { severity, message, hint, pid }: Problem): string {
   const colour = severity === 'error' ? 'red' : 'yellow'
   const where = pid ? `pid ${pid}: ` : ''
   return `${session.style(colour, severity)}: ${where}${message}${hint === undefined || hint === '' ? '' : `\n  → ${hint}`}`

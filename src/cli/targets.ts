@@ -7,7 +7,7 @@ import type { CliCommand, Handler } from './command.js'
 import { addFields, check, collect, fieldsOf } from './flags.js'
 
 /** Reads what the command line says, by the schema; nothing is left unchecked. */
-export type Reader = (args: readonly string[], flags: object) => ParsedOptions
+type Reader = (args: readonly string[], flags: object) => ParsedOptions
 
 async function reader(command: CliCommand, schema: OptionSchema | undefined): Promise<Reader> {
   const fields = await fieldsOf(schema)

@@ -2,7 +2,7 @@ import type { CliCommand } from '../command.js'
 import { usageError } from '../exit-codes.js'
 
 /** The command that `words` name, below `root`. */
-export function findCommand(root: CliCommand, words: readonly string[]): CliCommand {
+function findCommand(root: CliCommand, words: readonly string[]): CliCommand {
   return words.reduce<CliCommand>((at, word) => {
     const next = at.commands.find((command) => command.name() === word || command.aliases().includes(word))
     if (next === undefined) throw usageError(`unknown command '${word}' of ${at.path()}`)

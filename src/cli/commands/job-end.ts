@@ -13,7 +13,7 @@ interface Selection {
 }
 
 /** Number of `TERM`, `SIGTERM` or `15`. */
-export function signalNumber(text: string): number {
+function signalNumber(text: string): number {
   const name = text.toUpperCase()
   const byName = new Map(Object.entries(constants.signals)).get(name.startsWith('SIG') ? name : `SIG${name}`)
   const number = byName ?? (/^\d+$/.test(text) ? Number(text) : 0)

@@ -9,16 +9,15 @@ const STATUS_COLOURS: Readonly<Record<string, Colour>> = {
   running: 'green',
   sleep: 'green',
   zombie: 'yellow',
-  frozen: 'blue',
   remote: 'blue',
 }
 
-export function exitText({ exit }: JobView): string {
+function exitText({ exit }: JobView): string {
   if (exit === undefined) return ''
   return exit.signal ? `signal ${exit.signal}` : String(exit.code ?? '')
 }
 
-export const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => ({
+const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => ({
   items: jobs,
   columns: [
     { header: 'job', cell: (job) => ({ text: job.jid }) },

@@ -3,18 +3,18 @@ import type { Option } from 'commander'
 import type { Engine } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 
-export interface Candidate {
+interface Candidate {
   readonly text: string
   readonly description: string
 }
-export interface Completion {
+interface Completion {
   readonly candidates: readonly Candidate[]
   /** Names of files fit too. */
   readonly files: boolean
 }
 
 /** Asked for ids only when ids are what fits. Fails when there is no daemon. */
-export type AskEngine = <T>(question: (engine: Engine) => Promise<T>) => Promise<T>
+type AskEngine = <T>(question: (engine: Engine) => Promise<T>) => Promise<T>
 
 const NOTHING: Completion = { candidates: [], files: false }
 /** A shell that waits longer is a nuisance. */

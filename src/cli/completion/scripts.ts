@@ -50,4 +50,3 @@ complete -c cedana -f -a '(__cedana_complete)'
 
 export const SCRIPTS = { bash, zsh, fish } as const
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
-export type Shell = (typeof SHELLS)[number]

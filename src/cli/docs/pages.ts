@@ -4,7 +4,7 @@ import type { CliCommand } from '../command.js'
 import { EXIT } from '../exit-codes.js'
 import { wrap } from '../render/wrap.js'
 
-export interface Page {
+interface Page {
   readonly name: string
   readonly text: string
 }

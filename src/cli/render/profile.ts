@@ -4,7 +4,7 @@ import type { Style } from './style.js'
 import { table, type Cell } from './table.js'
 import { formatDuration, formatSize, type Precision } from './units.js'
 
-export interface Profile {
+interface Profile {
   readonly operation: string
   readonly steps: readonly Step[]
 }

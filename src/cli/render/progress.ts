@@ -6,7 +6,7 @@ const SHOW_AFTER_MS = 1000
 const REDRAW_MS = 200
 const ERASE = '\r\x1b[K'
 
-export interface Terminal {
+interface Terminal {
   readonly isTTY?: boolean
   readonly columns?: number
   write(text: string): unknown

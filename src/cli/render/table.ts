@@ -9,7 +9,7 @@ export interface Column {
   readonly header: string
   readonly align?: 'left' | 'right'
 }
-export interface TableOptions {
+interface TableOptions {
   readonly style: Style
   readonly headers: boolean
   /** Cuts lines to this many characters; undefined: never (not a terminal, --no-trunc). */
