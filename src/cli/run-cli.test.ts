@@ -256,6 +256,14 @@ describe('restore, manage, freeze', () => {
   })
 })
 
+test('query: the columns for people, keys for programs', async () => {
+  const row = { cells: { PID: '7', STATUS: 'sleep', 'CONTAINER ID': 'c' }, state: undefined }
+  const query = async () => ({ columns: ['PID', 'STATUS'], rows: [row], messages: [] }) as never
+  expect((await runFake(['query', 'process', '7'], { engine: { query } })).stdout).toContain('PID  STATUS')
+  const { stdout } = await runFake(['query', 'process', '7', '-o', 'json'], { engine: { query } })
+  expect(JSON.parse(stdout)).toEqual([{ pid: '7', status: 'sleep', container_id: 'c' }])
+})
+
 test('help of every command has an example or sub-commands', async () => {
   for (const argv of [['ps'], ['dump', 'job'], ['job', 'attach'], ['checkpoint', 'verify'], ['completion', 'zsh']]) {
     expect((await runFake([...argv, '--help'])).stdout).toMatch(/^Usage: cedana [\s\S]*\nExamples:\n {2}cedana /)

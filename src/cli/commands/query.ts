@@ -14,6 +14,10 @@ function sorted({ columns, rows }: QueryResult): QueryResult['rows'] {
   return [...rows].sort((a, b) => (a.cells[key] ?? '').localeCompare(b.cells[key] ?? ''))
 }
 
+/** `CONTAINER ID` → `container_id`. */
+const keyed = ({ cells }: QueryResult['rows'][number]): object =>
+  Object.fromEntries(Object.entries(cells).map(([column, text]) => [column.toLowerCase().replace(/[^a-z0-9]+/g, '_'), text]))
+
 async function print(
   session: Session,
   result: QueryResult,
@@ -23,8 +27,7 @@ async function print(
   const { quiet, headers = true, trunc = true } = session.options
   const rows = sorted(result)
   const id = (row: QueryResult['rows'][number]): string => row.cells[result.columns[0] ?? ''] ?? ''
-  if (session.isStructured)
-    return session.printDocument(inspect ? rows.map(({ state }) => state) : rows.map(({ cells }) => cells), session.format!)
+  if (session.isStructured) return session.printDocument(inspect ? rows.map(({ state }) => state) : rows.map(keyed), session.format!)
   if (quiet === true || session.format === 'name') return rows.forEach((row) => session.print(id(row)))
 
   const cells = rows.map((row) => result.columns.map((column) => ({ text: row.cells[column] ?? '' })))
