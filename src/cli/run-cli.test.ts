@@ -1,4 +1,7 @@
-import { describe, expect, test, vi } from 'vitest'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { AttachOutput, Engine } from '../daemon/api/engine.js'
 import { fakeJob, runFake } from '../../test/support/fake-world.js'
@@ -254,6 +257,31 @@ describe('restore, manage, freeze', () => {
     expect((await runFake(['freeze', 'job', 'x'], { engine: { freeze } })).stdout).toBe('Froze process PID 3\n')
     expect((await runFake(['unfreeze', 'process', '3'], { engine: { unfreeze: freeze } })).stdout).toBe('Unfroze process PID 3\n')
   })
+})
+
+test('checkpoints by id, and by paths of this directory', async () => {
+  const cwd = await mkdtemp(join(tmpdir(), 'cedana-cli-'))
+  onTestFinished(() => rm(cwd, { recursive: true }))
+  await writeFile(join(cwd, 'dump.tar'), '')
+  const deleteCheckpoint = vi.fn<Engine['deleteCheckpoint']>(async (path) => ({ path }))
+  for (const [name, asked] of [
+    ['4be1', '4be1'],
+    ['dump.tar', `${cwd}/dump.tar`],
+    ['./gone', `${cwd}/gone`],
+    ['sub/../dump.tar', `${cwd}/dump.tar`],
+    ['.', cwd],
+    ['/tmp/d1', '/tmp/d1'],
+    ['s3://bucket/d1', 's3://bucket/d1'],
+  ] as const) {
+    const { stdout } = await runFake(['checkpoint', 'delete', name], { engine: { deleteCheckpoint }, world: { cwd } })
+    expect(stdout).toBe(`Deleted ${asked}\n`)
+  }
+  const verifyCheckpoint = vi.fn<Engine['verifyCheckpoint']>(async (path) => ({ path, files: 1, bytes: 1 }))
+  await runFake(['job', 'checkpoint', 'verify', './d'], { engine: { verifyCheckpoint } })
+  expect(verifyCheckpoint.mock.lastCall?.[0]).toBe('/work/dir/d')
+  const inspectCheckpoint = vi.fn<Engine['inspectCheckpoint']>(async () => ({ checkpoint: {}, manifest: {}, contents: {} }) as never)
+  await runFake(['checkpoint', 'inspect', './d'], { engine: { inspectCheckpoint } })
+  expect(inspectCheckpoint.mock.lastCall?.[0]).toBe('/work/dir/d')
 })
 
 test('query: the columns for people, keys for programs', async () => {

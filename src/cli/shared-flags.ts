@@ -1,4 +1,5 @@
 /** Flags that several commands have, and what they mean. */
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { InvalidArgumentError, Option } from 'commander'
 import type { CriuSwitches, WindowSize } from '../daemon/api/engine.js'
@@ -101,6 +102,10 @@ export function stdioOf(flags: StdioFlags): StdioMode | undefined {
 /** As the daemon, which has another working directory, can use it. A `scheme://` and an absolute path stay as they are. */
 export const absolute = (world: World, path: string | undefined): string =>
   path === undefined || path === '' ? '' : path.startsWith('/') || /^[a-z][a-z0-9+.-]*:\/\//i.test(path) ? path : resolve(world.cwd, path)
+
+/** A checkpoint as it was named: its id or the beginning of one stays, a path (or what is one here) is made absolute. */
+export const checkpointName = (world: World, name: string): string =>
+  /\/|^\.\.?$/.test(name) || existsSync(resolve(world.cwd, name)) ? absolute(world, name) : name
 
 export function windowSize({ stdout }: World): WindowSize | undefined {
   return stdout.isTTY && stdout.rows > 0 ? { rows: stdout.rows, columns: stdout.columns } : undefined

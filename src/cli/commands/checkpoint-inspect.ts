@@ -1,7 +1,7 @@
 import type { CliCommand } from '../command.js'
 import { SECTIONS, sectionTable, type SectionName } from '../render/contents.js'
 import type { Session } from '../session.js'
-import { outputFlags } from '../shared-flags.js'
+import { checkpointName, outputFlags } from '../shared-flags.js'
 
 const TYPES = { ps: 'processes', fd: 'files', mem: 'memory', rss: 'memory', sk: 'sockets', gpu: 'gpu' } as const satisfies Record<
   string,
@@ -28,7 +28,8 @@ export function checkpointInspect(command: CliCommand): void {
       'cedana checkpoint inspect --type fd /tmp/dump-process-1.tar.gz',
       'cedana checkpoint inspect -o json 4be1',
     )
-    .does<{ readonly type?: keyof typeof TYPES }>(async (session, { type }, [id = '']) => {
+    .does<{ readonly type?: keyof typeof TYPES }>(async (session, { type }, [name = '']) => {
+      const id = checkpointName(session.world, name)
       const { checkpoint, manifest, contents } = await session.ask((engine) => engine.inspectCheckpoint(id, { signal: session.signal }))
       const section = type === undefined ? undefined : TYPES[type]
       if (session.isStructured) {

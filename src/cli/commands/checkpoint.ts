@@ -2,10 +2,10 @@ import type { CheckpointView } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 import { printListing, type Listing } from '../render/listing.js'
 import { formatSize, formatTime } from '../render/units.js'
-import { outputFlags } from '../shared-flags.js'
+import { checkpointName, outputFlags } from '../shared-flags.js'
 import { checkpointInspect } from './checkpoint-inspect.js'
 
-export const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string): Listing<CheckpointView> => ({
+const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string): Listing<CheckpointView> => ({
   items: [...checkpoints].sort((a, b) => b.time - a.time),
   columns: [
     { header: 'id', cell: (one) => ({ text: one.id }) },
@@ -43,7 +43,8 @@ export function checkpoint(command: CliCommand): void {
 
   outputFlags(command.add('verify', 'read a checkpoint and compare it with its checksums').argument(...ID))
     .example('cedana checkpoint verify 4be1')
-    .does(async (session, _options, [id = '']) => {
+    .does(async (session, _options, [name = '']) => {
+      const id = checkpointName(session.world, name)
       const result = await session.ask((engine) => engine.verifyCheckpoint(id, { signal: session.signal }))
       if (session.isStructured) return session.printDocument(result, session.format!)
       session.print(
@@ -55,7 +56,8 @@ export function checkpoint(command: CliCommand): void {
 
   outputFlags(command.add('delete', 'remove a checkpoint from disk and from its job').argument(...ID))
     .example('cedana checkpoint delete 4be1')
-    .does(async (session, _options, [id = '']) => {
+    .does(async (session, _options, [name = '']) => {
+      const id = checkpointName(session.world, name)
       const result = await session.ask((engine) => engine.deleteCheckpoint(id, { signal: session.signal }))
       if (session.isStructured) return session.printDocument(result, session.format!)
       session.print(session.options.quiet === true ? result.path : `Deleted ${result.path}`)
