@@ -23,6 +23,8 @@ export class CliCommand extends Command {
   readonly examples: string[] = []
   /** Paragraphs after the flags. */
   readonly notes: string[] = []
+  /** Said when an option is unknown and is not like one there is. */
+  unknownOptionHint: string | undefined
   private readonly inherited = new Set<Option>()
 
   constructor(
@@ -134,6 +136,8 @@ export class CliCommand extends Command {
   }
 
   override error(message: string, options?: ErrorOptions): never {
+    if (options?.code === 'commander.unknownOption' && this.unknownOptionHint !== undefined && !message.includes('\n'))
+      throw usageError(message.replace(/^error: /, ''), this.unknownOptionHint)
     if (options?.code !== 'commander.unknownCommand') return super.error(message, options)
     if (this.parent === null) return super.error(message, options)
     const names = this.visibleCommands().map((command) => command.name())

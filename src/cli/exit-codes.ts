@@ -24,4 +24,5 @@ export class CliError extends Error {
   }
 }
 
-export const usageError = (message: string): CliError => new CliError(message, { exitCode: EXIT.usage })
+export const usageError = (message: string, hint?: string): CliError =>
+  new CliError(message, { exitCode: EXIT.usage, ...(hint !== undefined && { hint }) })

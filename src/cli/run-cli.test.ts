@@ -29,6 +29,12 @@ describe('misuse is one line and exit code 2', () => {
     [['dump', 'process'], "Error: missing required argument 'PID'\n"],
     [['dump', 'process', '1', '--comprssion', 'gzip'], "Error: unknown option '--comprssion', did you mean --compression?\n"],
     [['ps', '-o', 'xml'], /^Error: option '-o, --output <FORMAT>' argument 'xml' is invalid\. Allowed choices are table.*\n$/],
+    [['exec', 'sh', '-c', 'date'], "Error: unknown option '-c'\n  → options of the program come after --: cedana exec -- sh -c …\n"],
+    [
+      ['run', 'process', 'ls', '--bogus'],
+      "Error: unknown option '--bogus'\n  → options of the program come after --: cedana run process -- sh -c …\n",
+    ],
+    [['exec', 'ls', '--attahc'], "Error: unknown option '--attahc', did you mean --attach?\n"],
     [['kill', 'train', '--grace', 'soon'], /^Error: option .* is invalid\. It is not a duration such as 30s or 5m\.\n$/],
     [['kill', 'train', '--signal', 'NOPE'], 'Error: unknown signal NOPE\n'],
     [['exec', '--attach', '--out', '/tmp/x', 'ls'], /^Error: option '-a, --attach' cannot be used with option '-o, --out <FILE>'\n$/],

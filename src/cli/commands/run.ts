@@ -37,7 +37,10 @@ function request(session: Session, flags: RunFlags, chosen: Pick<RunRequest, 'ty
 
 async function runType({ command, manifest, read }: TypeCommand): Promise<void> {
   const program = await executableField(manifest.options.run)
-  if (program !== undefined) command.option('--as-root', 'as root instead of as you')
+  if (program !== undefined) {
+    command.option('--as-root', 'as root instead of as you')
+    command.unknownOptionHint = `options of the program come after --: ${command.path()} -- sh -c …`
+  }
   command.does<RunFlags>(async (session, flags, args) => {
     const given = read.run!(args, flags)
     const options = program === undefined ? given : { ...given, [program]: await findExecutable(String(given[program]), session.world) }
