@@ -104,6 +104,7 @@ export class CliCommand extends Command {
       const options = this.mergedOptions()
       const session = new Session(this.app.world, options)
       this.app.session = session
+      await session.writeConfig()
       this.app.exitCode = (await handler(session, options as O, this.args)) ?? 0
     })
   }

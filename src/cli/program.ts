@@ -1,7 +1,6 @@
 /** The tree of commands. Only the branch that is run is built; without one, all are names and summaries for help. */
 import { CliCommand, type App } from './command.js'
 import { COLOUR_MODES } from './render/style.js'
-import type { GlobalOptions } from './session.js'
 
 type Define = (command: CliCommand) => void | Promise<void>
 interface Entry {
@@ -138,7 +137,7 @@ function globalOptions(program: CliCommand): void {
 }
 
 /** The first word of the command line that is neither a global flag nor the value of one. */
-export function branchOf(program: CliCommand, argv: readonly string[]): string | undefined {
+function branchOf(program: CliCommand, argv: readonly string[]): string | undefined {
   for (let index = 0; index < argv.length; index++) {
     const arg = argv[index]!
     if (!arg.startsWith('-')) return arg
@@ -165,10 +164,7 @@ export async function buildProgram(app: App, argv: readonly string[] | undefined
   // After the sub-commands, which take every flag there is so far.
   program.usage('[global options] COMMAND').version(`cedana version ${version}`, '--version', 'show the version')
   if (argv !== undefined && branch === undefined) {
-    program.does(async (session, { initConfig, mergeConfig }: GlobalOptions) => {
-      if (initConfig === true || mergeConfig === true) await session.loadConfig()
-      program.outputHelp()
-    })
+    program.does(async () => program.outputHelp())
   }
   return program
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { AttachOutput, Engine } from '../daemon/api/engine.js'
+import type { World } from './session.js'
 import { fakeJob, runFake } from '../../test/support/fake-world.js'
 
 const steps = [{ name: 'criu dump', category: 'criu', durationNs: 1_000_000, bytes: 0 }]
@@ -296,6 +297,20 @@ test('query: the columns for people, keys for programs', async () => {
   expect((await runFake(['query', 'process', '7'], { engine: { query } })).stdout).toContain('PID  STATUS')
   const { stdout } = await runFake(['query', 'process', '7', '-o', 'json'], { engine: { query } })
   expect(JSON.parse(stdout)).toEqual([{ pid: '7', status: 'sleep', container_id: 'c' }])
+})
+
+test('--init-config and --merge-config write, whatever the command', async () => {
+  const writeConfig = vi.fn<World['writeConfig']>(async () => '')
+  for (const argv of [['--init-config', 'version'], ['version', '--init-config'], ['--init-config']])
+    await runFake(argv, { world: { writeConfig } })
+  await runFake(['--merge-config', 'ps', '-q'], { engine: { listJobs: async () => [] }, world: { writeConfig } })
+  expect(writeConfig.mock.calls.map(([kind]) => kind)).toEqual(['init', 'init', 'init', 'merge'])
+})
+
+test('a --config-dir that is not there', async () => {
+  const outcome = await runFake(['--config-dir', '/nonexistent', 'ps'])
+  expect(outcome).toMatchObject({ code: 1, stdout: '', connections: [] })
+  expect(outcome.stderr).toBe('Error: --config-dir: /nonexistent is not a directory\n  → --init-config makes it, with a config.json\n')
 })
 
 test('help of every command has an example or sub-commands', async () => {

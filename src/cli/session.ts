@@ -1,8 +1,10 @@
 /** One command being carried out: its configuration, where it prints and in which form, and the engine it asks. */
+import { statSync } from 'node:fs'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { RuntimeManifest } from '../plugins/contract/runtime.js'
+import { CliError } from './exit-codes.js'
 import type { ColourMode, Style } from './render/style.js'
 import { styleFor } from './render/style.js'
 
@@ -31,9 +33,9 @@ export interface World {
 }
 
 export const OUTPUT_FORMATS = ['table', 'wide', 'json', 'yaml', 'name'] as const
-export type OutputFormat = (typeof OUTPUT_FORMATS)[number]
+type OutputFormat = (typeof OUTPUT_FORMATS)[number]
 
-export interface GlobalOptions {
+interface GlobalOptions {
   readonly config?: string
   readonly configDir?: string
   readonly initConfig?: boolean
@@ -59,6 +61,14 @@ export interface Where {
   readonly local?: boolean
   /** The request names a job: the local engine reads the database. */
   readonly withJobs?: boolean
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
 }
 
 export class Session {
@@ -101,13 +111,26 @@ export class Session {
     return this.config
   }
 
-  private async readConfig(): Promise<Config> {
-    const { config, configDir, initConfig, mergeConfig, address, protocol, profiling, profilingPath, db, logLevel } = this.options
+  /** `--init-config`, `--merge-config`: of every command, whether it reads the configuration or not. */
+  async writeConfig(): Promise<void> {
+    const { initConfig, mergeConfig } = this.options
+    if (initConfig === true || mergeConfig === true)
+      await this.world.writeConfig(mergeConfig === true ? 'merge' : 'init', this.configSources())
+  }
+
+  private configSources(): ConfigSources {
+    const { config, configDir, address, protocol, profiling, profilingPath, db, logLevel } = this.options
     const level = logLevel === undefined ? {} : { CEDANA_LOG_LEVEL: logLevel, CEDANA_LOG_LEVEL_NO_SERVER: logLevel }
     const env = { ...this.world.env, ...level }
-    const sources = { configJson: config, configDir, address, protocol, profiling, profilingPath, db, env, uid: this.world.caller.uid }
-    if (initConfig === true || mergeConfig === true) await this.world.writeConfig(mergeConfig === true ? 'merge' : 'init', sources)
-    return this.world.loadConfig(sources)
+    return { configJson: config, configDir, address, protocol, profiling, profilingPath, db, env, uid: this.world.caller.uid }
+  }
+
+  private async readConfig(): Promise<Config> {
+    const { configDir = '' } = this.options
+    // Without a file in it there are defaults; without the directory it is a slip of the pen.
+    if (configDir !== '' && !isDirectory(configDir))
+      throw new CliError(`--config-dir: ${configDir} is not a directory`, { hint: '--init-config makes it, with a config.json' })
+    return this.world.loadConfig(this.configSources())
   }
 
   /** Asks the engine and hangs up, whatever happens. */
