@@ -9,6 +9,7 @@ interface Property extends Partial<OptionMeta> {
   readonly enum?: readonly string[]
   readonly default?: unknown
   readonly items?: Property
+  readonly anyOf?: readonly Property[]
 }
 interface Field {
   readonly key: string
@@ -18,6 +19,9 @@ interface Field {
 }
 
 const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
+/** A number, or text that is made one. */
+export const takesNumber = ({ type, anyOf = [] }: Property): boolean => type === 'integer' || type === 'number' || anyOf.some(takesNumber)
 
 /** Loads zod: only commands with options of plugins come here. */
 export async function fieldsOf(schema: OptionSchema | undefined): Promise<readonly Field[]> {

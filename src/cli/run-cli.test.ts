@@ -317,6 +317,7 @@ test('help of every command has an example or sub-commands', async () => {
   for (const argv of [['ps'], ['dump', 'job'], ['job', 'attach'], ['checkpoint', 'verify'], ['completion', 'zsh']]) {
     expect((await runFake([...argv, '--help'])).stdout).toMatch(/^Usage: cedana [\s\S]*\nExamples:\n {2}cedana /)
   }
+  expect((await runFake(['freeze', 'process', '--help'])).stdout).toContain('\n  cedana freeze process 4711\n')
   expect((await runFake(['help', 'dump', 'job'])).stdout).toContain('Usage: cedana dump job')
 })
 

@@ -4,7 +4,7 @@ import { CedanaError } from '../plugins/contract/errors.js'
 import type { OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
 import type { RuntimeManifest, Verb } from '../plugins/contract/runtime.js'
 import type { CliCommand, Handler } from './command.js'
-import { addFields, check, collect, fieldsOf } from './flags.js'
+import { addFields, check, collect, fieldsOf, takesNumber } from './flags.js'
 
 /** Reads what the command line says, by the schema; nothing is left unchecked. */
 type Reader = (args: readonly string[], flags: object) => ParsedOptions
@@ -28,7 +28,7 @@ async function fill(command: CliCommand, manifest: RuntimeManifest, schemas: rea
   const read: Record<string, Reader> = {}
   for (const schema of schemas) read[schema] = await reader(command, manifest.options[schema])
   const first = (await fieldsOf(manifest.options.resolve)).find(({ property }) => property.positional === true)
-  return { command, manifest, read, sample: first?.property.type === 'integer' ? '4711' : 'web' }
+  return { command, manifest, read, sample: first !== undefined && takesNumber(first.property) ? '4711' : 'web' }
 }
 
 /** One sub-command for each runtime with `verb`; `schemas`: whose options it takes, in the order of their arguments. */
