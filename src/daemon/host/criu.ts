@@ -12,6 +12,8 @@ import type { CriuOptions } from '../../plugins/contract/plan.js'
 
 export interface CriuBinary {
   readonly path: string
+  /** What to run: the path, or what a wrapper there would run. */
+  readonly command: readonly [string, ...string[]]
   /** major × 10000 + minor × 100 + sublevel, as CRIU counts. */
   readonly version: number
 }
@@ -88,7 +90,8 @@ export class DumpWorker {
     const { session, peerFd } = native.criuSession()
     const pages = native.pageSocket()
     try {
-      const worker = spawn(criu.path, ['swrk', String(RPC_FD)], {
+      const [program, ...args] = criu.command
+      const worker = spawn(program, [...args, 'swrk', String(RPC_FD)], {
         stdio: ['ignore', 'ignore', 'ignore', peerFd, pages.peerFd],
         detached: true,
       })

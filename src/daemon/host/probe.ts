@@ -78,6 +78,19 @@ async function versionOf(path: string, cacheDir: string): Promise<number> {
 }
 
 /**
+ * The private CRIU brings its own C library, so `bin/criu` is a shell script that runs its loader. Running that loader at once spares a shell on every
+ * dump and restore.
+ */
+async function commandOf(path: string): Promise<readonly [string, ...string[]]> {
+  if (path !== PRIVATE_CRIU) return [path]
+  const script = await readFile(path, 'utf8')
+  const command = /^exec (\/\S+) --argv0 criu --library-path (\/\S+) (\/\S+) "\$@"$/m.exec(script)
+  const [, loader, libraries, program] = command ?? []
+  if (loader === undefined || libraries === undefined || program === undefined) return [path]
+  return [loader, '--argv0', 'criu', '--library-path', libraries, program]
+}
+
+/**
  * The CRIU to use: the configured one, else the first that suits this kernel of plugin directory, PATH and private prefix.
  * Throws HOST_UNFIT, naming what was found.
  */
@@ -100,7 +113,7 @@ export async function findCriu(where: CriuLocation): Promise<CriuBinary> {
       continue
     }
     const version = await versionOf(path, where.cacheDir)
-    if (!criuTooOldForKernel(version)) return { path, version }
+    if (!criuTooOldForKernel(version)) return { path, command: await commandOf(path), version }
     unfit.push(`${path} is ${formatVersion(version)}`)
   }
   if (unfit.length > 0) {

@@ -220,7 +220,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         logAsUser: request.log !== '',
         user: { uid: call.caller.uid, gid: call.caller.gid, groups: call.caller.groups },
         environment: { PATH: env.searchPath },
-        argv: [binary.path, 'swrk', '3'],
+        argv: [...binary.command, 'swrk', '3'],
         windowSize: request.windowSize,
         waitAttach: request.waitAttach,
         foreground: env.foreground,
@@ -233,8 +233,10 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       closeSync(session.peerFd)
       const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
       try {
-        await Promise.race([session.restore(options), launched])
-        return await launched
+        const pid = await Promise.race([session.restore(options), launched.then((shim) => shim.pid)])
+        // The shim tells the same when CRIU has ended and its own record is on disk; the job's record need not wait for that.
+        const root = await processes.identify(pid).catch(() => launched)
+        return { pid, startTicks: root.startTicks, launched }
       } catch (thrown) {
         session.close()
         await launched.catch(() => undefined)
@@ -245,10 +247,10 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     },
     {
       category: 'criu',
-      onFailure: async (shim) => {
-        const target = { pid: shim.pid, startTicks: shim.startTicks, bootId: processes.bootId } as Target
-        await processes.killTree(target, SIGKILL)
-        await shim.done
+      onFailure: async ({ pid, startTicks, launched }) => {
+        await processes.killTree({ pid, startTicks, bootId: processes.bootId } as Target, SIGKILL)
+        const shim = await launched.catch(() => undefined)
+        await shim?.done
       },
     },
   )
@@ -265,7 +267,12 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       env.jobs.watch(env.jobs.update(job.jid, running))
     } else {
       // No job, no trace: the directory goes with the shim.
-      void started.done.then(() => removeDirectory(directory))
+      void started.launched
+        .then((shim) => shim.done)
+        .then(
+          () => removeDirectory(directory),
+          () => undefined,
+        )
     }
   })
   const messages = [
