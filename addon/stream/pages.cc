@@ -79,6 +79,7 @@ PageServer::~PageServer() { Abort(); }
 
 Result<PageServer::Outcome> PageServer::Finish() {
   reader_.Join();
+  const std::lock_guard ending(ending_mutex_);
   if (!writer_) return Errno{"page server", ECANCELED};
   auto files = writer_->Finish();
   Release();
@@ -87,8 +88,12 @@ Result<PageServer::Outcome> PageServer::Finish() {
 }
 
 void PageServer::Abort() {
-  if (writer_) writer_->Fail(Errno{"page server", ECANCELED});
+  {
+    const std::lock_guard lock(writer_mutex_);
+    if (writer_) writer_->Fail(Errno{"page server", ECANCELED});
+  }
   reader_.Join();
+  const std::lock_guard ending(ending_mutex_);
   Release();
 }
 

@@ -89,7 +89,8 @@ class PageServer {
 
   Options options_;
   UniqueFd socket_;
-  mutable std::mutex writer_mutex_;  // between progress() and Release()
+  std::mutex ending_mutex_;          // between Finish() and Abort(), each on a thread of its own
+  mutable std::mutex writer_mutex_;  // between those who look at the writer and Release()
   std::unique_ptr<BlockWriter> writer_;
   uint64_t written_ = 0;  // when there is no writer any more
   std::byte header_[32];

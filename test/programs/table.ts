@@ -1,6 +1,6 @@
 /**
  * The test programs that take part in "dump, then restore, then verify", with what CRIU 4.2.1 on Linux 6.18 makes of them. Everything here was first
- * tried with plain `criu dump` and `criu restore` (CEDANA_PROVE=1 does it again), so a failure across cedana is cedana's.
+ * tried with plain `criu dump` and `criu restore` (test/e2e/plain-criu.test.ts), so a failure across cedana is cedana's.
  */
 export interface Program {
   readonly name: string
