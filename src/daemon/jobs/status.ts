@@ -1,4 +1,5 @@
 /** The word that `ps` shows for a job: its record against what /proc says. Pure. */
+import { STATE_WORDS } from '../../plugins/contract/job.js'
 import type { JobBrief } from './job.js'
 
 /** What is needed of a process that exists. */
@@ -15,18 +16,6 @@ export interface JobStatus {
   readonly isFrozen: boolean
 }
 
-const WORDS: Readonly<Record<string, string>> = {
-  R: 'running',
-  S: 'sleep',
-  T: 'stop',
-  t: 'stop',
-  I: 'idle',
-  Z: 'zombie',
-  W: 'wait',
-  L: 'lock',
-  D: 'blocked',
-}
-
 /** `process`: what has the job's PID now, if anything. */
 export function statusOf(
   job: JobBrief,
@@ -39,7 +28,7 @@ export function statusOf(
   // A PID is used again, after a while or after a boot: then it is somebody else's.
   const isTheSame = process !== undefined && process.startTicks === job.startTicks && job.bootId === here.bootId
   if (job.state === 'ended' || !isTheSame) return not('halted')
-  const word = WORDS[process.state]
+  const word = STATE_WORDS[process.state]
   if (word === undefined) return not('halted')
   if (process.state === 'Z') return not(word)
   return { word, isRunning: true, isFrozen: job.frozen }

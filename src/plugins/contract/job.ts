@@ -85,6 +85,19 @@ export interface Namespaces {
   readonly uts: string
 }
 
+/** What users are told of a kernel state letter. */
+export const STATE_WORDS: Readonly<Record<string, string>> = {
+  R: 'running',
+  S: 'sleep',
+  T: 'stop',
+  t: 'stop',
+  I: 'idle',
+  Z: 'zombie',
+  W: 'wait',
+  L: 'lock',
+  D: 'blocked',
+}
+
 export interface ProcessFacts {
   readonly pid: Pid
   readonly parentPid: Pid

@@ -1,27 +1,15 @@
 import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
-import type { ProcessFacts } from '../contract/job.js'
+import { type ProcessFacts, STATE_WORDS } from '../contract/job.js'
 import type { QueryResult, QueryRow } from '../contract/runtime.js'
 import type { QueryOptions } from './options.js'
-
-const STATES: Readonly<Record<string, string>> = {
-  R: 'running',
-  S: 'sleep',
-  T: 'stop',
-  t: 'stop',
-  I: 'idle',
-  Z: 'zombie',
-  W: 'wait',
-  L: 'lock',
-  D: 'blocked',
-}
 
 function row(facts: ProcessFacts, state: unknown): QueryRow {
   const command = facts.args.length > 0 ? facts.args.join(' ') : `[${facts.name}]`
   const cells = {
     PID: `${facts.pid}`,
-    STATUS: STATES[facts.state] ?? '',
+    STATUS: STATE_WORDS[facts.state] ?? '',
     UID: `${facts.uids[0]}`,
     GID: `${facts.gids[0]}`,
     COMMAND: command,
