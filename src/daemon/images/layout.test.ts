@@ -74,6 +74,11 @@ describe('partial names', () => {
         },
       ),
     )
+    // An archive grows beside its staging directory.
+    for (const compression of COMPRESSIONS) {
+      const partial = partialName('train', maker, 'ab12') + suffixOf(compression)
+      expect(parsePartial(partial, maker.bootId)?.pid, partial).toBe(maker.pid)
+    }
     expect(parsePartial('.hidden', maker.bootId)).toBeUndefined()
     expect(parsePartial('x.partial-4cea1dbc-1-2-3', maker.bootId)).toBeUndefined()
   })

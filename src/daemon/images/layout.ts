@@ -84,7 +84,8 @@ export interface Maker {
   readonly bootId: string
 }
 
-const PARTIAL = /^\..+\.partial-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-z]+$/
+/** With the suffix of the archive, where there is one. */
+const PARTIAL = /^\..+\.partial-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-z]+(\.tar(\.[0-9a-z]+)?)?$/
 const bootKey = (bootId: string): string => bootId.slice(0, 8)
 
 /** Name of the unfinished checkpoint `name`, in the same directory: hidden, and never valid as a checkpoint's own name. */
