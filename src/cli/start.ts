@@ -10,21 +10,36 @@ import { printStarted } from './started.js'
 const FROM_TERMINAL: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT', 'SIGWINCH', 'SIGTSTP', 'SIGCONT']
 const OTHERS: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGALRM']
 
-/** Passes signals on to the process as long as `work` lasts. */
-async function forwardSignals<T>(pid: number, isTerminal: boolean, work: () => Promise<T>): Promise<T> {
-  const forward = (signal: NodeJS.Signals): void => {
+/** Passes signals on to a process: those that come before it is known, as soon as it is. */
+class SignalForwarder implements Disposable {
+  readonly #forwarded: readonly NodeJS.Signals[]
+  readonly #early: NodeJS.Signals[] = []
+  #pid = 0
+
+  constructor(isTerminal: boolean) {
+    this.#forwarded = isTerminal ? OTHERS : [...FROM_TERMINAL, ...OTHERS]
+    this.#forwarded.forEach((signal) => process.on(signal, this.#forward))
+  }
+
+  to(pid: number): void {
+    this.#pid = pid
+    this.#early.forEach(this.#forward)
+  }
+
+  readonly #forward = (signal: NodeJS.Signals): void => {
+    if (this.#pid === 0) {
+      this.#early.push(signal)
+      return
+    }
     try {
-      process.kill(pid, signal)
+      process.kill(this.#pid, signal)
     } catch {
       // It ended in this moment: its exit status is on its way.
     }
-  }
-  const forwarded = isTerminal ? OTHERS : [...FROM_TERMINAL, ...OTHERS]
-  forwarded.forEach((signal) => process.on(signal, forward))
-  try {
-    return await work()
-  } finally {
-    forwarded.forEach((signal) => process.off(signal, forward))
+  };
+
+  [Symbol.dispose](): void {
+    this.#forwarded.forEach((signal) => process.off(signal, this.#forward))
   }
 }
 
@@ -34,6 +49,26 @@ async function waitFor(engine: Engine, { jid, pid }: Started): Promise<number> {
     if (output.kind === 'exit') return exitCode(output.exit)
   }
   return 0
+}
+
+/** The process has this one's standard streams, its signals, and its exit code. */
+async function startHere(
+  session: Session,
+  engine: Engine,
+  operation: 'run' | 'restore',
+  begin: (engine: Engine) => Promise<Started>,
+): Promise<number> {
+  const { stdin, stdout, stderr } = session.world
+  // A program may run before we hear of it: from its start on no signal is ours. A restore that is interrupted is undone.
+  if (operation === 'run') session.world.holdSignals()
+  using signals = new SignalForwarder([stdin, stdout, stderr].some(({ isTTY }) => isTTY))
+  const started = await begin(engine)
+  session.world.holdSignals()
+  signals.to(started.pid)
+  const code = await waitFor(engine, started)
+  started.messages.forEach((message) => session.note(message))
+  await session.printProfile(operation, started.steps)
+  return code
 }
 
 /** `start` asks the engine; `line` is what scripts read. Returns the exit code. */
@@ -46,19 +81,8 @@ export async function start(
   const ignored = ignoredStdio(flags)
   if (ignored !== undefined) session.note(session.errorStyle('yellow', ignored))
   return session.ask(async (engine) => {
+    if (verb.where.local === true) return startHere(session, engine, operation, verb.start)
     const started = await verb.start(engine)
-    if (verb.where.local === true) {
-      const { stdin, stdout, stderr } = session.world
-      session.world.holdSignals()
-      const code = await forwardSignals(
-        started.pid,
-        [stdin, stdout, stderr].some(({ isTTY }) => isTTY),
-        () => waitFor(engine, started),
-      )
-      started.messages.forEach((message) => session.note(message))
-      await session.printProfile(operation, started.steps)
-      return code
-    }
     if (flags.attach !== true) return printStarted(session, operation, started, verb.line(started))
     await session.printProfile(operation, started.steps)
     started.messages.forEach((message) => session.note(message))
