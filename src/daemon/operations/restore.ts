@@ -169,13 +169,11 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     return { manifest, snapshot, stdio, runtime }
   })
   const plan = await op.step('plan', () => planRestore(env, call.caller, request, planning))
-  const problems = await op.step('preflight', async () => {
-    if (!manifest || !snapshot) return [...reader.problems, ...plan.problems]
-    await waitForPids(snapshot, manifest)
-    const live = await liveFacts(snapshot, binary.version, await env.facts(), reader.images)
-    return [...reader.problems, ...plan.problems, ...restoreProblems(manifest, snapshot, live, new Set(plan.inherit.map(({ key }) => key)))]
-  })
+  // Neither changes anything: the look at the machine and CRIU's own at the kernel take their time side by side.
+  const preflight = lookAhead(env, { reader, snapshot, plan, criuVersion: binary.version })
+  preflight.catch(() => undefined)
   if (request.dryRun) {
+    const problems = await op.step('preflight', () => preflight)
     await op.step('verify', () => allVerified)
     return op.done({
       jid: '',
@@ -187,7 +185,6 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       plan: { ...plan.criu, inherit: plan.inherit },
     })
   }
-  refuseProblems(problems)
 
   const job = await op.step('record job', () => recordRestoring(env, call, request, { existing, type, stdio, snapshot, manifest }), {
     onFailure: (made) => {
@@ -208,7 +205,13 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const pending = await op.step('read input', () => pendingInput(reader, directory))
 
   const { fds, open } = inheritFds(plan.inherit)
-  const session = criu.restoreSession(signal, { onReady: () => verified.images, onBuilt: () => verified.pages })
+  const session = criu.restoreSession(signal, {
+    onReady: async () => {
+      refuseProblems(await preflight)
+      await verified.images
+    },
+    onBuilt: () => verified.pages,
+  })
   const started = await op.step(
     'criu restore',
     async () => {
@@ -240,7 +243,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       } catch (thrown) {
         session.close()
         await launched.catch(() => undefined)
-        // A damaged checkpoint explains whatever CRIU had to say about it.
+        // What was foreseen, or a damaged checkpoint, explains whatever CRIU had to say.
+        if (!signal.aborted) refuseProblems(await preflight)
         await allVerified
         throw await work.explain(await preferShim(thrown, launched))
       }
@@ -275,12 +279,30 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         )
     }
   })
+  const problems = await preflight
   const messages = [
     ...warnings(problems),
     ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))),
   ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
+}
+
+interface Ahead {
+  readonly reader: CheckpointReader
+  readonly snapshot: Snapshot | undefined
+  readonly plan: Plan
+  readonly criuVersion: number
+}
+
+/** All that can be known to fail. */
+async function lookAhead(env: Environment, { reader, snapshot, plan, criuVersion }: Ahead): Promise<readonly Problem[]> {
+  const known = [...reader.problems, ...plan.problems]
+  const { manifest } = reader
+  if (!manifest || !snapshot) return known
+  await waitForPids(snapshot, manifest)
+  const live = await liveFacts(snapshot, criuVersion, await env.facts(), reader.images)
+  return [...known, ...restoreProblems(manifest, snapshot, live, new Set(plan.inherit.map(({ key }) => key)))]
 }
 
 const emptySnapshot: Snapshot = {
