@@ -323,7 +323,7 @@ describe('archiveCreate', () => {
 
   it('tells its progress now and then', async () => {
     await inFolder(async (path, fd) => {
-      writeFileSync(join(path, 'a'), content(12 << 20, 1))
+      writeFileSync(join(path, 'a'), content(64 << 20, 1))
       const output = openSync(join(path, 'out'), 'w')
       const seen: { readBytes: number; writtenBytes: number }[] = []
       const started = performance.now()

@@ -87,7 +87,6 @@ const STEPS = {
     'read state',
     'ask runtime',
     'plan',
-    'preflight',
     'record job',
     'make directory',
     'open work directory',
