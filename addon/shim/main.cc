@@ -5,7 +5,6 @@
 #include <linux/close_range.h>
 #include <malloc.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -19,6 +18,7 @@
 #include "shim/protocol.h"
 #include "shim/record.h"
 #include "shim/relay.h"
+#include "shim/start.h"
 #include "shim/streams.h"
 
 namespace cedana::shim {
@@ -81,108 +81,6 @@ bool ReadInput(const Options& options, std::string* input, Failure* failure) {
   return true;
 }
 
-// Both ways to start answer the root of the job, or -1 and why.
-pid_t StartProgram(const Options& options, const Streams& streams, Record* record,
-                   const std::string& oom_score_adj, Failure* failure) {
-  ChildSpec spec;
-  spec.argv = options.argv;
-  spec.fds = JobDescriptors(streams);
-  spec.new_session = !options.foreground;
-  spec.terminal = streams.slave.get();
-  spec.ids = options.has_ids ? &options.ids : nullptr;
-  spec.working_directory = options.working_directory;
-  Result<Child> child = Child::Fork(spec, oom_score_adj);
-  if (!child.ok()) {
-    *failure = {"setup", child.error()};
-    return -1;
-  }
-  const pid_t pid = child.value().pid();
-  // Known durably before its first instruction: from then on it can have effects.
-  const Result<Unit> written = record->WriteState(options, pid, StartTicks(pid), streams.facts);
-  if (!written.ok()) {
-    *failure = {"setup", {"state: " + written.error().op, written.error().code}};
-    return -1;
-  }
-  return child.value().Go(failure) ? pid : -1;
-}
-
-// Until CRIU has ended, or SIGTERM tells to give up. Nothing else is reaped meanwhile, so that the
-// root is found among our children even when it has ended already.
-int WaitForCriu(pid_t criu) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGCHLD);
-  sigaddset(&set, SIGTERM);
-  int status = 0;
-  while (waitpid(criu, &status, WNOHANG) == 0) {
-    siginfo_t info;
-    if (sigwaitinfo(&set, &info) == SIGTERM) kill(criu, SIGKILL);
-  }
-  return status;
-}
-
-std::string DescribeStatus(int status) {
-  if (WIFSIGNALED(status)) return "criu was killed by signal " + std::to_string(WTERMSIG(status));
-  if (WEXITSTATUS(status) != 0)
-    return "criu exited with code " + std::to_string(WEXITSTATUS(status));
-  return "criu restored nothing";
-}
-
-// The restored root is our oldest child: whatever else is there came from it.
-pid_t FindRoot() {
-  pid_t root = -1;
-  unsigned long long oldest = ~0ULL;
-  for (const pid_t pid : Children()) {
-    const unsigned long long ticks = StartTicks(pid);
-    if (ticks >= oldest) continue;
-    oldest = ticks;
-    root = pid;
-  }
-  return root;
-}
-
-pid_t RestoreTree(const Options& options, const Streams& streams,
-                  const std::vector<std::pair<int, int>>& passed, Record* record,
-                  const std::string& oom_score_adj, Failure* failure) {
-  ChildSpec spec;
-  spec.argv = options.argv;
-  spec.fds = CriuDescriptors(options.stdio, streams);
-  spec.fds.insert(spec.fds.end(), passed.begin(), passed.end());
-  std::vector<UniqueFd> opened;
-  for (const OpenRequest& request : options.open) {
-    opened.emplace_back(open(request.path, request.flags | O_NOCTTY | O_CLOEXEC, 0600));
-    if (!opened.back().valid()) {
-      *failure = {"open", Errno::Last(request.path)};
-      return -1;
-    }
-    spec.fds.emplace_back(opened.back().get(), request.fd);
-  }
-  // A child in our session: a leader could take the job's terminal for its own.
-  Result<Child> child = Child::Fork(spec, oom_score_adj);
-  if (!child.ok()) {
-    *failure = {"setup", child.error()};
-    return -1;
-  }
-  if (!child.value().Go(failure)) {
-    failure->step = "criu";
-    return -1;
-  }
-  for (const auto& [fd, number] : passed)
-    close(fd);  // else nobody would see CRIU's end of the socket close
-  const int status = WaitForCriu(child.value().pid());
-  const bool restored = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  const pid_t root = restored ? FindRoot() : -1;
-  if (root < 0) {
-    *failure = {"criu", {DescribeStatus(status), 0}};
-    return -1;
-  }
-  const Result<Unit> written = record->WriteState(options, root, StartTicks(root), streams.facts);
-  // It runs: losing it for a disk that is full would be worse than a daemon that has to look for
-  // it.
-  if (!written.ok()) record->Complain("state: " + written.error().op, written.error().code);
-  return root;
-}
-
 int Main(int argc, char** argv) {
   Result<Options> parsed = ParseOptions(argc, argv);
   const std::vector<std::pair<int, int>> passed =
@@ -202,13 +100,12 @@ int Main(int argc, char** argv) {
   if (!ReadInput(options, &input, &failure) || !OpenStreams(options, &streams, &failure))
     return ReportFailure(failure);
   Result<UniqueFd> listener = record.value().Listen();
+  const Start start = {options, &streams, &record.value(), oom_score_adj, passed, &failure};
   pid_t root = -1;
   if (!listener.ok()) {
     failure = {"setup", {"shim.sock: " + listener.error().op, listener.error().code}};
-  } else if (options.restore) {
-    root = RestoreTree(options, streams, passed, &record.value(), oom_score_adj, &failure);
   } else {
-    root = StartProgram(options, streams, &record.value(), oom_score_adj, &failure);
+    root = StartJob(start);
   }
   if (root < 0) {
     KillDescendants();

@@ -28,7 +28,9 @@ enum Option : int {
   kForeground,
   kStdinFile,
   kStdinEof,
-  kOpen
+  kOpen,
+  kPidFile,
+  kConsoleSocket
 };
 
 constexpr option kOptions[] = {
@@ -48,6 +50,8 @@ constexpr option kOptions[] = {
     {"stdin-file", required_argument, nullptr, kStdinFile},
     {"stdin-eof", no_argument, nullptr, kStdinEof},
     {"open", required_argument, nullptr, kOpen},
+    {"pid-file", required_argument, nullptr, kPidFile},
+    {"console-socket", required_argument, nullptr, kConsoleSocket},
     {nullptr, 0, nullptr, 0},
 };
 
@@ -181,6 +185,12 @@ Result<Options> ParseOptions(int argc, char** argv) {
       case kOpen:
         good = ParseOpen(optarg, &options.open);
         break;
+      case kPidFile:
+        options.pid_file = optarg;
+        break;
+      case kConsoleSocket:
+        options.console_socket = optarg;
+        break;
       default:
         return Invalid(std::string("option ") + argv[optind - 1]);
     }
@@ -198,6 +208,11 @@ Result<Options> ParseOptions(int argc, char** argv) {
   if (options.foreground && options.stdio != Stdio::kInherit)
     return Invalid("--foreground needs --stdio inherit");
   if (!options.open.empty() && !options.restore) return Invalid("--open needs --restore");
+  if (options.pid_file != nullptr && options.restore)
+    return Invalid("--pid-file and --restore exclude each other");
+  if (options.console_socket != nullptr &&
+      (options.pid_file == nullptr || options.stdio != Stdio::kTty))
+    return Invalid("--console-socket needs --pid-file and --stdio tty");
   return options;
 }
 

@@ -34,13 +34,15 @@ struct Options {
   bool has_ids = false;
   Ids ids;
   const char* working_directory = "/";
-  unsigned short rows = 24;
-  unsigned short columns = 80;
+  unsigned short rows = 0;  // 0: not told
+  unsigned short columns = 0;
   bool wait_attach = false;
   bool foreground = false;
   const char* stdin_file = nullptr;
   bool stdin_eof = false;
   std::vector<OpenRequest> open;
+  const char* pid_file = nullptr;
+  const char* console_socket = nullptr;
   char** argv = nullptr;
 };
 

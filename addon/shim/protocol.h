@@ -6,12 +6,17 @@
 //       starts PROGRAM as the job; MODE is log, pipe, tty, inherit or none
 //   cedana-shim --dir DIR --stdio MODE --restore [options] -- CRIU [ARG…] swrk 3
 //       starts CRIU and becomes the parent of the root that CRIU restores as its own sibling
+//   cedana-shim --dir DIR --stdio MODE --pid-file PATH [options] -- LAUNCHER [ARG…]
+//       runs LAUNCHER on the streams that PROGRAM would get, to its end. Exit 0: the job's root is
+//       the process whose PID it has written to PATH, which has been orphaned to the shim. Anything
+//       else: what it has left below the shim is killed
 //     --log PATH        log: stdout and stderr. pipe, tty: a copy of the output. Opened with
 //                       O_APPEND|O_CREAT|O_NOFOLLOW, mode 0644, never truncated
 //     --log-as-user     opened with the ids below; else as root, and a new file is given to them
-//     --uid N --gid N --groups A,B    ids of PROGRAM (not of CRIU); all three or none
+//     --uid N --gid N --groups A,B    ids of PROGRAM or LAUNCHER (not of CRIU); all three or none
 //     --cwd PATH        working directory of PROGRAM, entered with the ids set; / when absent
-//     --rows N --columns N            size of the terminal (tty), 24 x 80 when absent
+//     --rows N --columns N            size of the terminal (tty); when absent 24 x 80, or that
+//                       which the launcher gave it
 //     --wait-attach     do not read the output before somebody attaches, for at most 10 s
 //     --foreground      (inherit) stay in the caller's session and process group
 //     --stdin-file PATH bytes for the job's stdin before anything else: the input that was not read
@@ -19,12 +24,16 @@
 //     --stdin-eof       close stdin after them: it was already closed at the dump
 //     --open N:FLAGS:PATH             (--restore) opens PATH with the decimal open(2) FLAGS and
 //                       gives it to CRIU as descriptor N, from 20 on; repeatable
+//     --pid-file PATH   unlinked before the launcher starts, and once it is read
+//     --console-socket PATH           (--pid-file, tty) listens there while the launcher runs: the
+//                       job's terminal is the one whose master arrives as SCM_RIGHTS of the first
+//                       message of the first connection. LAUNCHER has /dev/null as 0, 1 and 2
 //   The environment of the shim is that of PROGRAM. The shim is statically linked: nothing in it
 //   (LD_PRELOAD) acts on the shim. Without --foreground the shim and PROGRAM each have a session of
 //   their own, so the job's PID = PGID = SID.
 //
 // Signals: all that can be are blocked in the shim; PROGRAM gets an empty mask and default actions.
-// SIGTERM while CRIU runs gives the restore up: CRIU and what it made are killed.
+// SIGTERM while CRIU or LAUNCHER runs gives it up: it and what it made are killed.
 //
 // Descriptors at start
 //   0 1 2   the caller's: the job's with inherit, else not used
@@ -32,8 +41,9 @@
 //   4…8     given to CRIU unchanged (--restore)
 //   9       the report pipe: one line, then closed. When nobody reads it the shim goes on the same
 //       "started PID START_TICKS SHIM_PID SHIM_START_TICKS BOOT_ID\n" or "failed STEP ERRNO TEXT\n"
-//       STEP: setup, log, tty, cwd, ids, exec, open, criu. After "failed" nothing is left behind
-//       and the shim exits with 1.
+//       STEP: setup, log, tty, cwd, ids, exec, open, criu, launcher. With the last TEXT begins with
+//       code and signal of the launcher as in `exit`, each with a blank after it. After "failed"
+//       nothing is left behind and the shim exits with 1.
 #pragma once
 
 namespace cedana::shim {
@@ -55,10 +65,10 @@ constexpr int kFirstOpenFd = 20;
 
 // Files in DIR (0700, made by the daemon), each written under a temporary name, synced and renamed.
 // Lines are "key value".
-//   state     before the program's first instruction (start), after CRIU is done (restore): pid,
+//   state     before the program's first instruction (start), after CRIU or launcher is done: pid,
 //             start_ticks, boot_id, shim_pid, shim_start_ticks, stdio, log, started_at (ms); pipe:
-//             stdin_inode, stdout_inode, stderr_inode; tty: tty (path of the slave), tty_rdev,
-//             tty_dev (st_rdev and st_dev in decimal)
+//             stdin_inode, stdout_inode, stderr_inode; tty: tty (path of the slave where it was
+//             made), tty_rdev, tty_dev (st_rdev and st_dev in decimal)
 //   exit      before anybody is told: pid, code, signal, exited_at (ms); code is -1 when a signal
 //             ended it, signal is 0 when it exited
 //   shim.log  what went wrong after the start (the log's disk is full …); only when something did

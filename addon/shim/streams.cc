@@ -16,6 +16,9 @@
 namespace cedana::shim {
 namespace {
 
+constexpr unsigned short kUsualRows = 24;
+constexpr unsigned short kUsualColumns = 80;
+
 // File system ids of somebody else for a while; the capabilities to pass over permissions go with
 // them.
 class AsUser {
@@ -92,24 +95,23 @@ bool OpenPipes(const Options& options, Streams* streams) {
 }
 
 bool OpenTty(const Options& options, Streams* streams) {
-  streams->master.Reset(posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
-  const int master = streams->master.get();
-  if (master < 0 || unlockpt(master) < 0) return false;
-  streams->slave.Reset(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (!streams->TakeTerminal(UniqueFd(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)), options))
+    return false;
   const int slave = streams->slave.get();
-  if (slave < 0) return false;
-  winsize size = {};
-  size.ws_row = options.rows;
-  size.ws_col = options.columns;
-  if (ioctl(master, TIOCSWINSZ, &size) < 0) return false;
   if (options.has_ids && fchown(slave, options.ids.uid, static_cast<gid_t>(-1)) < 0) return false;
-  struct stat facts = {};
-  char path[64];
-  if (fstat(slave, &facts) < 0 || ptsname_r(master, path, sizeof path) != 0) return false;
-  streams->facts = std::string("tty ") + path + "\ntty_rdev " + std::to_string(facts.st_rdev) +
-                   "\ntty_dev " + std::to_string(facts.st_dev) + "\n";
   for (UniqueFd& end : streams->job) end.Reset(fcntl(slave, F_DUPFD_CLOEXEC, 3));
   return streams->job[0].valid() && streams->job[1].valid() && streams->job[2].valid();
+}
+
+// What we are told, else what it has already, else the usual.
+bool SetWindowSize(int master, const Options& options) {
+  winsize size = {};
+  if (ioctl(master, TIOCGWINSZ, &size) < 0) return false;
+  if (size.ws_row == 0) size.ws_row = kUsualRows;
+  if (size.ws_col == 0) size.ws_col = kUsualColumns;
+  if (options.rows != 0) size.ws_row = options.rows;
+  if (options.columns != 0) size.ws_col = options.columns;
+  return ioctl(master, TIOCSWINSZ, &size) == 0;
 }
 
 bool DuplicateTo(Streams* streams, int in, int out, int err) {
@@ -148,6 +150,8 @@ bool OpenAll(const Options& options, Streams* streams, Failure* failure) {
       return OpenPipes(options, streams) || failed("setup", "pipe");
     case Stdio::kTty:
       streams->log = std::move(log);
+      if (options.console_socket != nullptr)
+        return DuplicateTo(streams, null, null, null) || failed("setup", "dup");
       return OpenTty(options, streams) || failed("tty", "open a terminal");
     case Stdio::kInherit:
       return DuplicateTo(streams, 0, 1, 2) || failed("setup", "standard streams");
@@ -158,6 +162,23 @@ bool OpenAll(const Options& options, Streams* streams, Failure* failure) {
 }
 
 }  // namespace
+
+bool Streams::TakeTerminal(UniqueFd terminal, const Options& options) {
+  const int fd = terminal.get();
+  unsigned number = 0;
+  struct stat slave_facts = {};
+  if (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || unlockpt(fd) < 0) return false;
+  // Not by its name: that is one of the mount namespace in which the terminal was made.
+  UniqueFd peer(ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (!peer.valid() || fstat(peer.get(), &slave_facts) < 0) return false;
+  if (ioctl(fd, TIOCGPTN, &number) < 0 || !SetWindowSize(fd, options)) return false;
+  facts = "tty /dev/pts/" + std::to_string(number) + "\ntty_rdev " +
+          std::to_string(slave_facts.st_rdev) + "\ntty_dev " + std::to_string(slave_facts.st_dev) +
+          "\n";
+  master = std::move(terminal);
+  slave = std::move(peer);
+  return true;
+}
 
 void Streams::Undo() const {
   if (created_log.empty()) return;

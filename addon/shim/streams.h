@@ -28,13 +28,16 @@ struct Streams {
   // Lines of `state` that tell CRIU's keys for them.
   std::string facts;
 
+  // Makes the pseudo-terminal of this master the job's. False, and it is closed, when it is none.
+  [[nodiscard]] bool TakeTerminal(UniqueFd terminal, const Options& options);
+
   // Everything made is taken back: a log that did not exist before, as long as it is empty.
   void Undo() const;
   std::string created_log;
   const Ids* log_ids = nullptr;
 };
 
-// On failure nothing is left behind.
+// On failure nothing is left behind. A terminal that a launcher makes is still missing afterwards.
 bool OpenStreams(const Options& options, Streams* streams, Failure* failure);
 
 // What the job gets as 0, 1, 2; what CRIU gets in the slots of protocol.h.

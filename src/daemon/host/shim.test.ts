@@ -9,6 +9,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   readSync,
   rmSync,
   statSync,
@@ -606,6 +607,228 @@ describe('restore', () => {
     )
     await expect(restored).rejects.toMatchObject({ code: 'CRIU_RESTORE_FAILED', message: 'criu was killed by signal 9' })
     expect(readdirSync(wanted.directory)).toEqual([])
+  })
+})
+
+describe('launcher', () => {
+  const launching = (parts: Partial<ShimRequest> & Pick<ShimRequest, 'argv'>): ShimRequest & { launcher: { pidFile: string } } => {
+    const wanted = request(parts)
+    return { ...wanted, launcher: { pidFile: join(wanted.directory, 'pid'), ...parts.launcher } }
+  }
+  /** Leaves `root` behind and tells its PID in $PID_FILE. A shell keeps its stdin from what runs in the background. */
+  const leave = (root: string): string => `exec 3<&0; setsid sh -c '${root}' <&3 3<&- & echo $! > $PID_FILE`
+  const withPidFile = (wanted: ReturnType<typeof launching>): ReturnType<typeof launching> => ({
+    ...wanted,
+    environment: { ...environment, PID_FILE: wanted.launcher.pidFile },
+  })
+
+  it('leaves a root that is supervised as any other', async () => {
+    const log = join(scratch, 'launched.log')
+    const wanted = withPidFile(launching({ log, argv: shell(`echo of the launcher; ${leave('echo out; echo err >&2; cat; exit 9')}`) }))
+    const launched = await launchShim({ ...wanted, waitAttach: true })
+    expect(readdirSync(wanted.directory).sort()).toEqual(['shim.sock', 'state'])
+    const state = await readShimState(wanted.directory)
+    expect(state).toMatchObject({ target: { pid: launched.pid, startTicks: launched.startTicks }, shim: launched.shim, stdio: 'pipe', log })
+    expect(Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${String(launched.pid)}/status`, 'utf8'))?.[1])).toBe(launched.shim.pid)
+    const connection = await ShimConnection.open(wanted.directory)
+    const all = collect(connection.attach(true))
+    await connection.write(Buffer.from('typed\n'))
+    await connection.end()
+    expect(await all).toEqual({ stdout: 'of the launcher\nout\ntyped\n', stderr: 'err\n', exit: { code: 9 } })
+    await launched.done
+    expect(readFileSync(log, 'utf8').split('\n').sort().join(' ')).toBe(' err of the launcher out typed')
+    expect((await readShimExit(wanted.directory))?.exit).toEqual({ code: 9 })
+  })
+
+  it('hands on the input that was pending', async () => {
+    const wanted = withPidFile(launching({ waitAttach: true, argv: shell(leave('cat; exit 3')) }))
+    const stdinFile = join(wanted.directory, 'stdin')
+    writeFileSync(stdinFile, 'kept\n')
+    await launchShim({ ...wanted, stdinFile, stdinEnded: true })
+    const connection = await ShimConnection.open(wanted.directory)
+    expect(await collect(connection.attach(true))).toEqual({ stdout: 'kept\n', stderr: '', exit: { code: 3 } })
+  })
+
+  it('may end before the process between it and the root', async () => {
+    const between = `(${leave('sleep 0.5; exit 5')}; sleep 0.3) & until [ -s $PID_FILE ]; do sleep 0.01; done`
+    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(between) }))
+    const launched = await launchShim(wanted)
+    await launched.done
+    expect(await readShimExit(wanted.directory)).toMatchObject({ pid: launched.pid, exit: { code: 5 } })
+  })
+
+  it('may leave a root that has ended already', async () => {
+    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`${leave('exit 6')}; exec sleep 0.2`) }))
+    const launched = await launchShim(wanted)
+    await launched.done
+    expect(await readShimExit(wanted.directory)).toMatchObject({ pid: launched.pid, exit: { code: 6 } })
+  })
+
+  it('says how it failed and leaves nothing', { timeout: 30_000 }, async () => {
+    const left = join(scratch, 'left-by-launcher')
+    const leaveSleep = `(setsid sleep 60 & echo $! > ${left}; sleep 60) & until [ -s ${left} ]; do sleep 0.01; done;`
+    for (const [script, message, detail] of [
+      ['exit 7', '"sh" exited with code 7', { exitCode: 7 }],
+      ['echo $$ > $PID_FILE; exit 1', '"sh" exited with code 1', { exitCode: 1 }],
+      ['kill -9 $$', '"sh" was killed by signal 9', { signal: 9 }],
+      ['exit 0', '"sh" wrote no PID to its pid file', { exitCode: 0 }],
+      ['echo 12 13 > $PID_FILE', '"sh" wrote no PID to its pid file', { exitCode: 0 }],
+      ['echo -5 > $PID_FILE', '"sh" wrote no PID to its pid file', { exitCode: 0 }],
+      ['echo 1 > $PID_FILE', '"sh" left no process 1, which its pid file names', { exitCode: 0 }],
+      ['echo 4194304 > $PID_FILE', '"sh" left no process 4194304, which its pid file names', { exitCode: 0 }],
+    ] as const) {
+      rmSync(left, { force: true })
+      const log = join(scratch, 'never.log')
+      const wanted = withPidFile(launching({ log, argv: shell(leaveSleep + script) }))
+      await expect(launchShim(wanted)).rejects.toMatchObject({ code: 'START_FAILED', message, detail: { step: 'launcher', ...detail } })
+      expect(readdirSync(wanted.directory)).toEqual([])
+      expect(existsSync(log)).toBe(false)
+      expect(isAlive(Number(readFileSync(left, 'utf8')))).toBe(false)
+    }
+    await expect(launchShim(launching({ argv: ['/x/runc'] }))).rejects.toMatchObject({
+      message: 'cannot run "/x/runc": no such file or directory',
+      detail: { step: 'exec', errno: 2 },
+    })
+  })
+
+  it('believes no pid file of before', async () => {
+    const wanted = withPidFile(launching({ argv: shell('sleep 60 & exit 0') }))
+    writeFileSync(wanted.launcher.pidFile, String(process.pid))
+    await expect(launchShim(wanted)).rejects.toMatchObject({ message: '"sh" wrote no PID to its pid file' })
+  })
+
+  it('gives up when told to', async () => {
+    const left = join(scratch, 'left-by-aborted')
+    const wanted = withPidFile(launching({ argv: shell(`trap "" TERM; ${leave('exec sleep 60')}; cp $PID_FILE ${left}; sleep 60`) }))
+    const controller = new AbortController()
+    const launched = launchShim({ ...wanted, signal: controller.signal })
+    launched.catch(() => undefined)
+    await until(() => existsSync(left) && readFileSync(left, 'utf8') !== '')
+    controller.abort()
+    await expect(launched).rejects.toMatchObject({ code: 'START_FAILED', message: '"sh" was killed by signal 9', detail: { signal: 9 } })
+    expect(readdirSync(wanted.directory)).toEqual([])
+    expect(isAlive(Number(readFileSync(left, 'utf8')))).toBe(false)
+    await expect(launchShim({ ...wanted, signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'START_FAILED' })
+    expect(readdirSync(wanted.directory)).toEqual([])
+  })
+
+  describe('with a terminal of its own', () => {
+    /** Makes a terminal, starts `root` in it, and does `send` with the master and the socket; the root waits for that. */
+    const console = (root: string, send: string): readonly [string, ...string[]] => [
+      'python3',
+      '-c',
+      `import array, os, socket, stat, sys
+pid_file, console_socket = os.environ['PID_FILE'], os.environ['CONSOLE_SOCKET']
+def send(fd, name=b'/dev/ptmx'):
+    connection.sendmsg([name], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fd))])
+connection = socket.socket(socket.AF_UNIX)
+ready, go = os.pipe()
+pid, master = os.forkpty()
+if pid == 0:
+    os.close(go)
+    os.read(ready, 1)
+    os.execvp('sh', ['sh', '-c', ${JSON.stringify(root)}])
+open(pid_file, 'w').write(str(pid))
+${send}
+`,
+    ]
+    const SEND = 'connection.connect(console_socket); send([master]); connection.close()'
+    const terminal = (parts: Partial<ShimRequest> & Pick<ShimRequest, 'argv'>): ReturnType<typeof launching> => {
+      const wanted = launching({ stdio: 'tty', ...parts })
+      const launcher = { ...wanted.launcher, consoleSocket: join(wanted.directory, 'console') }
+      const env = { ...environment, PID_FILE: launcher.pidFile, CONSOLE_SOCKET: launcher.consoleSocket }
+      return { ...wanted, launcher, environment: env }
+    }
+
+    it('takes it over: output, input, size, log, replay, exit', async () => {
+      const log = join(scratch, 'console.log')
+      const facts = join(scratch, 'console-facts')
+      const look = `open('${facts}', 'w').write(oct(os.stat(console_socket).st_mode) + ' ' + ' '.join(os.readlink(f'/proc/self/fd/{n}') for n in range(3)))`
+      const root = 'stty size; tty; trap "stty size; exit 8" WINCH; read line; echo got $line; while :; do sleep 0.05; done'
+      const wanted = terminal({
+        log,
+        windowSize: { rows: 33, columns: 99 },
+        argv: console(root, `${look}; ${SEND}; import time; time.sleep(0.1)`),
+      })
+      const launched = await launchShim(wanted)
+      expect(readFileSync(facts, 'utf8')).toBe('0o140600 /dev/null /dev/null /dev/null')
+      expect(readdirSync(wanted.directory).sort()).toEqual(['shim.sock', 'state'])
+      const state = await readShimState(wanted.directory)
+      const tty = readlinkSync(`/proc/${String(launched.pid)}/fd/0`)
+      expect(state).toMatchObject({ target: { pid: launched.pid }, tty: { path: tty, rdev: statSync(tty).rdev, dev: statSync(tty).dev } })
+      const connection = await ShimConnection.open(wanted.directory)
+      let seen = ''
+      let exit: ExitStatus | undefined
+      for await (const output of connection.attach(true)) {
+        if (output.kind === 'exit') exit = output.exit
+        else seen += output.bytes.toString()
+        if (seen.endsWith(`${tty}\r\n`)) await connection.write(Buffer.from('typed\n'))
+        if (seen.endsWith('got typed\r\n')) await connection.resize({ rows: 50, columns: 132 })
+      }
+      await launched.done
+      const expected = `33 99\r\n${tty}\r\ntyped\r\ngot typed\r\n50 132\r\n`
+      expect({ seen, exit, logged: readFileSync(log, 'utf8') }).toEqual({ seen: expected, exit: { code: 8 }, logged: expected })
+    })
+
+    it('takes it also when the launcher is gone already, and keeps the size it was given', async () => {
+      const sized = 'import fcntl, termios, struct; fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 11, 22, 0, 0))'
+      const late = `${sized}
+if os.fork() == 0:
+    import time; time.sleep(0.2)
+    ${SEND}
+    time.sleep(0.2)
+    os._exit(0)`
+      const wanted = terminal({ waitAttach: true, argv: console('sleep 0.4; stty size; exit 2', late) })
+      await launchShim(wanted)
+      const connection = await ShimConnection.open(wanted.directory)
+      expect(await collect(connection.attach(true))).toEqual({ stdout: '11 22\r\n', stderr: '', exit: { code: 2 } })
+    })
+
+    it('has keys and the end of input', async () => {
+      const wanted = terminal({ argv: console('echo ready; exec sleep 60', SEND) })
+      await launchShim(wanted)
+      const connection = await ShimConnection.open(wanted.directory)
+      const end = collect(connection.attach(true))
+      await sleep(200)
+      await connection.write(Buffer.of(3))
+      expect((await end).exit).toEqual({ signal: 2 })
+      const reading = terminal({ argv: console('cat; exit 4', SEND) })
+      await launchShim(reading)
+      const other = await ShimConnection.open(reading.directory)
+      const read = collect(other.attach(true))
+      await other.end()
+      expect((await read).exit).toEqual({ code: 4 })
+    })
+
+    it('fails without one, and leaves nothing', { timeout: 30_000 }, async () => {
+      const connect = 'connection.connect(console_socket)'
+      for (const send of [
+        'pass',
+        connect,
+        `${connect}; connection.send(b'no descriptor')`,
+        `${connect}; send([ready])`,
+        `${connect}; import fcntl; send([fcntl.ioctl(master, 0x5441, os.O_RDWR | os.O_NOCTTY)])`, // the slave,
+        `${connect}; send([master, master])`,
+      ]) {
+        const wanted = terminal({ argv: console('exec sleep 60', send) })
+        await expect(launchShim(wanted), send).rejects.toMatchObject({
+          code: 'START_FAILED',
+          message: '"python3" handed on no terminal',
+          detail: { step: 'launcher', exitCode: 0 },
+        })
+        expect(readdirSync(wanted.directory)).toEqual([])
+      }
+    })
+
+    it('says that the path of the socket is too long', async () => {
+      const wanted = terminal({ argv: ['true'] })
+      const consoleSocket = join(wanted.directory, 'x'.repeat(108))
+      await expect(launchShim({ ...wanted, launcher: { ...wanted.launcher, consoleSocket } })).rejects.toMatchObject({
+        code: 'START_FAILED',
+        message: `the shim cannot set up the job: console socket ${consoleSocket}: name too long`,
+      })
+      expect(readdirSync(wanted.directory)).toEqual([])
+    })
   })
 })
 

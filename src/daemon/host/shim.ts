@@ -24,7 +24,7 @@ export interface ShimRequest {
   /** Directory of the job, 0700, made by the caller and otherwise left to the shim. */
   readonly directory: string
   readonly stdio: StdioMode
-  /** Program and arguments; with `restore` those of CRIU, ending in `swrk 3`. */
+  /** Program and arguments; with `restore` those of CRIU, ending in `swrk 3`; with `launcher` its. */
   readonly argv: readonly [string, ...string[]]
   readonly environment: Readonly<Record<string, string>>
   readonly workingDirectory?: string | undefined
@@ -52,7 +52,19 @@ export interface ShimRequest {
         readonly open: readonly { readonly path: string; readonly flags: number }[]
       }
     | undefined
-  /** Aborting gives a restore up: CRIU and what it made are killed. A start is too short to be aborted. */
+  /**
+   * `argv` is no program but what makes one, such as `runc run --detach --pid-file …`. It runs to its end on the streams of the job, and the
+   * job's root is the process that it names and leaves to the shim. The launcher may say why it failed in a log of its own, nowhere else.
+   */
+  readonly launcher?:
+    | {
+        /** Where it writes the root's PID. A new name in `directory`, gone afterwards. */
+        readonly pidFile: string
+        /** With `tty`: it makes the terminal and sends it there, a path of at most 107 bytes, gone afterwards; it has no streams itself then. */
+        readonly consoleSocket?: string | undefined
+      }
+    | undefined
+  /** Aborting gives a restore or a launcher up: CRIU or it, and what it made, are killed. A plain start is too short to be aborted. */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -89,7 +101,7 @@ export async function launchShim(request: ShimRequest): Promise<LaunchedShim> {
   })
   child.unref()
   const giveUp = (): void => {
-    if (request.restore !== undefined) child.kill('SIGTERM')
+    if (request.restore !== undefined || request.launcher !== undefined) child.kill('SIGTERM')
   }
   request.signal?.addEventListener('abort', giveUp)
   if (request.signal?.aborted === true) giveUp()
@@ -108,7 +120,7 @@ export async function launchShim(request: ShimRequest): Promise<LaunchedShim> {
 }
 
 function shimArguments(request: ShimRequest): string[] {
-  const { user, windowSize } = request
+  const { user, windowSize, launcher } = request
   const option = (name: string, value: string | number | undefined): string[] => (value === undefined ? [] : [`--${name}`, String(value)])
   const flag = (name: string, value: boolean | undefined): string[] => (value === true ? [`--${name}`] : [])
   return [
@@ -130,6 +142,8 @@ function shimArguments(request: ShimRequest): string[] {
     ...(request.restore?.open ?? []).flatMap(({ path, flags }, index) =>
       option('open', `${String(shimOpenSlot(index))}:${String(flags)}:${path}`),
     ),
+    ...option('pid-file', launcher?.pidFile),
+    ...option('console-socket', launcher?.consoleSocket),
     '--',
     ...request.argv,
   ]
@@ -173,10 +187,19 @@ function startFailed(request: ShimRequest, line: string): CedanaError {
   if (failed?.[1] === undefined) return new CedanaError('START_FAILED', 'the shim of the job ended before the job was started')
   const [, step, errnoText, text = ''] = failed
   const errno = Number(errnoText)
+  if (step === 'launcher') return launcherFailed(request, text)
   const { code, message, hint } = explain(request, step, errno, text)
   return new CedanaError(errno === 28 || errno === 122 ? 'NO_SPACE' : code, message, {
     detail: { step, errno, ...(errno === 0 ? {} : { errnoName: getSystemErrorMap().get(-errno)?.[0] }), text },
     ...(hint === undefined ? {} : { hint }),
+  })
+}
+
+/** Why, only its own log knows: the caller adds that. */
+function launcherFailed(request: ShimRequest, told: string): CedanaError {
+  const [, code, signal, text = ''] = /^(-1|\d+) (\d+) (.*)$/.exec(told) ?? []
+  return new CedanaError('START_FAILED', `${JSON.stringify(request.argv[0])} ${text}`, {
+    detail: { step: 'launcher', text, ...(signal === '0' ? { exitCode: Number(code) } : { signal: Number(signal) }) },
   })
 }
 

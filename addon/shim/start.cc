@@ -1,0 +1,206 @@
+#include "shim/start.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <csignal>
+
+#include "shim/console.h"
+
+namespace cedana::shim {
+namespace {
+
+// How long after a launcher's end the root may take to become our child, and its terminal to come.
+constexpr int kSettleMs = 2000;
+constexpr int kSettleStepMs = 5;
+
+pid_t StartProgram(const Start& start) {
+  const Options& options = start.options;
+  ChildSpec spec;
+  spec.argv = options.argv;
+  spec.fds = JobDescriptors(*start.streams);
+  spec.new_session = !options.foreground;
+  spec.terminal = start.streams->slave.get();
+  spec.ids = options.has_ids ? &options.ids : nullptr;
+  spec.working_directory = options.working_directory;
+  Result<Child> child = Child::Fork(spec, start.oom_score_adj);
+  if (!child.ok()) {
+    *start.failure = {"setup", child.error()};
+    return -1;
+  }
+  const pid_t pid = child.value().pid();
+  // Known durably before its first instruction: from then on it can have effects.
+  const Result<Unit> written =
+      start.record->WriteState(options, pid, StartTicks(pid), start.streams->facts);
+  if (!written.ok()) {
+    *start.failure = {"setup", {"state: " + written.error().op, written.error().code}};
+    return -1;
+  }
+  return child.value().Go(start.failure) ? pid : -1;
+}
+
+// Until what makes the job has ended, or SIGTERM tells to give it up. Nothing else is reaped
+// meanwhile, so that the root is found among our children even when it has ended already.
+int WaitForMaker(pid_t maker, Console* console) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  sigaddset(&set, SIGTERM);
+  const UniqueFd signals(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  int status = 0;
+  while (waitpid(maker, &status, WNOHANG) == 0) {
+    pollfd polled[] = {{signals.get(), POLLIN, 0}, {console->fd(), POLLIN, 0}};
+    poll(polled, 2, -1);
+    if (polled[1].revents != 0) console->Receive();
+    signalfd_siginfo info;
+    while (read(signals.get(), &info, sizeof info) > 0) {
+      if (info.ssi_signo == SIGTERM) kill(maker, SIGKILL);
+    }
+  }
+  return status;
+}
+
+bool Succeeded(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
+
+std::string DescribeStatus(int status) {
+  if (WIFSIGNALED(status)) return "was killed by signal " + std::to_string(WTERMSIG(status));
+  return "exited with code " + std::to_string(WEXITSTATUS(status));
+}
+
+// The root runs: losing it for a disk that is full would be worse than a daemon that has to look
+// for it.
+pid_t Recorded(const Start& start, pid_t root) {
+  const Result<Unit> written =
+      start.record->WriteState(start.options, root, StartTicks(root), start.streams->facts);
+  if (!written.ok()) start.record->Complain("state: " + written.error().op, written.error().code);
+  return root;
+}
+
+// The restored root is our oldest child: whatever else is there came from it.
+pid_t FindRoot() {
+  pid_t root = -1;
+  unsigned long long oldest = ~0ULL;
+  for (const pid_t pid : Children()) {
+    const unsigned long long ticks = StartTicks(pid);
+    if (ticks >= oldest) continue;
+    oldest = ticks;
+    root = pid;
+  }
+  return root;
+}
+
+pid_t RestoreTree(const Start& start) {
+  const Options& options = start.options;
+  ChildSpec spec;
+  spec.argv = options.argv;
+  spec.fds = CriuDescriptors(options.stdio, *start.streams);
+  spec.fds.insert(spec.fds.end(), start.passed.begin(), start.passed.end());
+  std::vector<UniqueFd> opened;
+  for (const OpenRequest& request : options.open) {
+    opened.emplace_back(open(request.path, request.flags | O_NOCTTY | O_CLOEXEC, 0600));
+    if (!opened.back().valid()) {
+      *start.failure = {"open", Errno::Last(request.path)};
+      return -1;
+    }
+    spec.fds.emplace_back(opened.back().get(), request.fd);
+  }
+  // A child in our session: a leader could take the job's terminal for its own.
+  Result<Child> child = Child::Fork(spec, start.oom_score_adj);
+  if (!child.ok()) {
+    *start.failure = {"setup", child.error()};
+    return -1;
+  }
+  if (!child.value().Go(start.failure)) {
+    start.failure->step = "criu";
+    return -1;
+  }
+  for (const auto& [fd, number] : start.passed)
+    close(fd);  // else nobody would see CRIU's end of the socket close
+  Console none(options, start.streams);
+  const int status = WaitForMaker(child.value().pid(), &none);
+  const pid_t root = Succeeded(status) ? FindRoot() : -1;
+  if (root < 0) {
+    const std::string what = Succeeded(status) ? "restored nothing" : DescribeStatus(status);
+    *start.failure = {"criu", {"criu " + what, 0}};
+    return -1;
+  }
+  return Recorded(start, root);
+}
+
+// -1 when there is none.
+pid_t ReadPid(const char* path) {
+  const std::string text = ReadText(path);
+  pid_t pid = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
+  return error == std::errc() && end == text.data() + text.size() && pid > 0 ? pid : -1;
+}
+
+// A zombie is one still.
+bool IsOurChild(pid_t pid) {
+  siginfo_t info = {};
+  return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+// What is wrong with what a launcher has left; empty when nothing is.
+std::string Settle(const Start& start, pid_t root, Console* console) {
+  if (root < 0) return "wrote no PID to its pid file";
+  bool is_ours = false;
+  for (int waited = 0; waited < kSettleMs; waited += kSettleStepMs) {
+    is_ours = is_ours || IsOurChild(root);
+    if (is_ours && console->fd() < 0) break;
+    if (!is_ours && kill(root, 0) < 0) break;  // it never will be
+    pollfd polled = {console->fd(), POLLIN, 0};
+    if (poll(&polled, 1, kSettleStepMs) > 0) console->Receive();
+  }
+  if (!is_ours) return "left no process " + std::to_string(root) + ", which its pid file names";
+  if (start.options.console_socket != nullptr && !start.streams->master.valid())
+    return "handed on no terminal";
+  return {};
+}
+
+pid_t LaunchTree(const Start& start) {
+  const Options& options = start.options;
+  Console console(options, start.streams);
+  const Result<Unit> listening = console.Listen();
+  if (!listening.ok()) {
+    *start.failure = {"tty", listening.error()};
+    return -1;
+  }
+  unlink(options.pid_file);
+  ChildSpec spec;
+  spec.argv = options.argv;
+  spec.fds = JobDescriptors(*start.streams);
+  spec.ids = options.has_ids ? &options.ids : nullptr;
+  spec.working_directory = options.working_directory;
+  // A child in our session, as CRIU.
+  Result<Child> child = Child::Fork(spec, start.oom_score_adj);
+  if (!child.ok()) {
+    *start.failure = {"setup", child.error()};
+    return -1;
+  }
+  if (!child.value().Go(start.failure)) return -1;
+  const int status = WaitForMaker(child.value().pid(), &console);
+  const pid_t root = ReadPid(options.pid_file);
+  unlink(options.pid_file);
+  const std::string wrong =
+      Succeeded(status) ? Settle(start, root, &console) : DescribeStatus(status);
+  if (wrong.empty()) return Recorded(start, root);
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  *start.failure = {"launcher",
+                    {std::to_string(code) + " " + std::to_string(signal) + " " + wrong, 0}};
+  return -1;
+}
+
+}  // namespace
+
+pid_t StartJob(const Start& start) {
+  if (start.options.restore) return RestoreTree(start);
+  return start.options.pid_file == nullptr ? StartProgram(start) : LaunchTree(start);
+}
+
+}  // namespace cedana::shim
