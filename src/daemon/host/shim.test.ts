@@ -25,6 +25,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 
 import type { ExitStatus } from '../../plugins/contract/job.js'
 import {
+  type LaunchedShim,
   launchShim,
   readShimExit,
   readShimState,
@@ -95,6 +96,14 @@ const isAlive = (pid: number): boolean => {
   }
 }
 
+/** Of the shim, once it has answered somebody. */
+async function residentKib({ shim }: LaunchedShim, { directory }: ShimRequest): Promise<number> {
+  const connection = await ShimConnection.open(directory)
+  await connection.status()
+  connection.close()
+  return Number(/^Rss:\s+(\d+)/m.exec(readFileSync(`/proc/${String(shim.pid)}/smaps_rollup`, 'utf8'))?.[1])
+}
+
 /** For programs of their own that use this module. */
 function bundle(): void {
   buildSync({ entryPoints: ['src/daemon/host/shim.ts'], outfile: join(scratch, 'shim.mjs'), bundle: true, platform: 'node', format: 'esm' })
@@ -111,11 +120,11 @@ describe('log', () => {
     const wanted = request({
       stdio: 'log',
       log,
-      argv: shell('echo out; echo err >&2; cat; ls /proc/$$/fd | tr "\\n" " "; readlink /proc/$$/fd/0; exit 42'),
+      argv: shell('echo out; echo err >&2; cat; ls /proc/$$/fd; readlink /proc/$$/fd/0; exit 42'),
     })
     const launched = await launchShim(wanted)
     await launched.done
-    expect(readFileSync(log, 'utf8')).toBe('before\nout\nerr\n0 1 2 /dev/null\n')
+    expect(readFileSync(log, 'utf8')).toBe('before\nout\nerr\n0\n1\n2\n/dev/null\n')
     expect((await readShimExit(wanted.directory))?.exit).toEqual({ code: 42 })
     expect(await readShimState(wanted.directory)).toMatchObject({
       target: { pid: launched.pid, startTicks: launched.startTicks },
@@ -200,11 +209,7 @@ describe('process', () => {
   it('is small', async () => {
     const wanted = request({ argv: ['sleep', '5'] })
     const launched = await launchShim(wanted)
-    const connection = await ShimConnection.open(wanted.directory)
-    await connection.status()
-    connection.close()
-    const resident = Number(/^Rss:\s+(\d+)/m.exec(readFileSync(`/proc/${String(launched.shim.pid)}/smaps_rollup`, 'utf8'))?.[1])
-    expect(resident).toBeLessThan(2048)
+    expect(await residentKib(launched, wanted)).toBeLessThan(2048)
     process.kill(launched.pid, 'SIGKILL')
     await launched.done
   })
@@ -751,6 +756,7 @@ ${send}
         argv: console(root, `${look}; ${SEND}; import time; time.sleep(0.1)`),
       })
       const launched = await launchShim(wanted)
+      expect(await residentKib(launched, wanted)).toBeLessThan(2048)
       expect(readFileSync(facts, 'utf8')).toBe('0o140600 /dev/null /dev/null /dev/null')
       expect(readdirSync(wanted.directory).sort()).toEqual(['shim.sock', 'state'])
       const state = await readShimState(wanted.directory)
@@ -919,6 +925,27 @@ describe('daemon', () => {
     expect(await readShimState(wanted.directory)).toBeUndefined()
     await until(async () => (await readShimState(wanted.directory)) !== undefined)
     await until(async () => (await readShimExit(wanted.directory))?.exit.code === 13)
+  })
+
+  it('may be killed while a launcher runs: it goes on, and what it makes is supervised', async () => {
+    bundle()
+    const directory = newDirectory()
+    const pidFile = join(directory, 'pid')
+    const log = join(scratch, 'launched-alone.log')
+    const argv = ['sh', '-c', `sleep 0.3; setsid sh -c 'echo here; sleep 0.3; exit 14' & echo $! > ${pidFile}`]
+    const wanted = { ...request({ argv: ['true'] }), directory, argv, stdio: 'log', log, launcher: { pidFile } }
+    writeFileSync(
+      launcher,
+      `import { launchShim } from './shim.mjs'
+       void launchShim(${JSON.stringify(wanted)})
+       setTimeout(() => process.kill(process.pid, 'SIGKILL'), 100)`,
+    )
+    await new Promise((done) => spawn(process.execPath, [launcher], { stdio: 'inherit' }).once('exit', done))
+    expect(await readShimState(directory)).toBeUndefined()
+    const status = await (await ShimConnection.open(directory)).status() // answered once there is something to tell
+    expect(status.state).toMatchObject({ stdio: 'log', log })
+    await until(async () => (await readShimExit(directory))?.exit.code === 14)
+    expect(readFileSync(log, 'utf8')).toBe('here\n')
   })
 
   it('starts jobs quickly', { timeout: 60_000 }, async () => {

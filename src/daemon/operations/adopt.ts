@@ -13,27 +13,60 @@ import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import { ensureDirectories, type Environment, jobsDirectory, workDirectories } from './environment.js'
 
-/** How long a shim that an interrupted daemon started may take to listen, and then to say what became of the job. */
+/** How long a shim that an interrupted daemon started may take to listen. */
 const SHIM_LISTEN_MS = 500
+/** How long the daemon's start waits for what a shim is still making. */
 const SHIM_START_MS = 5000
 
-/** What the shim of the job says, waiting for one that is still at work; undefined when there is none (any more). */
+/** What the shim of the job says, once it has made the job or given it up; undefined when there is none (any more). */
 async function shimState(job: JobRecord): Promise<ShimState | undefined> {
   if (job.directory === '') return undefined
-  const started = Date.now()
-  for (let listened = false; ; await sleep(20)) {
+  for (const started = Date.now(); ; await sleep(20)) {
     const state = await readShimState(job.directory)
-    const waited = Date.now() - started
-    if (state || !existsSync(job.directory) || waited > SHIM_START_MS) return state
+    if (state || !existsSync(job.directory)) return state
     const connection = await ShimConnection.open(job.directory).catch(() => undefined)
-    connection?.close()
-    if (!connection && (listened || waited > SHIM_LISTEN_MS)) return readShimState(job.directory)
-    listened ||= connection !== undefined
+    if (connection) return answer(connection, job.directory)
+    if (Date.now() - started > SHIM_LISTEN_MS) return readShimState(job.directory)
   }
 }
 
+/** A shim that is still at work answers when it is done, and hangs up when nothing came of it. */
+async function answer(connection: ShimConnection, directory: string): Promise<ShimState | undefined> {
+  try {
+    return (await connection.status()).state
+  } catch {
+    return await readShimState(directory)
+  } finally {
+    connection.close()
+  }
+}
+
+/** A launcher may take longer than the daemon's start should: its job is then left to it, and adopted when it is known what became of it. */
 async function adoptJob(env: Environment, job: JobRecord): Promise<void> {
-  const state = await shimState(job)
+  const told = shimState(job)
+  const late = Symbol('late')
+  const state = await Promise.race([told, sleep(SHIM_START_MS, late, { ref: false })])
+  if (state !== late) {
+    await adoptAs(env, job, state)
+    return
+  }
+  env.log.info({ job: job.jid }, 'a job is still being started')
+  const lock = env.locks.take(job.jid, job.state === 'restoring' ? 'restore' : 'run')
+  void told
+    .then((atLast) => adoptAs(env, job, atLast))
+    .catch(notAdopted(env, job))
+    .finally(() => {
+      lock[Symbol.dispose]()
+    })
+}
+
+const notAdopted =
+  (env: Environment, job: JobRecord) =>
+  (thrown: unknown): void => {
+    env.log.warn({ job: job.jid, err: CedanaError.from(thrown).message }, 'a job could not be adopted')
+  }
+
+async function adoptAs(env: Environment, job: JobRecord, state: ShimState | undefined): Promise<void> {
   const known = state?.target ?? targetOf(job)
   const changes = { pid: known.pid, startTicks: known.startTicks, bootId: known.bootId } as const
   const exit = state ? (await readShimExit(job.directory))?.exit : undefined
@@ -83,12 +116,6 @@ async function removeStrays(env: Environment): Promise<void> {
 export async function adoptAll(env: Environment): Promise<void> {
   await ensureDirectories(env)
   const unfinished = env.jobs.all().filter((job) => job.state !== 'ended' && job.hostId === env.jobs.hostId)
-  await Promise.all(
-    unfinished.map((job) =>
-      adoptJob(env, job).catch((thrown: unknown) => {
-        env.log.warn({ job: job.jid, err: CedanaError.from(thrown).message }, 'a job could not be adopted')
-      }),
-    ),
-  )
+  await Promise.all(unfinished.map((job) => adoptJob(env, job).catch(notAdopted(env, job))))
   await removeStrays(env)
 }
