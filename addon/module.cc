@@ -2,6 +2,7 @@
 
 #include "base/main-thread.h"
 #include "criu/session.h"
+#include "proc/connector.h"
 #include "proc/credentials.h"
 #include "proc/notify.h"
 #include "proc/pidfd.h"
@@ -17,6 +18,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   cedana::MainThread::Install(env);
   cedana::InitPidfd(env, exports);
   cedana::InitScan(env, exports);
+  cedana::InitConnector(env, exports);
   cedana::InitCredentials(env, exports);
   cedana::InitNotify(env, exports);
   cedana::InitSession(env, exports);

@@ -8,6 +8,10 @@
 export interface PidfdHandle {
   readonly __opaque: 'pidfd'
 }
+/** proc/connector.cc: opaque, one subscription to the execs of all processes; ended by connectorClose alone. */
+export interface ConnectorHandle {
+  readonly __opaque: 'connector'
+}
 /** criu/session.cc: opaque, owns our end of the RPC socket pair. */
 export interface CriuSessionHandle {
   readonly __opaque: 'criu-session'
@@ -113,6 +117,12 @@ export interface NativeCredentials {
   readonly groups: number[]
 }
 
+export interface NativeExec {
+  readonly pid: number
+  /** CLOCK_MONOTONIC, by the kernel. */
+  readonly timeNs: number
+}
+
 /** `detail` of a field of criu_opts, from CRIU's own descriptor: for the strict check of --criu-opts. */
 export interface CriuField {
   readonly name: string
@@ -188,6 +198,18 @@ export interface Native {
   scanTree(pid: number): Promise<NativeSnapshot>
   /** Brief rows of the given PIDs (missing ones left out), or of all processes for null. */
   scanProcesses(pids: number[] | null): Promise<NativeProcessBrief[]>
+
+  // proc/connector.cc
+  /**
+   * Subscribes to the kernel's proc connector, on a thread of its own. Rejects where that is not permitted: EPERM, or ECONNREFUSED in a network namespace.
+   * `receiveBytes`: how many unread events the kernel keeps; an event takes about 1 KiB.
+   */
+  connectorOpen(receiveBytes: number): Promise<ConnectorHandle>
+  /** From now on execs of this process are told, or no longer; those of others never are. */
+  connectorWatch(connector: ConnectorHandle, pid: number, isWanted: boolean): void
+  /** What there was since the last answer; waits for it. `overrun`: the kernel lost events, any process may have executed. ECANCELED: closed. One call at a time. */
+  connectorNext(connector: ConnectorHandle): Promise<{ execs: NativeExec[]; overrun: boolean }>
+  connectorClose(connector: ConnectorHandle): void
 
   // proc/credentials.cc
   /** SO_PEERCRED and SO_PEERGROUPS of a connected unix socket. */
