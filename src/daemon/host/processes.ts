@@ -1,15 +1,16 @@
 /** Processes of this machine, always by identity: PID, start time and boot. */
-import { readFile } from 'node:fs/promises'
-import { readFileSync } from 'node:fs'
+import { access, readFile } from 'node:fs/promises'
+import { constants, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { native, NativeError } from '../../../addon/index.js'
 import type { NativeProcessBrief, PidfdHandle } from '../../../addon/native.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import type { ProcessBrief } from '../../plugins/contract/host.js'
 import type { ExitStatus, Pid, Snapshot, Target } from '../../plugins/contract/job.js'
 
 export const bootId: string = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
-export type ProcessBrief = NativeProcessBrief
+export type ProcessRow = NativeProcessBrief
 
 const gone = (pid: number): CedanaError => new CedanaError('NO_SUCH_PROCESS', `process with PID ${pid} does not exist`, { detail: { pid } })
 
@@ -20,13 +21,19 @@ export async function identify(pid: number): Promise<Target> {
   return { pid: pid as Pid, startTicks: brief.startTicks, bootId }
 }
 
+/** A look at one process, undefined when there is none. */
+export async function brief(pid: number): Promise<ProcessBrief | undefined> {
+  const [row] = await native.scanProcesses([pid])
+  return row && { target: { pid: pid as Pid, startTicks: row.startTicks, bootId }, name: row.name, args: row.args, state: row.state }
+}
+
 /** Brief rows of those PIDs that exist, by PID. */
-export async function briefs(pids: readonly number[]): Promise<Map<number, ProcessBrief>> {
+export async function briefs(pids: readonly number[]): Promise<Map<number, ProcessRow>> {
   const rows = pids.length === 0 ? [] : await native.scanProcesses([...pids])
   return new Map(rows.map((row) => [row.pid, row]))
 }
 
-export async function allProcesses(): Promise<readonly ProcessBrief[]> {
+export async function allProcesses(): Promise<readonly ProcessRow[]> {
   return native.scanProcesses(null)
 }
 
@@ -113,8 +120,8 @@ async function members(target: Target): Promise<Member[]> {
   return found.map(({ pid, startTicks, state }) => ({ pid: pid as Pid, startTicks, bootId, state }))
 }
 
-function byParent(rows: readonly ProcessBrief[]): Map<number, ProcessBrief[]> {
-  const groups = new Map<number, ProcessBrief[]>()
+function byParent(rows: readonly ProcessRow[]): Map<number, ProcessRow[]> {
+  const groups = new Map<number, ProcessRow[]>()
   for (const row of rows) {
     const siblings = groups.get(row.parentPid)
     if (siblings) siblings.push(row)
@@ -175,10 +182,17 @@ export async function killGroup(target: Target, signal: number): Promise<boolean
   )
 }
 
+export const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  )
+
 /** Contents of a small text file; undefined when it does not exist. */
 export async function readText(path: string): Promise<string | undefined> {
   try {
-    return await readFile(path, 'utf8')
+    // Who may name the file may put a pipe there, that nobody ever writes to.
+    return await readFile(path, { encoding: 'utf8', flag: constants.O_RDONLY | constants.O_NONBLOCK })
   } catch (thrown) {
     const code = (thrown as NodeJS.ErrnoException).code
     if (code === 'ENOENT' || code === 'ESRCH' || code === 'ENOTDIR') return undefined

@@ -8,6 +8,7 @@ import type { Target } from '../../plugins/contract/job.js'
 import type { Registry } from '../../plugins/registry.js'
 import type { Verb } from '../../plugins/contract/runtime.js'
 import * as processes from '../host/processes.js'
+import { HostWakeups } from '../host/wakeups.js'
 
 /** Of the environment of the operations. */
 interface HostParts {
@@ -58,6 +59,7 @@ export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSigna
     log,
     signal,
     identify: processes.identify,
+    brief: processes.brief,
     inspect: processes.inspect,
     kill: processes.kill,
     stopTree: async (target) => {
@@ -66,6 +68,8 @@ export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSigna
     continueTree: async (target) => {
       await processes.continueTree(target, await frozen.take(target))
     },
+    wakeups: () => new HostWakeups(signal, log),
+    exists: processes.exists,
     readText: processes.readText,
     exec: (argv, options) => exec(argv, options?.timeoutMs, signal),
     delegate: async (runtime, verb, ...args) => {
