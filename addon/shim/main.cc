@@ -33,7 +33,7 @@ void Report(const std::string& line) {
 int ReportFailure(const Failure& failure) {
   std::string text = failure.error.op;
   for (char& byte : text) {
-    if (byte == '\n') byte = ' ';
+    if (static_cast<unsigned char>(byte) < ' ') byte = ' ';
   }
   Report(std::string("failed ") + failure.step + " " + std::to_string(failure.error.code) + " " +
          text + "\n");

@@ -1,9 +1,11 @@
 #include "shim/process.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +82,49 @@ void ResetSignals() {
   Abort(trouble, "exec");
 }
 
+// A number of /proc/PID/stat, 0 when there is no such process.
+unsigned long long StatField(pid_t pid, int number) {
+  const std::string stat = ReadText(("/proc/" + std::to_string(pid) + "/stat").c_str());
+  size_t at = stat.rfind(')');
+  if (at == std::string::npos) return 0;
+  for (int field = 2; field < number; ++field) {
+    at = stat.find(' ', at + 1);
+    if (at == std::string::npos) return 0;
+  }
+  return strtoull(stat.c_str() + at + 1, nullptr, 10);
+}
+
+std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::vector<pid_t> children;
+  const std::string tasks = "/proc/" + std::to_string(parent) + "/task/";
+  DIR* threads = opendir(tasks.c_str());
+  if (threads == nullptr) return children;
+  while (const dirent* thread = readdir(threads)) {
+    const std::string text = ReadText((tasks + thread->d_name + "/children").c_str());
+    const char* at = text.c_str();
+    for (char* end = nullptr;; at = end) {
+      const long pid = strtol(at, &end, 10);
+      if (end == at) break;
+      children.push_back(static_cast<pid_t>(pid));
+    }
+  }
+  closedir(threads);
+  return children;
+}
+
+void KillLeavesBelow(pid_t parent, pid_t spared) {
+  for (const pid_t pid : ChildrenOf(parent)) {
+    // It may not be ours to reap, and its number have become another's since.
+    const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    if (!process.valid() || StatField(pid, 4) != static_cast<unsigned long long>(parent)) continue;
+    if (!ChildrenOf(pid).empty()) {
+      KillLeavesBelow(pid, spared);
+    } else if (pid != spared) {
+      syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
+    }
+  }
+}
+
 }  // namespace
 
 Result<Child> Child::Fork(const ChildSpec& spec, const std::string& oom_score_adj) {
@@ -129,31 +174,13 @@ std::string ProtectSelf(bool new_session) {
   return before;
 }
 
-unsigned long long StartTicks(pid_t pid) {
-  const std::string stat = ReadText(("/proc/" + std::to_string(pid) + "/stat").c_str());
-  size_t at = stat.rfind(')');
-  if (at == std::string::npos) return 0;
-  for (int field = 2; field < 22; ++field) {
-    at = stat.find(' ', at + 1);
-    if (at == std::string::npos) return 0;
-  }
-  return strtoull(stat.c_str() + at + 1, nullptr, 10);
-}
+unsigned long long StartTicks(pid_t pid) { return StatField(pid, 22); }
 
 std::string BootId() { return ReadText("/proc/sys/kernel/random/boot_id"); }
 
-std::vector<pid_t> Children() {
-  char path[64];
-  snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
-  const std::string text = ReadText(path);
-  std::vector<pid_t> children;
-  const char* at = text.c_str();
-  for (char* end = nullptr;; at = end) {
-    const long pid = strtol(at, &end, 10);
-    if (end == at) return children;
-    children.push_back(static_cast<pid_t>(pid));
-  }
-}
+std::vector<pid_t> Children() { return ChildrenOf(getpid()); }
+
+void KillLeaves(pid_t spared) { KillLeavesBelow(getpid(), spared); }
 
 void KillDescendants() {
   do {

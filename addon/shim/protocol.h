@@ -27,13 +27,15 @@
 //     --pid-file PATH   unlinked before the launcher starts, and once it is read
 //     --console-socket PATH           (--pid-file, tty) listens there while the launcher runs: the
 //                       job's terminal is the one whose master arrives as SCM_RIGHTS of the first
-//                       message of the first connection. LAUNCHER has /dev/null as 0, 1 and 2
+//                       message of the first connection. LAUNCHER has /dev/null as 0 then, and 1
+//                       and 2 are kept for TEXT below
 //   The environment of the shim is that of PROGRAM. The shim is statically linked: nothing in it
 //   (LD_PRELOAD) acts on the shim. Without --foreground the shim and PROGRAM each have a session of
 //   their own, so the job's PID = PGID = SID.
 //
 // Signals: all that can be are blocked in the shim; PROGRAM gets an empty mask and default actions.
-// SIGTERM while CRIU or LAUNCHER runs gives it up: it and what it made are killed.
+// SIGTERM while CRIU runs gives the restore up: CRIU and what it made are killed. SIGTERM while
+// LAUNCHER runs: what it waits for is killed, and it itself with all that is left 5 s later.
 //
 // Descriptors at start
 //   0 1 2   the caller's: the job's with inherit, else not used
@@ -42,8 +44,9 @@
 //   9       the report pipe: one line, then closed. When nobody reads it the shim goes on the same
 //       "started PID START_TICKS SHIM_PID SHIM_START_TICKS BOOT_ID\n" or "failed STEP ERRNO TEXT\n"
 //       STEP: setup, log, tty, cwd, ids, exec, open, criu, launcher. With the last TEXT begins with
-//       code and signal of the launcher as in `exit`, each with a blank after it. After "failed"
-//       nothing is left behind and the shim exits with 1.
+//       code and signal of the launcher as in `exit`, each with a blank after it, and ends with the
+//       last line it wrote (pipe: to stderr; with --console-socket). After "failed" nothing is left
+//       behind and the shim exits with 1.
 #pragma once
 
 namespace cedana::shim {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +15,10 @@
 namespace cedana::shim {
 namespace {
 
+// How long a launcher that is given up may take to undo what it did. CRIU has nothing to undo.
+constexpr int kUndoMs = 5000;
+constexpr int kUndoStepMs = 20;
+constexpr int kLeavesMs = 1000;
 // How long after a launcher's end the root may take to become our child, and its terminal to come.
 constexpr int kSettleMs = 2000;
 constexpr int kSettleStepMs = 5;
@@ -43,31 +48,46 @@ pid_t StartProgram(const Start& start) {
   return child.value().Go(start.failure) ? pid : -1;
 }
 
-// Until what makes the job has ended, or SIGTERM tells to give it up. Nothing else is reaped
-// meanwhile, so that the root is found among our children even when it has ended already.
-int WaitForMaker(pid_t maker, Console* console) {
+struct Made {
+  int status = 0;
+  bool given_up = false;
+  [[nodiscard]] bool ok() const {
+    return !given_up && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  }
+};
+
+// Until what makes the job has ended. When SIGTERM tells to give it up, what it waits for is
+// killed, and it itself unless it ends for that by `patience_ms`: a container runtime has cgroups
+// to remove, and a directory. Nothing else is reaped meanwhile, so that the root is found among our
+// children even when it has ended already.
+Made WaitForMaker(pid_t maker, Console* console, int patience_ms) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
   sigaddset(&set, SIGTERM);
   const UniqueFd signals(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  int status = 0;
-  while (waitpid(maker, &status, WNOHANG) == 0) {
+  Made made;
+  while (waitpid(maker, &made.status, WNOHANG) == 0) {
     pollfd polled[] = {{signals.get(), POLLIN, 0}, {console->fd(), POLLIN, 0}};
-    poll(polled, 2, -1);
+    poll(polled, 2, made.given_up ? kUndoStepMs : -1);
     if (polled[1].revents != 0) console->Receive();
     signalfd_siginfo info;
     while (read(signals.get(), &info, sizeof info) > 0) {
-      if (info.ssi_signo == SIGTERM) kill(maker, SIGKILL);
+      made.given_up = made.given_up || info.ssi_signo == SIGTERM;
     }
+    if (!made.given_up) continue;
+    // Again only when it has got over that: what has lost its children may be at undoing.
+    if (patience_ms % kLeavesMs == 0) KillLeaves(maker);
+    if (patience_ms <= 0) kill(maker, SIGKILL);
+    patience_ms -= kUndoStepMs;
   }
-  return status;
+  return made;
 }
 
-bool Succeeded(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
-
-std::string DescribeStatus(int status) {
+std::string DescribeEnd(const Made& made) {
+  const int status = made.status;
   if (WIFSIGNALED(status)) return "was killed by signal " + std::to_string(WTERMSIG(status));
+  if (WEXITSTATUS(status) == 0) return "was given up";
   return "exited with code " + std::to_string(WEXITSTATUS(status));
 }
 
@@ -121,10 +141,10 @@ pid_t RestoreTree(const Start& start) {
   for (const auto& [fd, number] : start.passed)
     close(fd);  // else nobody would see CRIU's end of the socket close
   Console none(options, start.streams);
-  const int status = WaitForMaker(child.value().pid(), &none);
-  const pid_t root = Succeeded(status) ? FindRoot() : -1;
+  const Made made = WaitForMaker(child.value().pid(), &none, 0);
+  const pid_t root = made.ok() ? FindRoot() : -1;
   if (root < 0) {
-    const std::string what = Succeeded(status) ? "restored nothing" : DescribeStatus(status);
+    const std::string what = made.ok() ? "restored nothing" : DescribeEnd(made);
     *start.failure = {"criu", {"criu " + what, 0}};
     return -1;
   }
@@ -162,6 +182,26 @@ std::string Settle(const Start& start, pid_t root, Console* console) {
   return {};
 }
 
+// A launcher may have handed its work on to another process, and that to undo it too.
+void AwaitUndone(pid_t root) {
+  if (root > 0 && IsOurChild(root)) kill(root, SIGKILL);
+  for (int waited = 0; waited < kUndoMs && waitpid(-1, nullptr, WNOHANG) >= 0;
+       waited += kUndoStepMs) {
+    poll(nullptr, 0, kUndoStepMs);
+  }
+}
+
+// A restored terminal has the size it had at the dump until now, and its processes believe in it:
+// only a change that comes when they are all there reaches them.
+void SetWindowSize(const Start& start) {
+  winsize size = {};
+  const int master = start.streams->master.get();
+  if (master < 0 || ioctl(master, TIOCGWINSZ, &size) < 0) return;
+  if (start.options.rows != 0) size.ws_row = start.options.rows;
+  if (start.options.columns != 0) size.ws_col = start.options.columns;
+  ioctl(master, TIOCSWINSZ, &size);  // unchanged, it does nothing
+}
+
 pid_t LaunchTree(const Start& start) {
   const Options& options = start.options;
   Console console(options, start.streams);
@@ -183,12 +223,19 @@ pid_t LaunchTree(const Start& start) {
     return -1;
   }
   if (!child.value().Go(start.failure)) return -1;
-  const int status = WaitForMaker(child.value().pid(), &console);
+  const Made made = WaitForMaker(child.value().pid(), &console, kUndoMs);
   const pid_t root = ReadPid(options.pid_file);
   unlink(options.pid_file);
-  const std::string wrong =
-      Succeeded(status) ? Settle(start, root, &console) : DescribeStatus(status);
-  if (wrong.empty()) return Recorded(start, root);
+  std::string wrong = made.ok() ? Settle(start, root, &console) : DescribeEnd(made);
+  if (wrong.empty()) {
+    start.streams->words.Reset();
+    SetWindowSize(start);
+    return Recorded(start, root);
+  }
+  if (made.given_up) AwaitUndone(root);
+  const std::string words = start.streams->LastWords();
+  if (!words.empty()) wrong += ": " + words;
+  const int status = made.status;
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   *start.failure = {"launcher",

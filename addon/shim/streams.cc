@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <sys/fsuid.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -16,6 +17,8 @@
 namespace cedana::shim {
 namespace {
 
+constexpr size_t kMaxWords = 512;
+constexpr size_t kPipeSize = 64 << 10;
 constexpr unsigned short kUsualRows = 24;
 constexpr unsigned short kUsualColumns = 80;
 
@@ -103,17 +106,6 @@ bool OpenTty(const Options& options, Streams* streams) {
   return streams->job[0].valid() && streams->job[1].valid() && streams->job[2].valid();
 }
 
-// What we are told, else what it has already, else the usual.
-bool SetWindowSize(int master, const Options& options) {
-  winsize size = {};
-  if (ioctl(master, TIOCGWINSZ, &size) < 0) return false;
-  if (size.ws_row == 0) size.ws_row = kUsualRows;
-  if (size.ws_col == 0) size.ws_col = kUsualColumns;
-  if (options.rows != 0) size.ws_row = options.rows;
-  if (options.columns != 0) size.ws_col = options.columns;
-  return ioctl(master, TIOCSWINSZ, &size) == 0;
-}
-
 bool DuplicateTo(Streams* streams, int in, int out, int err) {
   const int from[] = {in, out, err};
   for (int number = 0; number < 3; ++number) {
@@ -150,8 +142,11 @@ bool OpenAll(const Options& options, Streams* streams, Failure* failure) {
       return OpenPipes(options, streams) || failed("setup", "pipe");
     case Stdio::kTty:
       streams->log = std::move(log);
-      if (options.console_socket != nullptr)
-        return DuplicateTo(streams, null, null, null) || failed("setup", "dup");
+      if (options.console_socket != nullptr) {
+        streams->words.Reset(memfd_create("words", MFD_CLOEXEC));
+        const int words = streams->words.get();
+        return DuplicateTo(streams, null, words, words) || failed("setup", "memfd_create");
+      }
       return OpenTty(options, streams) || failed("tty", "open a terminal");
     case Stdio::kInherit:
       return DuplicateTo(streams, 0, 1, 2) || failed("setup", "standard streams");
@@ -167,17 +162,38 @@ bool Streams::TakeTerminal(UniqueFd terminal, const Options& options) {
   const int fd = terminal.get();
   unsigned number = 0;
   struct stat slave_facts = {};
+  winsize size = {};
   if (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || unlockpt(fd) < 0) return false;
   // Not by its name: that is one of the mount namespace in which the terminal was made.
   UniqueFd peer(ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
   if (!peer.valid() || fstat(peer.get(), &slave_facts) < 0) return false;
-  if (ioctl(fd, TIOCGPTN, &number) < 0 || !SetWindowSize(fd, options)) return false;
+  if (ioctl(fd, TIOCGPTN, &number) < 0 || ioctl(fd, TIOCGWINSZ, &size) < 0) return false;
+  if (size.ws_row == 0 && size.ws_col == 0) {
+    size.ws_row = options.rows != 0 ? options.rows : kUsualRows;
+    size.ws_col = options.columns != 0 ? options.columns : kUsualColumns;
+    if (ioctl(fd, TIOCSWINSZ, &size) < 0) return false;
+  }
   facts = "tty /dev/pts/" + std::to_string(number) + "\ntty_rdev " +
           std::to_string(slave_facts.st_rdev) + "\ntty_dev " + std::to_string(slave_facts.st_dev) +
           "\n";
   master = std::move(terminal);
   slave = std::move(peer);
   return true;
+}
+
+std::string Streams::LastWords() const {
+  struct stat facts = {};
+  if (words.valid() && fstat(words.get(), &facts) == 0)
+    lseek(words.get(), std::max<off_t>(0, facts.st_size - kPipeSize), SEEK_SET);
+  const int from = words.valid() ? words.get() : stderr_read.get();
+  std::string said;
+  char buffer[4096];
+  ssize_t size = 0;
+  // No more than was there: what is about to be killed may still be writing.
+  while (said.size() < kPipeSize && (size = read(from, buffer, sizeof buffer)) > 0)
+    said.append(buffer, static_cast<size_t>(size));
+  said.resize(said.find_last_not_of("\r\n ") + 1);
+  return said.substr(said.find_last_of("\r\n") + 1, kMaxWords);
 }
 
 void Streams::Undo() const {

@@ -24,12 +24,16 @@ struct Streams {
   UniqueFd master;
   UniqueFd slave;  // held while the root lives: with no slave open at all the master is at its end
   UniqueFd log;    // the copy (pipe, tty)
+  UniqueFd words;  // what a launcher says that has no streams of the job's
 
   // Lines of `state` that tell CRIU's keys for them.
   std::string facts;
 
   // Makes the pseudo-terminal of this master the job's. False, and it is closed, when it is none.
+  // One without a size gets that of the options or the usual one.
   [[nodiscard]] bool TakeTerminal(UniqueFd terminal, const Options& options);
+  // What a launcher that has failed said last, as far as nobody else hears of it.
+  [[nodiscard]] std::string LastWords() const;
 
   // Everything made is taken back: a log that did not exist before, as long as it is empty.
   void Undo() const;

@@ -674,6 +674,7 @@ describe('launcher', () => {
     const leaveSleep = `(setsid sleep 60 & echo $! > ${left}; sleep 60) & until [ -s ${left} ]; do sleep 0.01; done;`
     for (const [script, message, detail] of [
       ['exit 7', '"sh" exited with code 7', { exitCode: 7 }],
+      ['echo why >&2; printf "\\n\\033because \\n" >&2; exit 7', '"sh" exited with code 7:  because', { exitCode: 7 }],
       ['echo $$ > $PID_FILE; exit 1', '"sh" exited with code 1', { exitCode: 1 }],
       ['kill -9 $$', '"sh" was killed by signal 9', { signal: 9 }],
       ['exit 0', '"sh" wrote no PID to its pid file', { exitCode: 0 }],
@@ -702,17 +703,30 @@ describe('launcher', () => {
     await expect(launchShim(wanted)).rejects.toMatchObject({ message: '"sh" wrote no PID to its pid file' })
   })
 
-  it('gives up when told to', async () => {
-    const left = join(scratch, 'left-by-aborted')
-    const wanted = withPidFile(launching({ argv: shell(`trap "" TERM; ${leave('exec sleep 60')}; cp $PID_FILE ${left}; sleep 60`) }))
+  it.concurrent.each([
+    ['which undoes what it did', 'cleaned', 'sleep 60; echo cleaned > $CLEANED; exit 1', '"sh" exited with code 1'],
+    ['which is stubborn', '', 'while :; do sleep 60; done', '"sh" was killed by signal 9'],
+    ['which believes it was successful', 'cleaned', 'sleep 60; echo cleaned > $CLEANED', '"sh" was given up'],
+  ] as const)('gives a launcher up when told to, %s', { timeout: 20_000 }, async (what, cleaned, waits, message) => {
+    const left = join(scratch, `left-by-aborted-${what}`)
+    // What it makes is partly its child, partly left to the shim, and partly left to the shim by what is killed.
+    const makes = `(setsid sh -c 'sleep 60 & echo $! > "${left}"; wait' &); sleep 60 & until [ -s "${left}" ]; do sleep 0.01; done`
+    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`trap "" TERM; ${makes}; echo $! > $PID_FILE; ${waits}`) }))
+    const CLEANED = join(scratch, `cleaned-${what}`)
     const controller = new AbortController()
-    const launched = launchShim({ ...wanted, signal: controller.signal })
+    const launched = launchShim({ ...wanted, environment: { ...wanted.environment, CLEANED }, signal: controller.signal })
     launched.catch(() => undefined)
-    await until(() => existsSync(left) && readFileSync(left, 'utf8') !== '')
+    await until(() => existsSync(wanted.launcher.pidFile))
+    await sleep(50)
     controller.abort()
-    await expect(launched).rejects.toMatchObject({ code: 'START_FAILED', message: '"sh" was killed by signal 9', detail: { signal: 9 } })
+    await expect(launched).rejects.toMatchObject({ code: 'START_FAILED', message, detail: { step: 'launcher' } })
     expect(readdirSync(wanted.directory)).toEqual([])
     expect(isAlive(Number(readFileSync(left, 'utf8')))).toBe(false)
+    expect(existsSync(CLEANED) ? readFileSync(CLEANED, 'utf8').trim() : '').toBe(cleaned)
+  })
+
+  it('is not even started when given up before', async () => {
+    const wanted = withPidFile(launching({ argv: ['true'] }))
     await expect(launchShim({ ...wanted, signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'START_FAILED' })
     expect(readdirSync(wanted.directory)).toEqual([])
   })
@@ -757,7 +771,7 @@ ${send}
       })
       const launched = await launchShim(wanted)
       expect(await residentKib(launched, wanted)).toBeLessThan(2048)
-      expect(readFileSync(facts, 'utf8')).toBe('0o140600 /dev/null /dev/null /dev/null')
+      expect(readFileSync(facts, 'utf8')).toBe('0o140600 /dev/null /memfd:words (deleted) /memfd:words (deleted)')
       expect(readdirSync(wanted.directory).sort()).toEqual(['shim.sock', 'state'])
       const state = await readShimState(wanted.directory)
       const tty = readlinkSync(`/proc/${String(launched.pid)}/fd/0`)
@@ -804,6 +818,25 @@ if os.fork() == 0:
       const read = collect(other.attach(true))
       await other.end()
       expect((await read).exit).toEqual({ code: 4 })
+    })
+
+    it('says what it said', async () => {
+      const wanted = terminal({ argv: console('exec sleep 60', "os.write(1, b'out\\n'); os.write(2, b'why not\\n'); sys.exit(3)") })
+      await expect(launchShim(wanted)).rejects.toMatchObject({ message: '"python3" exited with code 3: why not', detail: { exitCode: 3 } })
+    })
+
+    it('gets another size than it was restored with only when it is complete', async () => {
+      const restored = 'import fcntl, termios, struct; fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 11, 22, 0, 0))'
+      const root = 'trap "stty size; exit 5" WINCH; echo ready; while :; do sleep 0.05; done'
+      const complete = 'os.write(go, b"."); import time; time.sleep(0.2)'
+      const wanted = terminal({
+        waitAttach: true,
+        windowSize: { rows: 50, columns: 132 },
+        argv: console(root, `${restored}; ${SEND}; ${complete}`),
+      })
+      await launchShim(wanted)
+      const connection = await ShimConnection.open(wanted.directory)
+      expect(await collect(connection.attach(true))).toEqual({ stdout: 'ready\r\n50 132\r\n', stderr: '', exit: { code: 5 } })
     })
 
     it('fails without one, and leaves nothing', { timeout: 30_000 }, async () => {

@@ -54,7 +54,8 @@ export interface ShimRequest {
     | undefined
   /**
    * `argv` is no program but what makes one, such as `runc run --detach --pid-file …`. It runs to its end on the streams of the job, and the
-   * job's root is the process that it names and leaves to the shim. The launcher may say why it failed in a log of its own, nowhere else.
+   * job's root is the process that it names and leaves to the shim. Why one fails is in a log of its own; its last line on
+   * stderr becomes part of the error where it is nobody else's (`pipe`, or with `consoleSocket`).
    */
   readonly launcher?:
     | {
@@ -64,7 +65,10 @@ export interface ShimRequest {
         readonly consoleSocket?: string | undefined
       }
     | undefined
-  /** Aborting gives a restore or a launcher up: CRIU or it, and what it made, are killed. A plain start is too short to be aborted. */
+  /**
+   * Aborting gives a restore up: CRIU and what it made are killed. Of a launcher, what it waits for is killed: it sees its work fail and has 5 s
+   * to undo it (cgroups, its own state), then it is killed with all that is left. A plain start is too short to be aborted.
+   */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -195,7 +199,7 @@ function startFailed(request: ShimRequest, line: string): CedanaError {
   })
 }
 
-/** Why, only its own log knows: the caller adds that. */
+/** The caller adds what the launcher's own log says. */
 function launcherFailed(request: ShimRequest, told: string): CedanaError {
   const [, code, signal, text = ''] = /^(-1|\d+) (\d+) (.*)$/.exec(told) ?? []
   return new CedanaError('START_FAILED', `${JSON.stringify(request.argv[0])} ${text}`, {
