@@ -31,6 +31,8 @@ const FUNCTIONS: Record<keyof Native, true> = {
   pidfdSend: true,
   pidfdWait: true,
   pidfdClose: true,
+  spawn: true,
+  pipe: true,
   scanTree: true,
   scanProcesses: true,
   connectorOpen: true,

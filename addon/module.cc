@@ -7,6 +7,7 @@
 #include "proc/notify.h"
 #include "proc/pidfd.h"
 #include "proc/scan.h"
+#include "proc/spawn.h"
 #include "stream/archive.h"
 #include "stream/checksum.h"
 #include "stream/pages.h"
@@ -17,6 +18,7 @@ namespace {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   cedana::MainThread::Install(env);
   cedana::InitPidfd(env, exports);
+  cedana::InitSpawn(env, exports);
   cedana::InitScan(env, exports);
   cedana::InitConnector(env, exports);
   cedana::InitCredentials(env, exports);

@@ -143,7 +143,7 @@ export interface CriuResponse {
   /** criu_version.major/minor/sublevel for a VERSION request. */
   readonly version: number[] | null
 }
-/** Called on the main thread for every notification; CRIU waits. Rejecting answers notify_success = false, which makes CRIU roll back. */
+/** Called on the main thread for a notification; CRIU waits. Rejecting answers notify_success = false, which makes CRIU roll back. */
 export type CriuNotify = (script: string, pid: number | null) => Promise<void>
 
 export interface NativeFileDigest {
@@ -193,6 +193,20 @@ export interface Native {
   /** A wait that is pending rejects with ECANCELED. */
   pidfdClose(handle: PidfdHandle): void
 
+  // proc/spawn.cc
+  /**
+   * A child: posix_spawn(3) of argv[0], a path, with default signals. `descriptors`: what become 0, 1, 2 … of it; -1 is none, /dev/null of the first three.
+   * Throws when it cannot be run. `ended` resolves when it has exited and is reaped; unlike other promises it does not keep this process alive.
+   */
+  spawn(
+    argv: string[],
+    environment: string[],
+    descriptors: number[],
+    newSession: boolean,
+  ): { child: PidfdHandle; ended: Promise<NativeExit> }
+  /** pipe2(2), both ends O_CLOEXEC. */
+  pipe(): { readFd: number; writeFd: number }
+
   // proc/scan.cc
   /** The tree below (and with) pid, root first. Processes that vanish meanwhile are left out; throws ESRCH when the root is gone. */
   scanTree(pid: number): Promise<NativeSnapshot>
@@ -235,8 +249,15 @@ export interface Native {
   /**
    * One request on the session's own thread. `type`: DUMP RESTORE PRE_DUMP VERSION FEATURE_CHECK …; `options`: fields of criu_opts by name
    * (bytes as Uint8Array, 64-bit as decimal text or number). Unknown names, wrong types and missing fields reject with EINVAL, the path in `op`, before anything is sent; a second request meanwhile with EBUSY. Rejects with ECONNRESET when CRIU dies.
+   * `scripts`: the notifications that `notify` is called for, null for all; CRIU goes on at once after the others.
    */
-  criuRequest(session: CriuSessionHandle, type: string, options: object | null, notify: CriuNotify | null): Promise<CriuResponse>
+  criuRequest(
+    session: CriuSessionHandle,
+    type: string,
+    options: object | null,
+    notify: CriuNotify | null,
+    scripts: string[] | null,
+  ): Promise<CriuResponse>
   /** Shuts the socket: CRIU rolls back; a pending request rejects with ECONNRESET. */
   criuClose(session: CriuSessionHandle): void
   /** The fields of criu_opts that the linked libcriu knows. */

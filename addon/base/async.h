@@ -60,22 +60,24 @@ class PoolCall final : public Napi::AsyncWorker {
 }  // namespace internal
 
 // A promise which any thread settles, once, by calling Finish. Made on the JavaScript thread.
+// `keeps_alive`: while it is pending the process stays alive.
 template <typename T, typename ToJs>
 class Completion {
  public:
-  Completion(Napi::Env env, ToJs to_js)
+  Completion(Napi::Env env, ToJs to_js, bool keeps_alive = true)
       : main_(MainThread::Of(env)),
         deferred_(Napi::Promise::Deferred::New(env)),
-        to_js_(std::move(to_js)) {
-    main_->Hold(env);
+        to_js_(std::move(to_js)),
+        keeps_alive_(keeps_alive) {
+    if (keeps_alive_) main_->Hold(env);
   }
 
   [[nodiscard]] Napi::Promise promise() const { return deferred_.Promise(); }
 
   void Finish(Result<T> outcome) {
-    main_->Post([main = main_, deferred = deferred_, to_js = std::move(to_js_),
+    main_->Post([main = main_, held = keeps_alive_, deferred = deferred_, to_js = std::move(to_js_),
                  outcome = std::move(outcome)](Napi::Env env) mutable {
-      main->Drop(env);
+      if (held) main->Drop(env);
       internal::Settle(env, deferred, outcome, to_js);
     });
   }
@@ -84,6 +86,7 @@ class Completion {
   std::shared_ptr<MainThread> main_;
   Napi::Promise::Deferred deferred_;
   ToJs to_js_;
+  bool keeps_alive_;
 };
 
 // For a failure that is known at once: what returns a promise never throws.

@@ -3,6 +3,7 @@
 #include <criu/rpc.pb-c.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
 #include <functional>
@@ -42,6 +43,14 @@ class CriuSession {
   // Tells JavaScript of a notification: whoever gets the ticket calls Answer with it. False when
   // nobody will.
   using Tell = std::function<bool(Notification, uint64_t ticket)>;
+  struct Listener {
+    std::vector<std::string> scripts;  // the only ones it is told of; all when empty
+    Tell tell;
+
+    [[nodiscard]] bool Wants(const std::string& script) const {
+      return tell && (scripts.empty() || std::ranges::find(scripts, script) != scripts.end());
+    }
+  };
 
   // One request at a time.
   Result<Unit> Begin() {
@@ -52,8 +61,8 @@ class CriuSession {
   }
 
   // Sends the request and serves notifications until the final response.
-  Result<ResponsePtr> Converse(const CriuReq& request, const Tell& tell) {
-    auto response = Exchange(request, tell);
+  Result<ResponsePtr> Converse(const CriuReq& request, const Listener& listener) {
+    auto response = Exchange(request, listener);
     const std::lock_guard lock(mutex_);
     busy_ = false;
     if (closed_) fd_.Reset();
@@ -77,13 +86,13 @@ class CriuSession {
   }
 
  private:
-  Result<ResponsePtr> Exchange(const CriuReq& request, const Tell& tell) {
+  Result<ResponsePtr> Exchange(const CriuReq& request, const Listener& listener) {
     auto sent = Send(request);
     if (!sent.ok()) return sent.error();
     for (;;) {
       auto response = Receive();
       if (!response.ok() || response.value()->type != CRIU_REQ_TYPE__NOTIFY) return response;
-      const auto success = Notify(*response.value(), tell);
+      const auto success = Notify(*response.value(), listener);
       if (!success.ok()) return success.error();
       CriuReq answer = CRIU_REQ__INIT;
       answer.type = CRIU_REQ_TYPE__NOTIFY;
@@ -95,18 +104,19 @@ class CriuSession {
   }
 
   // CRIU waits meanwhile, so there is nothing to read: only the answer or Close can end this.
-  Result<bool> Notify(const CriuResp& response, const Tell& tell) {
-    if (!tell) return true;
+  Result<bool> Notify(const CriuResp& response, const Listener& listener) {
     Notification notification;
     if (const CriuNotify* notify = response.notify) {
       if (notify->script != nullptr) notification.script = notify->script;
       if (notify->has_pid) notification.pid = notify->pid;
     }
     std::unique_lock lock(mutex_);
+    if (closed_) return Errno{"criuRequest", ECONNRESET};
+    if (!listener.Wants(notification.script)) return true;
     answer_.reset();
     const uint64_t ticket = ++ticket_;
     lock.unlock();
-    if (!tell(std::move(notification), ticket)) return false;
+    if (!listener.tell(std::move(notification), ticket)) return false;
     lock.lock();
     answered_.wait(lock, [this] { return answer_ || closed_; });
     if (closed_) return Errno{"criuRequest", ECONNRESET};
@@ -231,11 +241,12 @@ Napi::Value CriuRequest(const Napi::CallbackInfo& info) {
   // Owned by to_js, which is destroyed on the JavaScript thread after the last notification was
   // called there; the thread of the request only hands the pointer on.
   auto callback = std::make_unique<Napi::FunctionReference>();
-  CriuSession::Tell tell;
+  CriuSession::Listener listener;
   if (!info[3].IsNull()) {
     *callback = Napi::Persistent(info[3].As<Napi::Function>());
-    tell = [main = MainThread::Of(env), session, callback = callback.get()](Notification what,
-                                                                            uint64_t ticket) {
+    if (!info[4].IsNull()) listener.scripts = Texts(info[4]);
+    listener.tell = [main = MainThread::Of(env), session, callback = callback.get()](
+                        Notification what, uint64_t ticket) {
       return main->Post([session, callback, what = std::move(what), ticket](Napi::Env env) {
         CallNotify(env, *callback, what, session, ticket);
       });
@@ -243,8 +254,8 @@ Napi::Value CriuRequest(const Napi::CallbackInfo& info) {
   }
   return RunAsync(
       env, Where::kThread,
-      [session, request = std::move(request.value()), tell = std::move(tell)] {
-        return session->Converse(*request, tell);
+      [session, request = std::move(request.value()), listener = std::move(listener)] {
+        return session->Converse(*request, listener);
       },
       [callback = std::move(callback)](Napi::Env env, ResponsePtr& response) {
         return ResponseToJs(env, *response);

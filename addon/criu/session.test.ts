@@ -11,7 +11,7 @@ const CRIU = ['/opt/cedana/criu/bin/criu', '/usr/sbin/criu'].find((path) => exis
 
 describe('the options', () => {
   const { session, peerFd } = native.criuSession()
-  const check = (options: object) => native.criuRequest(session, 'DUMP', options, null)
+  const check = (options: object) => native.criuRequest(session, 'DUMP', options, null, null)
 
   it('are described by CRIU itself', () => {
     const fields = new Map(native.criuOptions().map((field) => [field.name, field]))
@@ -44,7 +44,10 @@ describe('the options', () => {
   })
 
   it('refuse an unknown request', async () => {
-    await expect(native.criuRequest(session, 'EXPLODE', null, null)).rejects.toMatchObject({ code: 'EINVAL', op: 'request type EXPLODE' })
+    await expect(native.criuRequest(session, 'EXPLODE', null, null, null)).rejects.toMatchObject({
+      code: 'EINVAL',
+      op: 'request type EXPLODE',
+    })
   })
 
   it('reject when the other end is closed, and the session when it is', async () => {
@@ -98,7 +101,9 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
     const child = start(CRIU, ['swrk', '3'], ['ignore', 'ignore', 'ignore', peerFd])
     closeSync(peerFd)
     sessions.push(session)
-    return { child, request: native.criuRequest.bind(native, session), close: () => native.criuClose(session) }
+    const request = (type: string, options: object | null, notify: CriuNotify | null, scripts: string[] | null = null) =>
+      native.criuRequest(session, type, options, notify, scripts)
+    return { child, request, close: () => native.criuClose(session) }
   }
 
   /** A target and options to dump it. */
@@ -173,6 +178,15 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
     expect(response.success).toBe(false)
     expect(scripts.at(-1)).toBe('post-dump')
     expect(await settled(pid)).toBe('S')
+    done()
+  })
+
+  it('tells only what was asked for', async () => {
+    const { options, done } = target()
+    const told: string[] = []
+    const notify: CriuNotify = (script) => (told.push(script), Promise.resolve())
+    expect((await swrk().request('DUMP', options, notify, ['post-dump'])).success).toBe(true)
+    expect(told).toEqual(['post-dump'])
     done()
   })
 

@@ -368,6 +368,7 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
         type,
         { images_dir_fd: images, log_file: `${type}.log`, log_level: 4, shell_job: true, ps, ...options },
         null,
+        null,
       )
     } finally {
       closeSync(images)

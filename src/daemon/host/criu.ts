@@ -2,11 +2,9 @@
  * CRIU, driven over the RPC of `criu swrk`: found once, probed once, one child per request.
  * A dump is handed out at the moment CRIU has written everything and holds the tree frozen; the caller then completes it or rolls it back.
  */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { native, NativeError } from '../../../addon/index.js'
-import type { CriuField, CriuResponse, CriuSessionHandle } from '../../../addon/native.js'
+import type { CriuField, CriuResponse, CriuSessionHandle, PidfdHandle } from '../../../addon/native.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { CriuOptions } from '../../plugins/contract/plan.js'
 
@@ -66,36 +64,24 @@ const connectionLost = (thrown: unknown): boolean =>
 
 /** A CRIU that is loading, or waits for its request: started as soon as a dump is likely, since loading takes as long as the preparations. */
 export class DumpWorker {
-  readonly #exited: Promise<unknown>
-  readonly #failed: Promise<never>
   #pagesFd: number | undefined
+  #closing: Promise<void> | undefined
 
   private constructor(
     private readonly session: CriuSessionHandle,
-    worker: ReturnType<typeof spawn>,
-    path: string,
+    private readonly worker: PidfdHandle,
     pagesFd: number,
   ) {
     this.#pagesFd = pagesFd
-    // The worker ends by itself when its socket closes; it is never killed: that is what undoes a half-done dump.
-    this.#exited = worker.pid === undefined ? Promise.resolve() : once(worker, 'exit')
-    this.#failed = once(worker, 'error').then(([error]) => {
-      throw new CedanaError('HOST_UNFIT', `cannot run criu at ${path}`, { cause: error })
-    })
-    this.#exited.catch(() => undefined)
-    this.#failed.catch(() => undefined)
   }
 
-  static start(criu: CriuBinary): DumpWorker {
+  static start(criu: CriuBinary, searchPath: string): DumpWorker {
     const { session, peerFd } = native.criuSession()
     const pages = native.pageSocket()
     try {
-      const [program, ...args] = criu.command
-      const worker = spawn(program, [...args, 'swrk', String(RPC_FD)], {
-        stdio: ['ignore', 'ignore', 'ignore', peerFd, pages.peerFd],
-        detached: true,
-      })
-      return new DumpWorker(session, worker, criu.path, pages.socketFd)
+      const argv = [...criu.command, 'swrk', String(RPC_FD)]
+      const { child } = native.spawn(argv, [`PATH=${searchPath}`], [-1, -1, -1, peerFd, pages.peerFd], true)
+      return new DumpWorker(session, child, pages.socketFd)
     } catch (cause) {
       closeSync(pages.socketFd)
       native.criuClose(session)
@@ -123,13 +109,13 @@ export class DumpWorker {
     const decided = new Promise<boolean>((resolve) => (verdict = resolve))
     let reached: () => void = () => undefined
     const frozen = new Promise<void>((resolve) => (reached = resolve))
+    const whenWritten = async (): Promise<void> => {
+      if (signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: signal.reason })
+      reached()
+      if (!(await decided)) throw new CedanaError('CANCELLED', 'dump rolled back')
+    }
     const finished = native
-      .criuRequest(this.session, 'DUMP', { ...options, notify_scripts: true, ps: { fd: PAGES_FD } }, async (script) => {
-        if (signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: signal.reason })
-        if (script !== 'post-dump') return
-        reached()
-        if (!(await decided)) throw new CedanaError('CANCELLED', 'dump rolled back')
-      })
+      .criuRequest(this.session, 'DUMP', { ...options, notify_scripts: true, ps: { fd: PAGES_FD } }, whenWritten, ['post-dump'])
       .then(
         (response) => {
           if (!response.success) throw failure('dump', response)
@@ -146,7 +132,7 @@ export class DumpWorker {
     }
     signal.addEventListener('abort', abort)
     try {
-      await Promise.race([frozen, finished, this.#failed])
+      await Promise.race([frozen, finished])
     } catch (thrown) {
       if (signal.aborted) throw new CedanaError('CANCELLED', 'dump cancelled', { cause: thrown })
       throw thrown
@@ -165,11 +151,17 @@ export class DumpWorker {
     }
   }
 
-  /** CRIU undoes what it has not finished, and ends. Resolves when it has. */
-  async close(): Promise<void> {
+  /** CRIU undoes what it has not finished, and ends: it is never killed, which would undo nothing. Resolves when it has. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
     native.criuClose(this.session)
     if (this.#pagesFd !== undefined) closeSync(this.takePages())
-    await this.#exited
+    await native.pidfdWait(this.worker)
+    native.pidfdClose(this.worker)
   }
 }
 
@@ -216,6 +208,7 @@ export function restoreSession(signal: AbortSignal, hooks: RestoreHooks): Restor
               throw thrown
             }
           },
+          ['pre-restore', 'post-restore'],
         )
         if (refused !== undefined) throw CedanaError.from(refused)
         if (!response.success || response.pid === null) throw failure('restore', response)

@@ -106,6 +106,9 @@ async function residentKib({ shim }: LaunchedShim, { directory }: ShimRequest): 
 
 /** For programs of their own that use this module. */
 function bundle(): void {
+  // What the loader of the addon looks for.
+  writeFileSync(join(scratch, 'package.json'), '{"name":"cedana"}')
+  if (!existsSync(join(scratch, 'build'))) symlinkSync(resolve('build'), join(scratch, 'build'))
   buildSync({ entryPoints: ['src/daemon/host/shim.ts'], outfile: join(scratch, 'shim.mjs'), bundle: true, platform: 'node', format: 'esm' })
 }
 
@@ -905,13 +908,7 @@ describe('daemon', () => {
   const launcher = join(scratch, 'launcher.mjs')
 
   it('may be killed while the job writes: nothing is lost', { timeout: 60_000 }, async () => {
-    buildSync({
-      entryPoints: ['src/daemon/host/shim.ts'],
-      outfile: join(scratch, 'shim.mjs'),
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-    })
+    bundle()
     const log = join(scratch, 'ten-megabytes.log')
     const wanted = request({ log, argv: shell('seq 1 1300000; echo done >&2; read line; exit 8') })
     writeFileSync(

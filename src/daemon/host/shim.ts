@@ -1,8 +1,9 @@
 /** Starts the shim of a job: the small process that outlives the daemon. The other side: addon/shim, told by protocol.h. */
-import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
-import type { Readable } from 'node:stream'
+import { closeSync } from 'node:fs'
+import { Socket } from 'node:net'
 import { getSystemErrorMap } from 'node:util'
-
+import { native } from '../../../addon/index.js'
+import type { PidfdHandle } from '../../../addon/native.js'
 import { CedanaError, type ErrorCode } from '../../plugins/contract/errors.js'
 import type { Caller, Pid, StdioMode, Target } from '../../plugins/contract/job.js'
 
@@ -17,6 +18,9 @@ export const shimOpenSlot = (index: number): number => 20 + index
 const RPC_FD = 3
 const LAST_PASSED_FD = 8
 const REPORT_FD = 9
+/** As a descriptor of a child: /dev/null of the first three, none of the others. */
+const NOTHING = -1
+const SIGTERM = 15
 
 export interface ShimRequest {
   /** Path of the program cedana-shim. */
@@ -83,43 +87,49 @@ export interface LaunchedShim {
 
 /** Resolves once the job runs and its shim's `state` is on disk. A failure has left nothing behind. */
 export async function launchShim(request: ShimRequest): Promise<LaunchedShim> {
-  let child: ChildProcess
-  try {
-    child = spawn(request.shimPath, shimArguments(request), {
-      env: request.environment,
-      stdio: shimDescriptors(request),
-      detached: request.foreground !== true,
-    })
-  } catch (error) {
-    throw cannotRunShim(request, error)
-  }
-  let spawnError: unknown
-  const done = new Promise<void>((resolve) => {
-    child.once('exit', () => {
-      resolve()
-    })
-    child.once('error', (error) => {
-      spawnError = error
-      resolve()
-    })
-  })
-  child.unref()
+  const { child, ended, report } = start(request)
   const giveUp = (): void => {
-    if (request.restore !== undefined || request.launcher !== undefined) child.kill('SIGTERM')
+    if (request.restore !== undefined || request.launcher !== undefined) native.pidfdSend(child, SIGTERM)
   }
   request.signal?.addEventListener('abort', giveUp)
   if (request.signal?.aborted === true) giveUp()
   try {
-    const line = await readLine((child.stdio as readonly unknown[])[REPORT_FD] as Readable)
+    const line = await readLine(report)
     const [word, pid, startTicks, shimPid, shimStartTicks, bootId] = line.split(' ')
     if (word === 'started' && startTicks !== undefined && shimStartTicks !== undefined && bootId !== undefined) {
+      const done = ended.then(() => undefined)
       return { pid: Number(pid) as Pid, startTicks, shim: { pid: Number(shimPid) as Pid, startTicks: shimStartTicks, bootId }, done }
     }
-    child.ref() // this process has nothing else to wait for when it is no daemon
-    await done // so that nothing of it is left when the caller hears of it
-    throw spawnError === undefined ? startFailed(request, line) : cannotRunShim(request, spawnError)
+    await native.pidfdWait(child) // so that nothing of it is left when the caller hears of it
+    throw startFailed(request, line)
   } finally {
     request.signal?.removeEventListener('abort', giveUp)
+    native.pidfdClose(child)
+  }
+}
+
+interface Started {
+  readonly child: PidfdHandle
+  readonly ended: Promise<unknown>
+  readonly report: Socket
+}
+
+function start(request: ShimRequest): Started {
+  const { readFd, writeFd } = native.pipe()
+  try {
+    const environment = Object.entries(request.environment).map(([name, value]) => `${name}=${value}`)
+    const spawned = native.spawn(
+      [request.shimPath, ...shimArguments(request)],
+      environment,
+      shimDescriptors(request, writeFd),
+      request.foreground !== true,
+    )
+    return { ...spawned, report: new Socket({ fd: readFd, readable: true, writable: false }) }
+  } catch (thrown) {
+    closeSync(readFd)
+    throw cannotRunShim(request, thrown)
+  } finally {
+    closeSync(writeFd)
   }
 }
 
@@ -153,18 +163,17 @@ function shimArguments(request: ShimRequest): string[] {
   ]
 }
 
-function shimDescriptors({ stdio, restore }: ShimRequest): StdioOptions {
-  const standard = stdio === 'inherit' ? 'inherit' : 'ignore'
-  const descriptors: ('inherit' | 'ignore' | 'pipe' | number)[] = [standard, standard, standard]
+function shimDescriptors({ stdio, restore }: ShimRequest, reportFd: number): number[] {
+  const descriptors = stdio === 'inherit' ? [0, 1, 2] : [NOTHING, NOTHING, NOTHING]
   if (restore !== undefined) descriptors.push(restore.rpcFd, ...(restore.pass ?? []))
   if (descriptors.length > LAST_PASSED_FD + 1)
     throw new CedanaError('BUG', `CRIU can be passed descriptors ${String(RPC_FD)} to ${String(LAST_PASSED_FD)} only`)
-  while (descriptors.length < REPORT_FD) descriptors.push('ignore')
-  return [...descriptors, 'pipe']
+  while (descriptors.length < REPORT_FD) descriptors.push(NOTHING)
+  return [...descriptors, reportFd]
 }
 
 /** Up to the first newline, or to the end: the shim is gone when there is none. */
-async function readLine(stream: Readable): Promise<string> {
+async function readLine(stream: Socket): Promise<string> {
   let text = ''
   stream.setEncoding('utf8')
   try {

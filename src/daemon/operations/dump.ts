@@ -149,7 +149,10 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
       lock[Symbol.dispose]()
     },
   })
-  const worker = await op.step('start criu', () => DumpWorker.start(binary), { category: 'criu', always: (started) => started.close() })
+  const worker = await op.step('start criu', () => DumpWorker.start(binary, env.searchPath), {
+    category: 'criu',
+    always: (started) => started.close(),
+  })
   const snapshot = await op.step('inspect', () => processes.inspect(found.target))
   mayUseTree(call.caller, snapshot.processes)
 

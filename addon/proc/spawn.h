@@ -1,0 +1,9 @@
+#pragma once
+
+#include <napi.h>
+
+namespace cedana {
+
+void InitSpawn(Napi::Env env, Napi::Object exports);
+
+}  // namespace cedana
