@@ -3,6 +3,8 @@ import { Argument, Option } from 'commander'
 import type { OptionMeta, OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
 import type { CliCommand } from './command.js'
 import { CliError } from './exit-codes.js'
+import type { World } from './session.js'
+import { absolute } from './shared-flags.js'
 
 interface Property extends Partial<OptionMeta> {
   readonly type?: string
@@ -44,9 +46,9 @@ const repeat = (value: string, previous: readonly string[] | undefined): readonl
   ...value.split(',').filter(Boolean),
 ]
 
-function toOption({ flag, property }: Field, prefix: string): Option {
+function toOption({ flag, property }: Field, prefix: string, world: World): Option {
   const { type, description = '', short, default: fallback } = property
-  const isDefault = fallback !== undefined && fallback !== false && !(Array.isArray(fallback) && fallback.length === 0)
+  const isDefault = fallback !== undefined && fallback !== false && fallback !== '' && !(Array.isArray(fallback) && fallback.length === 0)
   const text = `${prefix}${description}${isDefault ? ` (default: ${JSON.stringify(fallback)})` : ''}`
   const lead = short === undefined ? '' : `-${short}, `
   const value = property.value ?? (type === 'integer' || type === 'number' ? 'N' : flag.toUpperCase().replaceAll('-', '_'))
@@ -56,6 +58,7 @@ function toOption({ flag, property }: Field, prefix: string): Option {
       : new Option(`${lead}--${flag} <${value}>`, text)
   if (property.enum !== undefined) option.choices(property.enum)
   if (type === 'array') option.argParser(repeat)
+  if (property.path === true) option.argParser((path: string) => absolute(world, path))
   return option.hideHelp(property.hidden === true)
 }
 
@@ -77,7 +80,7 @@ export function addFields(command: CliCommand, fields: readonly Field[], prefix 
     } else if (
       !command.options.some(({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`))
     ) {
-      command.addOption(toOption(field, prefix))
+      command.addOption(toOption(field, prefix, command.app.world))
     }
   }
 }
@@ -90,11 +93,16 @@ function coerce(property: Property, value: unknown): unknown {
   return isNumber && isSafe ? Number(value) : value
 }
 
+/** commander takes `--no-pivot` for the opposite of `--pivot`, which is true until then. */
+const isNegative = (key: string): boolean => /^no[A-Z]/.test(key)
+const negated = (key: string): string => key.charAt(2).toLowerCase() + key.slice(3)
+
 /** What was given on the command line, by the schema's names; unchecked. */
 export function collect(fields: readonly Field[], args: readonly string[], flags: Readonly<Record<string, unknown>>): ParsedOptions {
   const rest = [...args]
   const entries = fields.map(({ key, property }): [string, unknown] => {
-    if (property.positional !== true) return [key, coerce(property, flags[key])]
+    if (property.positional !== true)
+      return [key, coerce(property, negated(key) in flags && isNegative(key) ? flags[negated(key)] === false : flags[key])]
     return [key, coerce(property, property.type === 'array' ? rest.splice(0) : rest.shift())]
   })
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined))

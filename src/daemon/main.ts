@@ -24,6 +24,7 @@ import { createLogger } from './logging.js'
 import type { Logger } from 'pino'
 import { ensureDirectories, type Environment, workDirectory } from './operations/environment.js'
 import type { Faults } from './operations/operation.js'
+import { removeRemains } from './operations/program.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
@@ -60,7 +61,7 @@ function buildEnvironment(config: Config, { log, database, foreground, faults }:
     log,
     version,
     runtimes: new Registry(builtins),
-    jobs: new JobTable(database.jobs, hostId(), log),
+    jobs: new JobTable(database.jobs, hostId(), log, (job, reason) => removeRemains(env, job, reason)),
     checkpoints: database.checkpoints,
     locks: new JobLocks(),
     faults,

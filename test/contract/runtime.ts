@@ -83,6 +83,9 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
         caller: { uid: 12345, gid: 12346, groups: [12347], pid: 1 },
         environment: { A: 'b' },
         workingDirectory: '/tmp',
+        jid: 'contract',
+        directory: '/run/cedana/jobs/contract',
+        stdio: 'log' as const,
       })
       const plan = await run!(world.host, context, parse('run', world.run))
       expect(plan.argv.length).toBeGreaterThan(0)
@@ -110,7 +113,8 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
         const live = await world.start()
         try {
           const snapshot: Snapshot = deepFreeze(await world.host.inspect(live.target))
-          const dumpContext = deepFreeze({ snapshot, mountNamespace: '1', stdio: 'none' as const })
+          const identity = parse('resolve', live.options)
+          const dumpContext = deepFreeze({ snapshot, mountNamespace: '1', stdio: 'none' as const, identity })
           const dumpOptions = parse('dump', {})
           const plan = await dump!(world.host, dumpContext, dumpOptions)
           expect(await dump!(world.host, dumpContext, dumpOptions)).toEqual(plan)
@@ -119,7 +123,13 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
             mountNamespace: '1',
             stdio: { then: 'none', now: 'none' } as const,
             log: undefined,
-            attachment: async () => undefined,
+            caller: { uid: 0, gid: 0, groups: [0], pid: 1 },
+            jid: 'contract',
+            directory: '/run/cedana/jobs/contract',
+            images: '/tmp',
+            identity,
+            switches: { tcpEstablished: false, extUnixSockets: false, fileLocks: false, shellJob: false },
+            attachment: async (name: string) => plan.attachments.find((one) => one.name === name)?.content,
           }
           const restoreOptions = parse('restore', {})
           const restorePlan = await restore!(world.host, restoreContext, restoreOptions)
@@ -136,12 +146,12 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
       const world = makeWorld()
       const live = await world.start()
       try {
-        await freeze!(world.host, live.target)
+        await freeze!(world.host, live.target, parse('resolve', live.options))
         const frozen = await world.states(live.target)
         expect(frozen.length).toBeGreaterThan(1)
         expect(frozen.every((state) => state === 'T' || state === 'D')).toBe(true)
-        await freeze!(world.host, live.target)
-        await unfreeze!(world.host, live.target)
+        await freeze!(world.host, live.target, parse('resolve', live.options))
+        await unfreeze!(world.host, live.target, parse('resolve', live.options))
         expect(await world.states(live.target)).not.toContain('T')
       } finally {
         await live.stop()

@@ -274,8 +274,8 @@ function neededIds({ processes }: Snapshot): readonly number[] {
 export async function liveFacts(snapshot: Snapshot, criuVersion: number, machine: MachineFacts, images?: ImageSource): Promise<LiveFacts> {
   const [root] = snapshot.processes
   const needs = images ? await readNeeds(images) : { files: [], addresses: [] }
-  const [processes, sameMounts, sameNetwork] = await Promise.all([
-    commandsOf(neededIds(snapshot)),
+  const [sameIds, sameMounts, sameNetwork] = await Promise.all([
+    isOwnNamespace('pid', root?.namespaces.pid),
     isOwnNamespace('mnt', root?.namespaces.mnt),
     isOwnNamespace('net', root?.namespaces.net),
   ])
@@ -284,7 +284,8 @@ export async function liveFacts(snapshot: Snapshot, criuVersion: number, machine
     cpuFlags: machine.cpu.flags,
     kernel: machine.kernel,
     criuVersion,
-    processes,
+    // In a PID namespace of its own a tree gets the ids it had, and others outside.
+    processes: sameIds ? await commandsOf(neededIds(snapshot)) : new Map(),
     files: sameMounts ? await changedFiles(needs.files, root?.rootDirectory ?? '/') : [],
     taken: sameNetwork ? await takenAddresses(needs.addresses) : [],
   }

@@ -264,6 +264,11 @@ export class CheckpointReader {
     }
   }
 
+  /** Where another process of root finds the images, until `close`. */
+  get imagesPath(): string {
+    return this.scratch ?? `/proc/${process.pid}/fd/${this.imagesFd}`
+  }
+
   get images(): ImageSource {
     return new DirectorySource(this.imagesFd, this.path)
   }

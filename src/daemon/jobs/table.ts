@@ -34,6 +34,8 @@ export class JobTable {
     readonly store: JobStore,
     readonly hostId: string,
     readonly log: Log,
+    /** What is to be done between the end of a job and the moment that anybody hears of it. */
+    private readonly beforeEnd: (job: JobRecord, reason: EndReason) => Promise<void> = async () => undefined,
   ) {}
 
   create(record: JobRecord): void {
@@ -111,6 +113,7 @@ export class JobTable {
     if (this.#closed || this.find(job.jid)?.state !== 'running') return
     const reason = this.#reasons.get(job.jid) ?? 'exited'
     this.#reasons.delete(job.jid)
+    await this.beforeEnd(this.get(job.jid), reason)
     this.update(job.jid, { state: 'ended', endReason: reason, exit, exitedAt: Date.now(), frozen: false })
     this.log.info({ job: job.jid, pid: job.pid, reason, ...exit }, 'job ended')
     void this.#removeDirectory(job.directory)

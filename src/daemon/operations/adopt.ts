@@ -11,6 +11,7 @@ import * as processes from '../host/processes.js'
 import { readShimExit, readShimState, ShimConnection, type ShimState } from '../host/shim.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
+import { removeRemains } from './program.js'
 import { ensureDirectories, type Environment, jobsDirectory, workDirectories } from './environment.js'
 
 /** How long a shim that an interrupted daemon started may take to listen. */
@@ -82,6 +83,7 @@ async function adoptAs(env: Environment, job: JobRecord, state: ShimState | unde
     const latest = env.checkpoints.ofJob(job.jid)[0]
     const wasDumped = latest !== undefined && latest.time >= job.startedAt && exit?.signal === 9
     const reason = job.state === 'restoring' && !state ? 'dumped' : wasDumped ? 'dumped' : exit ? 'exited' : 'lost'
+    await removeRemains(env, { ...job, ...changes }, reason)
     env.jobs.update(job.jid, { ...changes, state: 'ended', endReason: reason, exit, exitedAt: Date.now(), frozen: false })
     env.log.info({ job: job.jid, reason, ...exit }, 'job ended while no daemon was running')
   }

@@ -10,6 +10,7 @@ import { readImage, STATS } from '../images/criu-images.js'
 import { explainCriuLog } from '../images/explain.js'
 import { ensureDirectories, type Environment, logsDirectory, workDirectory } from './environment.js'
 
+export const CRIU_RESTORE_LOG = 'criu-restore.log'
 const STATISTICS = 'stats-dump'
 const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'ECANCELED', 'EPROTO']
 

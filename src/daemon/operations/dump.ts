@@ -74,7 +74,9 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_DUMP_LOG)
   const criuOpts = parseCriuOpts(request.criuOpts, criuOptionFields(), caller)
-  const options = mergeOptions(base, chosen, externalTerminal(snapshot, stdio), runtime.criu, criuOpts)
+  // A terminal that is made anew with its container is the runtime's business.
+  const terminal = runtime.criu['orphan_pts_master'] === true ? {} : externalTerminal(snapshot, stdio)
+  const options = mergeOptions(base, chosen, terminal, runtime.criu, criuOpts)
   return {
     criu: options,
     runtime,
@@ -116,7 +118,7 @@ function manifestInput(
       extUnixSockets: options['ext_unix_sk'] === true,
       external: (options['external'] as string[] | undefined) ?? [],
     },
-    details: job?.details ?? {},
+    details: found.identity,
     sections: made.input ? [{ name: STDIN_SECTION, version: 1, data: { ended: made.input.ended } }] : [],
   }
 }
@@ -160,7 +162,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
     const options = env.runtimes.options(found.type, 'dump', request.options)
-    const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio }, options)
+    const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio, identity: found.identity }, options)
     return { snapshot, stdio, facts: await env.facts(), runtime }
   })
   const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))

@@ -24,7 +24,9 @@ async function change(env: Environment, call: Call, request: TargetRequest, verb
   }
   const opposite: Verb = verb === 'freeze' ? 'unfreeze' : 'freeze'
   const [work, undo] = [await env.runtimes.verb(found.type, verb), await env.runtimes.verb(found.type, opposite)]
-  await op.step(verb, () => work(host, found.target), { onFailure: () => undo(host, found.target) })
+  await op.step(verb, () => work(host, found.target, found.identity), {
+    onFailure: () => undo(host, found.target, found.identity),
+  })
   await op.step('record', () => found.job && env.jobs.update(found.job.jid, { frozen: verb === 'freeze' }))
   return op.done({ type: found.type, pid: found.target.pid })
 }

@@ -69,8 +69,8 @@ export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSigna
       await processes.continueTree(target, await frozen.take(target))
     },
     wakeups: () => new HostWakeups(signal, log),
-    exists: processes.exists,
     readText: processes.readText,
+    exists: processes.exists,
     exec: (argv, options) => exec(argv, options?.timeoutMs, signal),
     delegate: async (runtime, verb, ...args) => {
       const method = (await runtimes.verb(runtime, verb as Verb)) as (host: Host, ...rest: readonly unknown[]) => Promise<never>

@@ -156,7 +156,7 @@ async function killOne(env: Environment, call: Call, job: JobRecord, request: Ki
   const host = hostFor(env, call.signal)
   const send = async (number: number): Promise<void> => {
     env.jobs.expectEnd(job.jid, 'killed')
-    if (env.runtimes.supports(job.type, 'kill')) await (await env.runtimes.verb(job.type, 'kill'))(host, target, number)
+    if (env.runtimes.supports(job.type, 'kill')) await (await env.runtimes.verb(job.type, 'kill'))(host, target, number, job.details)
     else if (number === SIGKILL) await processes.killTree(target, number)
     else await processes.killGroup(target, number)
   }

@@ -28,6 +28,7 @@ export async function manage(env: Environment, call: Call, request: ManageReques
   await using _ = op
 
   checkGpu(request.gpuEnabled)
+  const identity = env.runtimes.options(request.type, 'resolve', request.options)
   const target = await op.step(request.upcoming ? 'wait for target' : 'find target', async () => {
     if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
       throw new CedanaError(
@@ -35,9 +36,8 @@ export async function manage(env: Environment, call: Call, request: ManageReques
         `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`,
       )
     }
-    const options = env.runtimes.options(request.type, 'resolve', request.options)
     const find = await env.runtimes.verb(request.type, request.upcoming ? 'upcoming' : 'resolve')
-    return find(host, options)
+    return find(host, identity)
   })
   const snapshot = await op.step('inspect', () => processes.inspect(target))
   mayUseTree(call.caller, snapshot.processes)
@@ -63,7 +63,7 @@ export async function manage(env: Environment, call: Call, request: ManageReques
         bootId: target.bootId,
         args: root.args,
         workingDirectory: root.workingDirectory,
-        details: request.options,
+        details: identity,
         gpuEnabled: request.gpuEnabled,
         createdAt: now,
         startedAt: now,

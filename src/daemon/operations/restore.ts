@@ -4,16 +4,16 @@
  * byte of its memory has. A failure leaves no process behind.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
-import type { CriuOptions, Inherit, Problem, RestorePlan } from '../../plugins/contract/plan.js'
+import type { ParsedOptions } from '../../plugins/contract/options.js'
+import type { RestoreSwitches } from '../../plugins/contract/runtime.js'
+import type { CriuOptions, Problem, RestorePlan } from '../../plugins/contract/plan.js'
 import * as criu from '../host/criu.js'
 import { files } from '../host/files.js'
 import * as processes from '../host/processes.js'
-import { launchShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
 import type { Manifest } from '../images/manifest.js'
 import { externalInherits, liveFacts, restoreProblems } from '../images/preflight.js'
 import { CheckpointReader } from '../images/reader.js'
@@ -21,14 +21,15 @@ import { decodeState, STATE } from '../images/state.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import { mayUseJob, mayUseTree } from './authorize.js'
-import { CriuWork } from './criu-work.js'
+import { CRIU_RESTORE_LOG, CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
-import { begin, ensureDirectories, type Environment, makerName, refuseProblems, warnings, workDirectory } from './environment.js'
+import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, warnings, workDirectory } from './environment.js'
+import { removeTarget, toldPid } from './program.js'
+import { restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
-export const CRIU_RESTORE_LOG = 'criu-restore.log'
 const SIGKILL = 9
 /** Processes that just died keep their PID until their parent looks: worth waiting for. */
 const PID_FREE_MS = 5000
@@ -68,12 +69,6 @@ async function savedSnapshot(reader: CheckpointReader): Promise<Snapshot | undef
   return bytes && decodeState(bytes)
 }
 
-interface Plan {
-  readonly criu: CriuOptions
-  readonly inherit: readonly Inherit[]
-  readonly problems: readonly Problem[]
-}
-
 interface Planning {
   readonly manifest: Manifest | undefined
   readonly snapshot: Snapshot | undefined
@@ -81,39 +76,40 @@ interface Planning {
   readonly runtime: RestorePlan
 }
 
-/** Pure: flags win over what the checkpoint was made with. */
-function planRestore(env: Environment, caller: Caller, request: RestoreRequest, { manifest, snapshot, stdio, runtime }: Planning): Plan {
-  const made = manifest?.criu
+/** Flags win over what the checkpoint was made with. */
+const restoreSwitches = (request: RestoreRequest, manifest: Manifest | undefined): RestoreSwitches => ({
+  tcpEstablished: request.tcpEstablished ?? manifest?.criu.tcpEstablished ?? false,
+  extUnixSockets: manifest?.criu.extUnixSockets ?? false,
+  fileLocks: request.fileLocks ?? manifest?.criu.fileLocks ?? false,
+  shellJob: request.shellJob ?? manifest?.criu.shellJob ?? false,
+})
+
+/** Pure. */
+function planRestore(
+  env: Environment,
+  caller: Caller,
+  request: RestoreRequest,
+  { manifest, snapshot, stdio, runtime }: Planning,
+): TreePlan {
+  const switches = restoreSwitches(request, manifest)
   const chosen: CriuOptions = {
-    shell_job: request.shellJob ?? made?.shellJob ?? false,
-    tcp_established: request.tcpEstablished ?? made?.tcpEstablished ?? false,
+    shell_job: switches.shellJob,
+    tcp_established: switches.tcpEstablished,
     tcp_close: request.tcpClose,
-    ext_unix_sk: made?.extUnixSockets,
-    file_locks: request.fileLocks ?? made?.fileLocks,
-    link_remap: request.linkRemap ?? made?.linkRemap,
+    ext_unix_sk: switches.extUnixSockets,
+    file_locks: switches.fileLocks,
+    link_remap: request.linkRemap ?? manifest?.criu.linkRemap,
     leave_stopped: request.leaveStopped,
     external: request.external.length > 0 ? [...request.external] : undefined,
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_RESTORE_LOG)
+  const usual = snapshot && !runtime.program ? [...stdioInherits(snapshot, stdio), ...externalInherits(snapshot)] : []
   return {
     criu: mergeOptions(base, chosen, runtime.criu, parseCriuOpts(request.criuOpts, criu.criuOptionFields(), caller)),
-    inherit: [...(snapshot ? [...stdioInherits(snapshot, stdio), ...externalInherits(snapshot)] : []), ...runtime.inherit],
+    inherit: [...usual, ...runtime.inherit],
     problems: runtime.problems,
+    program: runtime.program,
   }
-}
-
-/** Descriptor numbers that CRIU, started by the shim, finds the inherited files under. */
-function inheritFds(inherit: readonly Inherit[]): {
-  readonly fds: { key: string; fd: number }[]
-  readonly open: { path: string; flags: number }[]
-} {
-  const open: { path: string; flags: number }[] = []
-  const fds = inherit.map(({ key, from }) => {
-    if ('stdio' in from) return { key, fd: SHIM_SLOTS[from.stdio] }
-    open.push({ path: from.path, flags: from.flags })
-    return { key, fd: shimOpenSlot(open.length - 1) }
-  })
-  return { fds, open }
 }
 
 export async function restore(env: Environment, call: Call, request: RestoreRequest): Promise<RestoreResult> {
@@ -148,13 +144,13 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const stdio = chooseStdio(request, existing, manifest)
   checkStdio(env, stdio)
   // Reading everything once takes a while: it goes on beside the planning and CRIU's own work.
-  const verified = { images: reader.verifyImages(), pages: reader.verifyPages() }
-  const allVerified = Promise.all([verified.images, verified.pages])
-  allVerified.catch(() => undefined)
+  const verified = verifying(reader)
   const snapshot = await op.step('read state', () => savedSnapshot(reader))
   mayRestore(env, call, reader, snapshot)
   const type = runtimeType(request, manifest, existing)
 
+  const jid = existing?.jid ?? (stdio === 'none' ? '' : chooseJobId(env, ''))
+  const directoryName = jid || `.restore-${makerName(await env.self())}-${randomBytes(6).toString('hex')}`
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(type, 'restore')
     const options = env.runtimes.options(type, 'restore', request.options)
@@ -163,6 +159,12 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       mountNamespace: env.mountNamespace,
       stdio: { then: manifest?.stdio.mode ?? 'none', now: stdio },
       log: manifest?.stdio.log,
+      caller: call.caller,
+      jid,
+      directory: join(jobsDirectory(env), directoryName),
+      images: reader.imagesPath,
+      identity: manifest?.details ?? existing?.details ?? {},
+      switches: restoreSwitches(request, manifest),
       attachment: async (name: string) => (await reader.images.read([name])).get(name),
     }
     const runtime = await planRuntime(host, context, options)
@@ -174,7 +176,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   preflight.catch(() => undefined)
   if (request.dryRun) {
     const problems = await op.step('preflight', () => preflight)
-    await op.step('verify', () => allVerified)
+    await op.step('verify', () => verified.all)
     return op.done({
       jid: '',
       pid: 0,
@@ -186,74 +188,36 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     })
   }
 
-  const job = await op.step('record job', () => recordRestoring(env, call, request, { existing, type, stdio, snapshot, manifest }), {
-    onFailure: (made) => {
-      if (existing) env.jobs.update(existing.jid, existing)
-      else if (made) env.jobs.remove(made.jid)
-    },
-  })
-  const directory = await op.step(
-    'make directory',
-    async () => makeJobDirectory(env, job?.jid ?? `.restore-${makerName(await env.self())}-${randomBytes(6).toString('hex')}`),
+  const identity = plan.program?.identity
+  const job = await op.step(
+    'record job',
+    () => recordRestoring(env, call, request, { existing, jid, type, stdio, snapshot, manifest, identity }),
     {
-      onFailure: removeDirectory,
+      onFailure: (made) => {
+        if (existing) env.jobs.update(existing.jid, existing)
+        else if (made) env.jobs.remove(made.jid)
+      },
     },
   )
+  const directory = await op.step('make directory', () => makeJobDirectory(env, directoryName), {
+    onFailure: removeDirectory,
+  })
   const work = await op.step('open work directory', () => CriuWork.open(env, 'restore', CRIU_RESTORE_LOG), {
     always: (opened) => opened.close(),
   })
   const pending = await op.step('read input', () => pendingInput(reader, directory))
 
-  const { fds, open } = inheritFds(plan.inherit)
-  const session = criu.restoreSession(signal, {
-    onReady: async () => {
-      refuseProblems(await preflight)
-      await verified.images
-    },
-    onBuilt: () => verified.pages,
-  })
+  const bringUp = plan.program ? restoreByProgram : restoreByCriu
   const started = await op.step(
     'criu restore',
-    async () => {
-      const launched = launchShim({
-        shimPath: env.shimPath,
-        directory,
-        stdio,
-        log: job !== undefined && job.log !== '' ? job.log : undefined,
-        logAsUser: request.log !== '',
-        user: { uid: call.caller.uid, gid: call.caller.gid, groups: call.caller.groups },
-        environment: { PATH: env.searchPath },
-        argv: [...binary.command, 'swrk', '3'],
-        windowSize: request.windowSize,
-        waitAttach: request.waitAttach,
-        foreground: env.foreground,
-        stdinFile: pending?.file,
-        stdinEnded: pending?.ended,
-        restore: { rpcFd: session.peerFd, open },
-        signal,
-      })
-      launched.catch(() => undefined)
-      closeSync(session.peerFd)
-      const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
-      try {
-        const pid = await Promise.race([session.restore(options), launched.then((shim) => shim.pid)])
-        // The shim tells the same when CRIU has ended and its own record is on disk; the job's record need not wait for that.
-        const root = await processes.identify(pid).catch(() => launched)
-        return { pid, startTicks: root.startTicks, launched }
-      } catch (thrown) {
-        session.close()
-        await launched.catch(() => undefined)
-        // What was foreseen, or a damaged checkpoint, explains whatever CRIU had to say.
-        if (!signal.aborted) refuseProblems(await preflight)
-        await allVerified
-        throw await work.explain(await preferShim(thrown, launched))
-      }
-    },
+    () => bringUp(env, { call, request, signal, binary, plan, reader, verified, preflight, directory, work, pending, job, stdio }),
     {
       category: 'criu',
       onFailure: async ({ pid, startTicks, launched }) => {
-        await processes.killTree({ pid, startTicks, bootId: processes.bootId } as Target, SIGKILL)
+        const target = { pid, startTicks, bootId: processes.bootId } as Target
+        await processes.killTree(target, SIGKILL)
         const shim = await launched.catch(() => undefined)
+        if (plan.program) await removeTarget(env, type, target, identity ?? {})
         await shim?.done
       },
     },
@@ -272,17 +236,26 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     } else {
       // No job, no trace: the directory goes with the shim.
       void started.launched
-        .then((shim) => shim.done)
-        .then(
-          () => removeDirectory(directory),
-          () => undefined,
-        )
+        .then(async (shim) => {
+          await shim.done
+          if (plan.program)
+            await removeTarget(
+              env,
+              type,
+              { pid: started.pid, startTicks: started.startTicks, bootId: processes.bootId } as Target,
+              identity ?? {},
+            )
+          await removeDirectory(directory)
+        })
+        .catch(() => undefined)
     }
   })
   const problems = await preflight
   const messages = [
     ...warnings(problems),
-    ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))),
+    ...(await op.step('write pid file', async () =>
+      writePidFile(request.pidFile, await toldPid(plan.program, request, started), call.caller),
+    )),
   ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
@@ -291,7 +264,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
 interface Ahead {
   readonly reader: CheckpointReader
   readonly snapshot: Snapshot | undefined
-  readonly plan: Plan
+  readonly plan: TreePlan
   readonly criuVersion: number
 }
 
@@ -357,21 +330,35 @@ async function waitForPids(snapshot: Snapshot, manifest: Manifest): Promise<void
 
 interface RestoringJob {
   readonly existing: JobRecord | undefined
+  /** Empty: no job. */
+  readonly jid: string
   readonly type: string
   readonly stdio: StdioMode
   readonly snapshot: Snapshot | undefined
   readonly manifest: Manifest | undefined
+  /** What names the target from now on; undefined: as before. */
+  readonly identity: ParsedOptions | undefined
 }
 
 /** The job goes on as it was; a bare checkpoint becomes a job when somebody is to attach to it or it runs in the foreground. */
 function recordRestoring(env: Environment, call: Call, request: RestoreRequest, made: RestoringJob): JobRecord | undefined {
-  const { existing, stdio, snapshot, manifest } = made
-  if (!existing && stdio === 'none') return undefined
-  const jid = existing?.jid ?? chooseJobId(env, '')
+  const { existing, jid, stdio, snapshot, manifest } = made
+  if (jid === '') return undefined
   const formerLog = existing !== undefined && existing.log !== '' ? existing.log : defaultLog(jid)
   const log = stdio === 'inherit' ? '' : request.log !== '' ? request.log : stdio === 'log' ? formerLog : ''
-  const directory = join(env.config.run_dir, 'jobs', jid)
-  const changes = { state: 'restoring', stdio, log, directory, endReason: '', exit: undefined, exitedAt: 0, frozen: false } as const
+  const directory = join(jobsDirectory(env), jid)
+  const details = made.identity ?? existing?.details ?? manifest?.details ?? {}
+  const changes = {
+    state: 'restoring',
+    stdio,
+    log,
+    directory,
+    details,
+    endReason: '',
+    exit: undefined,
+    exitedAt: 0,
+    frozen: false,
+  } as const
   if (existing) return env.jobs.update(existing.jid, changes)
   const [root] = snapshot?.processes ?? []
   const job = newJob(env, {
@@ -380,7 +367,6 @@ function recordRestoring(env: Environment, call: Call, request: RestoreRequest, 
     owner: { uid: root?.uids[0] ?? call.caller.uid, gid: root?.gids[0] ?? call.caller.gid, groups: root?.groups ?? call.caller.groups },
     args: root?.args ?? [],
     workingDirectory: root?.workingDirectory ?? '/',
-    details: manifest?.details ?? {},
     ...changes,
   })
   env.jobs.create(job)
@@ -398,12 +384,4 @@ async function pendingInput(
   const file = join(directory, PENDING_STDIN)
   await writeFile(file, bytes, { mode: 0o600 })
   return { file, ended: (section.data as { readonly ended?: boolean }).ended === true }
-}
-
-/** When the shim could not even start CRIU, its report says more than the broken session. */
-async function preferShim(thrown: unknown, launched: Promise<unknown>): Promise<unknown> {
-  return launched.then(
-    () => thrown,
-    (reported: unknown) => (reported instanceof CedanaError && reported.code !== 'CRIU_RESTORE_FAILED' ? reported : thrown),
-  )
 }

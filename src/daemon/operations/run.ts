@@ -6,10 +6,10 @@ import type { Caller, ExitStatus, StdioMode, Target } from '../../plugins/contra
 import type { RunPlan } from '../../plugins/contract/plan.js'
 import { writeFileAs } from '../host/files.js'
 import * as processes from '../host/processes.js'
-import { launchShim } from '../host/shim.js'
 import type { JobRecord } from '../jobs/job.js'
 import { checkJobId, randomJobId } from '../jobs/names.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, refuseProblems } from './environment.js'
+import { removeTarget, startProgram, toldPid } from './program.js'
 import type { Call, RunRequest, Started } from './verbs.js'
 
 /** [must] the place where users look. */
@@ -87,15 +87,17 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
   checkGpu(request.gpuEnabled)
   if (request.asRoot && call.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may use --as-root')
 
+  const jid = chooseJobId(env, request.jid)
+  const directoryPath = join(jobsDirectory(env), jid)
   const plan: RunPlan = await op.step('plan', async () => {
     const runPlan = await env.runtimes.verb(request.type, 'run')
     const options = env.runtimes.options(request.type, 'run', request.options)
     const caller = request.asRoot ? { ...call.caller, uid: 0, gid: 0, groups: [0] } : call.caller
-    return runPlan(host, { caller, environment: request.environment, workingDirectory: request.workingDirectory }, options)
+    const { environment, workingDirectory, stdio } = request
+    return runPlan(host, { caller, environment, workingDirectory, jid, directory: directoryPath, stdio }, options)
   })
   refuseProblems(plan.problems)
 
-  const jid = chooseJobId(env, request.jid)
   const log = request.stdio === 'inherit' ? '' : request.log !== '' ? request.log : request.stdio === 'log' ? defaultLog(jid) : ''
   // From its record on others may ask for it: nobody is to delete or restore what is only being started.
   await op.step('lock', () => env.locks.take(jid, 'run'), {
@@ -115,9 +117,9 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
         log,
         args: plan.argv,
         workingDirectory: plan.workingDirectory,
-        details: request.options,
+        details: plan.identity ?? request.options,
         gpuEnabled: request.gpuEnabled,
-        directory: join(jobsDirectory(env), jid),
+        directory: directoryPath,
       })
       env.jobs.create(record)
       return record
@@ -133,34 +135,35 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
   const started = await op.step(
     'start',
     () =>
-      launchShim({
-        shimPath: env.shimPath,
+      startProgram(env, {
         directory,
+        program: plan,
         stdio: request.stdio,
-        log: log === '' ? undefined : log,
+        log,
         logAsUser: request.log !== '',
-        user: plan.user,
-        workingDirectory: plan.workingDirectory,
-        environment: plan.environment,
-        argv: plan.argv,
         windowSize: request.windowSize,
         waitAttach: request.waitAttach,
-        foreground: env.foreground,
       }),
     {
       onFailure: async (shim) => {
         const target = { pid: shim.pid, startTicks: shim.startTicks, bootId: processes.bootId } as Target
         await processes.killTree(target, SIGKILL)
         await processes.waitExit(target)
+        await removeTarget(env, request.type, target, job.details)
         await shim.done
       },
     },
   )
-  await op.step('record start', () => {
-    const running = env.jobs.update(jid, { state: 'running', pid: started.pid, startTicks: started.startTicks, startedAt: Date.now() })
+  await op.step('record start', async () => {
+    // What a launcher has started has arguments of its own.
+    const args = plan.launcher && (await processes.briefs([started.pid])).get(started.pid)?.args
+    const { pid, startTicks } = started
+    const running = env.jobs.update(jid, { state: 'running', pid, startTicks, args: args ?? plan.argv, startedAt: Date.now() })
     env.jobs.watch(running)
   })
-  const messages = await op.step('write pid file', () => writePidFile(request.pidFile, started.pid, call.caller))
+  const messages = await op.step('write pid file', async () =>
+    writePidFile(request.pidFile, await toldPid(plan, request, started), call.caller),
+  )
   env.log.info({ op: 'run', job: job.jid, pid: started.pid }, 'job started')
   return op.done({ jid, pid: started.pid, messages, steps: op.steps })
 }

@@ -2,6 +2,7 @@
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Host } from '../../plugins/contract/host.js'
 import type { Target } from '../../plugins/contract/job.js'
+import type { ParsedOptions } from '../../plugins/contract/options.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import * as processes from '../host/processes.js'
@@ -14,6 +15,8 @@ export interface FoundTarget {
   readonly target: Target
   /** The job that it is, whether it was named by id or not. */
   readonly job: JobRecord | undefined
+  /** The options of `resolve` that name it. */
+  readonly identity: ParsedOptions
   /** What operations on it exclude each other by. */
   readonly lock: string
 }
@@ -31,10 +34,11 @@ async function runningJob(env: Environment, call: Call, jid: string): Promise<Jo
 export async function findTarget(env: Environment, call: Call, host: Host, request: TargetRequest): Promise<FoundTarget> {
   if (request.jid !== '') {
     const job = await runningJob(env, call, request.jid)
-    return { type: job.type, target: targetOf(job), job, lock: job.jid }
+    return { type: job.type, target: targetOf(job), job, identity: job.details, lock: job.jid }
   }
   const resolve = await env.runtimes.verb(request.type, 'resolve')
-  const target = await resolve(host, env.runtimes.options(request.type, 'resolve', request.target))
+  const identity = env.runtimes.options(request.type, 'resolve', request.target)
+  const target = await resolve(host, identity)
   const job = env.jobs.byTarget(target)
-  return { type: request.type, target, job, lock: job?.jid ?? `PID ${target.pid}` }
+  return { type: request.type, target, job, identity, lock: job?.jid ?? `PID ${target.pid}` }
 }

@@ -14,6 +14,8 @@ export interface OptionMeta {
   readonly value?: string
   /** A program: the client looks it up in its PATH. */
   readonly executable?: boolean
+  /** A path: the client makes it absolute. */
+  readonly path?: boolean
   /** Accepted, not shown in help. */
   readonly hidden?: boolean
 }

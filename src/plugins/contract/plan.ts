@@ -1,5 +1,6 @@
 /** Plans: data that says how. Pure to make, printable with --dry-run, carried out by the daemon alone. */
 import type { Caller, IdSet, StdioMode } from './job.js'
+import type { ParsedOptions } from './options.js'
 
 /**
  * Options of one CRIU request: field names of `criu_opts` in CRIU's rpc.proto (snake_case).
@@ -43,19 +44,50 @@ export interface Inherit {
     | { readonly path: string; /** open(2) flags */ readonly flags: number }
 }
 
-export interface RestorePlan {
-  readonly criu: CriuOptions
-  readonly inherit: readonly Inherit[]
-  readonly problems: readonly Problem[]
+/**
+ * Of a program that is not the target itself but starts it and ends (`runc run --detach`): with 0 when the target runs, which is then nobody's
+ * child, and the job's from then on. Paths are in the directory of the job.
+ */
+export interface Launcher {
+  /** Where it writes the PID of the target. */
+  readonly pidFile: string
+  /** With a terminal: where it sends the other side of it, as runc does. */
+  readonly consoleSocket?: string | undefined
+  /** Where it says why it failed: lines of JSON with `msg`. */
+  readonly log: string
 }
 
 /** A program to start as a job: the daemon starts it through the shim. */
-export interface RunPlan {
+export interface Program {
   readonly argv: readonly [string, ...string[]]
   readonly environment: Readonly<Record<string, string>>
   readonly workingDirectory: string
   readonly user: Pick<Caller, 'uid' | 'gid' | 'groups'>
+  /** Without one, `argv` is the target. */
+  readonly launcher?: Launcher | undefined
+  /** Small files to be put into the directory of the job first, by their paths in it. */
+  readonly files?: readonly Attachment[] | undefined
+  /** What it gets for standard streams where that is not what was asked for; `log`: the file, absent for the job's. */
+  readonly streams?: { readonly stdio: StdioMode; readonly log?: string | undefined } | undefined
+  /** The options of `resolve` that name the target from now on; absent: those of `run`. */
+  readonly identity?: ParsedOptions | undefined
+  /** A program that stays with the target (without a daemon) writes the target's PID there. */
+  readonly pidFile?: string | undefined
+}
+
+export interface RunPlan extends Program {
   readonly problems: readonly Problem[]
+}
+
+export interface RestorePlan {
+  readonly criu: CriuOptions
+  readonly inherit: readonly Inherit[]
+  readonly problems: readonly Problem[]
+  /**
+   * The runtime's own program has CRIU restore the target, in the surroundings that it makes: the daemon starts the program instead of CRIU.
+   * `criu` and `inherit` (of standard streams only) reach CRIU by its configuration file.
+   */
+  readonly program?: Program | undefined
 }
 
 export type { IdSet, StdioMode }

@@ -2,7 +2,7 @@
 import type { Requirement, Support } from './capability.js'
 import type { Host } from './host.js'
 import type { Caller, Snapshot, StdioMode, Target } from './job.js'
-import type { OptionSchemas, OptionsOf } from './options.js'
+import type { OptionSchemas, OptionsOf, ParsedOptions } from './options.js'
 import type { DumpPlan, RestorePlan, RunPlan } from './plan.js'
 
 /** The request around a `run`: who asks, from where, with which environment. */
@@ -10,6 +10,11 @@ export interface RunContext {
   readonly caller: Caller
   readonly environment: Readonly<Record<string, string>>
   readonly workingDirectory: string
+  readonly jid: string
+  /** The private directory that the job is going to have. */
+  readonly directory: string
+  /** Standard streams that it is to have; `inherit`: it is to stay in the foreground of the caller, without a daemon. */
+  readonly stdio: StdioMode
 }
 
 /** What is stored in a checkpoint, as a plugin sees it at restore. */
@@ -21,7 +26,24 @@ export interface RestoreContext {
   readonly stdio: { readonly then: StdioMode; readonly now: StdioMode }
   /** Path of the log at the dump, when it was the job's standard output. */
   readonly log: string | undefined
+  readonly caller: Caller
+  readonly jid: string
+  /** The private directory that the job is going to have. */
+  readonly directory: string
+  /** Path of the directory that holds CRIU's images, for as long as the restore takes. */
+  readonly images: string
+  /** The options of `resolve` that named the target when it was dumped. */
+  readonly identity: ParsedOptions
+  /** What the checkpoint was made with, and the request wants. */
+  readonly switches: RestoreSwitches
   attachment(name: string): Promise<Uint8Array | undefined>
+}
+
+export interface RestoreSwitches {
+  readonly tcpEstablished: boolean
+  readonly extUnixSockets: boolean
+  readonly fileLocks: boolean
+  readonly shellJob: boolean
 }
 
 export interface DumpContext {
@@ -29,6 +51,8 @@ export interface DumpContext {
   /** Inode of the mount namespace that the daemon itself is in. */
   readonly mountNamespace: string
   readonly stdio: StdioMode
+  /** The options of `resolve` that name the target. */
+  readonly identity: ParsedOptions
 }
 
 /** A row of `query`: `cells` by column name, `state` for --inspect. */
@@ -52,12 +76,15 @@ export interface RuntimeVerbs<O extends OptionSchemas> {
   /** Pure: the same context gives the same plan. */
   dump(host: Host, context: DumpContext, options: OptionsOf<O, 'dump'>): Promise<DumpPlan>
   restore(host: Host, context: RestoreContext, options: OptionsOf<O, 'restore'>): Promise<RestorePlan>
-  freeze(host: Host, target: Target): Promise<void>
-  unfreeze(host: Host, target: Target): Promise<void>
+  freeze(host: Host, target: Target, identity: ParsedOptions): Promise<void>
+  unfreeze(host: Host, target: Target, identity: ParsedOptions): Promise<void>
   /** Ends the target its own way; without this verb the daemon signals the root process. */
-  kill(host: Host, target: Target, signal: number): Promise<void>
-  /** Removes what the runtime keeps about an ended target. */
-  remove(host: Host, target: Target, options: OptionsOf<O, 'resolve'>): Promise<void>
+  kill(host: Host, target: Target, signal: number, identity: ParsedOptions): Promise<void>
+  /**
+   * Removes what the runtime keeps about an ended target, unless another has that name by now; without a target (it never came to be) about
+   * whatever has that name and is dead. Called twice it does no harm.
+   */
+  remove(host: Host, target: Target | undefined, identity: ParsedOptions): Promise<void>
   query(host: Host, options: OptionsOf<O, 'query'>): Promise<QueryResult>
 }
 export type Verb = keyof RuntimeVerbs<OptionSchemas>

@@ -1,0 +1,103 @@
+/** A program that a plugin's plan names, started as the root of a job or as what brings the root up. */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { StdioMode, Target } from '../../plugins/contract/job.js'
+import type { ParsedOptions } from '../../plugins/contract/options.js'
+import type { Program } from '../../plugins/contract/plan.js'
+import { bootId, isAlive, readText } from '../host/processes.js'
+import { launchShim, type LaunchedShim, type ShimRequest } from '../host/shim.js'
+import type { EndReason, JobRecord } from '../jobs/job.js'
+import type { Environment } from './environment.js'
+import { hostFor } from './host.js'
+
+/** How long a runtime may take to remove what is left of a target. */
+const REMOVE_MS = 10_000
+const TOLD_EVERY_MS = 10
+
+interface Start extends Pick<ShimRequest, 'logAsUser' | 'windowSize' | 'waitAttach' | 'stdinFile' | 'stdinEnded' | 'signal'> {
+  readonly directory: string
+  readonly program: Program
+  readonly stdio: StdioMode
+  readonly log: string
+}
+
+export async function startProgram(env: Environment, { directory, program, stdio, log, ...request }: Start): Promise<LaunchedShim> {
+  for (const { name, content } of program.files ?? []) {
+    await mkdir(dirname(join(directory, name)), { recursive: true, mode: 0o700 })
+    await writeFile(join(directory, name), content, { mode: 0o600 })
+  }
+  const streams = program.streams ?? { stdio }
+  const isClosed = stdio === 'log' && streams.stdio === 'pipe'
+  const kept = streams.log ?? log
+  try {
+    return await launchShim({
+      ...request,
+      shimPath: env.shimPath,
+      directory,
+      stdio: streams.stdio,
+      log: kept === '' ? undefined : kept,
+      user: program.user,
+      workingDirectory: program.workingDirectory,
+      environment: program.environment,
+      argv: program.argv,
+      foreground: env.foreground,
+      launcher: program.launcher,
+      // Nobody can attach to a job that logs: its input has ended.
+      stdinEnded: request.stdinEnded === true || isClosed,
+    })
+  } catch (thrown) {
+    throw await explained(program, thrown)
+  }
+}
+
+/** A launcher tells why it failed in its own log: the last line of it. */
+async function explained({ argv, launcher }: Program, thrown: unknown): Promise<CedanaError> {
+  const error = CedanaError.from(thrown)
+  if (launcher === undefined || error.detail['step'] !== 'launcher') return error
+  const line = (await readText(launcher.log))?.trimEnd().split('\n').at(-1) ?? ''
+  const said = messageOf(line)
+  return said === '' ? error : new CedanaError(error.code, `${argv[0]}: ${said}`, { cause: error, detail: error.detail })
+}
+
+function messageOf(line: string): string {
+  try {
+    return (JSON.parse(line) as { readonly msg?: string }).msg ?? ''
+  } catch {
+    return line
+  }
+}
+
+/** The PID of the target: of the program, or what a program that stays with its target says, which it does a moment after its start. */
+export async function toldPid(
+  program: Program | undefined,
+  { pidFile }: { readonly pidFile: string },
+  started: { readonly pid: number; readonly startTicks: string },
+): Promise<number> {
+  if (program?.pidFile === undefined || pidFile === '') return started.pid
+  const isThere = (): Promise<boolean> => isAlive({ ...started, bootId } as Target)
+  for (let told = ''; ; told = (await readText(program.pidFile)) ?? '') {
+    if (/^\d+$/.test(told.trim())) return Number(told)
+    if (!(await isThere())) return started.pid
+    await sleep(TOLD_EVERY_MS)
+  }
+}
+
+/**
+ * What the runtime keeps about a job that has ended goes with it, so that it can be restored under its name. What was only put under management
+ * belongs to whoever made it, unless it was us who ended it by a dump.
+ */
+export async function removeRemains(env: Environment, job: JobRecord, reason: EndReason): Promise<void> {
+  if (job.directory === '' && reason !== 'dumped') return
+  await removeTarget(env, job.type, { pid: job.pid, startTicks: job.startTicks, bootId: job.bootId } as Target, job.details)
+}
+
+/** `target` undefined: it has not come to be, but something may be there. */
+export async function removeTarget(env: Environment, type: string, target: Target | undefined, identity: ParsedOptions): Promise<void> {
+  if (!env.runtimes.supports(type, 'remove')) return
+  const remove = await env.runtimes.verb(type, 'remove')
+  await remove(hostFor(env, AbortSignal.timeout(REMOVE_MS)), target, identity).catch((thrown: unknown) => {
+    env.log.warn({ type, pid: target?.pid, err: CedanaError.from(thrown).message }, 'the remains of a target could not be removed')
+  })
+}

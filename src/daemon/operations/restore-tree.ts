@@ -1,0 +1,181 @@
+/**
+ * The two ways to bring a checkpoint's tree up under a shim: CRIU, driven from here; or a program of the runtime, which makes the surroundings of
+ * the tree (a container) and has CRIU restore into them. Whichever it is, nothing of the tree runs before all of the checkpoint is verified.
+ */
+import { closeSync } from 'node:fs'
+import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import type { StdioMode } from '../../plugins/contract/job.js'
+import type { CriuOptions, Inherit, Problem, Program } from '../../plugins/contract/plan.js'
+import * as criu from '../host/criu.js'
+import * as processes from '../host/processes.js'
+import { launchShim, type LaunchedShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
+import type { CheckpointReader } from '../images/reader.js'
+import type { JobRecord } from '../jobs/job.js'
+import { configFile } from './criu-options.js'
+import { CRIU_RESTORE_LOG, type CriuWork } from './criu-work.js'
+import { type Environment, refuseProblems } from './environment.js'
+import { startProgram } from './program.js'
+import type { Call, RestoreRequest } from './verbs.js'
+
+export interface TreePlan {
+  readonly criu: CriuOptions
+  readonly inherit: readonly Inherit[]
+  readonly problems: readonly Problem[]
+  readonly program: Program | undefined
+}
+
+/** Under way from the moment the checkpoint is open. */
+export interface Verified {
+  readonly images: Promise<void>
+  readonly pages: Promise<void>
+  readonly all: Promise<unknown>
+}
+
+export function verifying(reader: CheckpointReader): Verified {
+  const [images, pages] = [reader.verifyImages(), reader.verifyPages()]
+  const all = Promise.all([images, pages])
+  all.catch(() => undefined)
+  return { images, pages, all }
+}
+
+export interface TreeRequest {
+  readonly call: Call
+  readonly request: RestoreRequest
+  readonly signal: AbortSignal
+  readonly binary: criu.CriuBinary
+  readonly plan: TreePlan
+  readonly reader: CheckpointReader
+  readonly verified: Verified
+  readonly preflight: Promise<readonly Problem[]>
+  /** Of the job, there already. */
+  readonly directory: string
+  readonly work: CriuWork
+  readonly pending: { readonly file: string; readonly ended: boolean } | undefined
+  readonly job: JobRecord | undefined
+  readonly stdio: StdioMode
+}
+
+export interface RestoredTree {
+  readonly pid: number
+  readonly startTicks: string
+  readonly launched: Promise<LaunchedShim>
+}
+
+/** Descriptor numbers that CRIU, started by the shim, finds the inherited files under. */
+function inheritFds(inherit: readonly Inherit[]): {
+  readonly fds: { key: string; fd: number }[]
+  readonly open: { path: string; flags: number }[]
+} {
+  const open: { path: string; flags: number }[] = []
+  const fds = inherit.map(({ key, from }) => {
+    if ('stdio' in from) return { key, fd: SHIM_SLOTS[from.stdio] }
+    open.push({ path: from.path, flags: from.flags })
+    return { key, fd: shimOpenSlot(open.length - 1) }
+  })
+  return { fds, open }
+}
+
+export async function restoreByCriu(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
+  const { call, request, signal, binary, plan, reader, verified, preflight, work, pending, job } = tree
+  const { fds, open } = inheritFds(plan.inherit)
+  const session = criu.restoreSession(signal, {
+    onReady: async () => {
+      refuseProblems(await preflight)
+      await verified.images
+    },
+    onBuilt: () => verified.pages,
+  })
+  const launched = launchShim({
+    shimPath: env.shimPath,
+    directory: tree.directory,
+    stdio: tree.stdio,
+    log: job !== undefined && job.log !== '' ? job.log : undefined,
+    logAsUser: request.log !== '',
+    user: { uid: call.caller.uid, gid: call.caller.gid, groups: call.caller.groups },
+    environment: { PATH: env.searchPath },
+    argv: [...binary.command, 'swrk', '3'],
+    windowSize: request.windowSize,
+    waitAttach: request.waitAttach,
+    foreground: env.foreground,
+    stdinFile: pending?.file,
+    stdinEnded: pending?.ended,
+    restore: { rpcFd: session.peerFd, open },
+    signal,
+  })
+  launched.catch(() => undefined)
+  closeSync(session.peerFd)
+  const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
+  try {
+    const pid = await Promise.race([session.restore(options), launched.then((shim) => shim.pid)])
+    // The shim tells the same when CRIU has ended and its own record is on disk; the job's record need not wait for that.
+    const root = await processes.identify(pid).catch(() => launched)
+    return { pid, startTicks: root.startTicks, launched }
+  } catch (thrown) {
+    session.close()
+    await launched.catch(() => undefined)
+    // What was foreseen, or a damaged checkpoint, explains whatever CRIU had to say.
+    if (!signal.aborted) refuseProblems(await preflight)
+    await verified.all
+    throw await work.explain(await preferShim(thrown, launched))
+  }
+}
+
+/** When the shim could not even start CRIU, its report says more than the broken session. */
+async function preferShim(thrown: unknown, launched: Promise<unknown>): Promise<unknown> {
+  return launched.then(
+    () => thrown,
+    (reported: unknown) => (reported instanceof CedanaError && reported.code !== 'CRIU_RESTORE_FAILED' ? reported : thrown),
+  )
+}
+
+/** Where the runtime's program has CRIU work, below the directory of the job. */
+export const programWork = (directory: string): string => join(directory, 'criu')
+/** As runc and crun call it. */
+const PROGRAM_LOG = 'restore.log'
+
+export async function restoreByProgram(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
+  const { request, signal, binary, plan, verified, preflight, directory, work, pending, job, stdio } = tree
+  const { program } = plan
+  if (!program) throw new CedanaError('BUG', 'no program to restore by')
+  // The program has no point at which it would wait for us.
+  refuseProblems(await preflight)
+  await verified.all
+  await mkdir(programWork(directory), { mode: 0o700 })
+  const environment = { ...program.environment, ...(await criuFor(directory, env.searchPath, binary, plan)) }
+  const launched = startProgram(env, {
+    directory,
+    program: { ...program, environment },
+    stdio,
+    log: job?.log ?? '',
+    logAsUser: request.log !== '',
+    windowSize: request.windowSize,
+    waitAttach: request.waitAttach,
+    stdinFile: pending?.file,
+    stdinEnded: pending?.ended,
+    signal,
+  })
+  try {
+    const { pid, startTicks } = await launched
+    return { pid, startTicks, launched }
+  } catch (thrown) {
+    if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: thrown })
+    await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)
+    const error = CedanaError.from(thrown)
+    const isLauncher = error.detail['step'] === 'launcher'
+    throw await work.explain(
+      isLauncher ? new CedanaError('CRIU_RESTORE_FAILED', error.message, { cause: error, detail: error.detail }) : error,
+    )
+  }
+}
+
+/** The environment in which a program finds our CRIU, and CRIU our options. */
+async function criuFor(directory: string, searchPath: string, binary: criu.CriuBinary, plan: TreePlan): Promise<Record<string, string>> {
+  const [bin, config] = [join(directory, 'bin'), join(directory, 'criu.conf')]
+  await mkdir(bin, { mode: 0o700 })
+  const quoted = binary.command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
+  await writeFile(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o700 })
+  await writeFile(config, configFile(plan.criu, plan.inherit), { mode: 0o600 })
+  return { PATH: `${bin}:${searchPath}`, CRIU_CONFIG_FILE: config }
+}
