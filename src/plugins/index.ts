@@ -1,5 +1,6 @@
 /** The built-in plugins, one line each. */
 import { process } from './process/plugin.js'
+import { runc } from './runc/plugin.js'
 import type { RuntimeManifest } from './contract/runtime.js'
 
-export const builtins: readonly RuntimeManifest[] = [process]
+export const builtins: readonly RuntimeManifest[] = [process, runc]

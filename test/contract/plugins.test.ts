@@ -3,16 +3,20 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import pino from 'pino'
 import { afterAll, describe, expect, test } from 'vitest'
 import { hostFor } from '../../src/daemon/operations/host.js'
 import { builtins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
+import { useContainers } from '../support/containers.js'
+import { until } from '../support/wait.js'
 import { type RuntimeWorld, runtimeContract } from './runtime.js'
 
 const registry = new Registry(builtins)
 const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
+const id = basename(directory).slice(-6)
+const containers = useContainers({ dir: directory, id, mark: `CEDANA_TEST=${id}` })
 afterAll(() => {
   rmSync(directory, { recursive: true })
 })
@@ -45,7 +49,24 @@ function processWorld(): RuntimeWorld {
   }
 }
 
-const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = { process: processWorld }
+/** A container of busybox: a shell with a child. */
+function runcWorld(): RuntimeWorld {
+  const root = containers.root
+  return {
+    host,
+    states,
+    run: { id: 'contract', root, bundle: containers.bundle(containers.id('run')) },
+    absent: { options: { id: 'absent', root }, code: 'NO_SUCH_CONTAINER' },
+    start: async () => {
+      const container = containers.container('live', { args: ['sh', '-c', 'sleep 100 & wait'] })
+      const target = await host.identify(await container.run())
+      await until('the shell has a child', async () => (await states(target)).length > 1)
+      return { target, options: { id: container.id, root }, stop: () => container.remove() }
+    },
+  }
+}
+
+const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = { process: processWorld, runc: runcWorld }
 
 for (const manifest of builtins)
   runtimeContract(

@@ -1,0 +1,47 @@
+/** What is done to a container from outside, by the runtime itself so that its own view stays true. */
+import { CedanaError } from '../contract/errors.js'
+import type { Host } from '../contract/host.js'
+import type { Target } from '../contract/job.js'
+import type { ParsedOptions } from '../contract/options.js'
+import { freezerOf, isFrozen } from './cgroup.js'
+import { runtimeCommand } from './command-line.js'
+import { findState, type Identity, identityOf, initOf } from './state.js'
+
+const SIGKILL = 9
+const TIMEOUT_MS = 10_000
+
+async function tell(host: Host, identity: Identity, verb: string): Promise<void> {
+  const { code, stderr } = await host.exec([...runtimeCommand(identity), verb, identity.id], { timeoutMs: TIMEOUT_MS })
+  if (code === 0) return
+  const said = stderr.trim().split('\n').at(-1) ?? ''
+  const reason = /msg="(.*)"$/.exec(said)?.[1] ?? said
+  throw new CedanaError('HOST_UNFIT', `${identity.runtime} ${verb} ${identity.id} failed: ${reason}`, { detail: { exitCode: code } })
+}
+
+async function frozen(host: Host, target: Target): Promise<boolean | undefined> {
+  const lines = await host.readText(`/proc/${target.pid}/cgroup`)
+  const freezer = lines === undefined ? undefined : freezerOf(lines.split('\n'))
+  return freezer === undefined ? undefined : isFrozen(host, freezer)
+}
+
+export async function freeze(host: Host, target: Target, identity: ParsedOptions): Promise<void> {
+  if ((await frozen(host, target)) !== true) await tell(host, identityOf(identity), 'pause')
+}
+
+export async function unfreeze(host: Host, target: Target, identity: ParsedOptions): Promise<void> {
+  if ((await frozen(host, target)) !== false) await tell(host, identityOf(identity), 'resume')
+}
+
+/** The end of a container's first process is the end of all of it. In a frozen cgroup it takes effect only when that thaws. */
+export async function kill(host: Host, target: Target, signal: number, identity: ParsedOptions): Promise<void> {
+  await host.kill(target, signal)
+  if (signal === SIGKILL && (await frozen(host, target)) === true) await tell(host, identityOf(identity), 'resume')
+}
+
+export async function remove(host: Host, target: Target | undefined, named: ParsedOptions): Promise<void> {
+  const identity = identityOf(named)
+  const state = await findState(host, identity)
+  if (!state || (await initOf(host, state))) return
+  const isAnother = target !== undefined && (state.pid !== target.pid || state.startTicks !== target.startTicks)
+  if (!isAnother) await tell(host, identity, 'delete')
+}

@@ -1,0 +1,148 @@
+import type { z } from 'zod'
+import { CedanaError } from '../contract/errors.js'
+import type { Host } from '../contract/host.js'
+import type { OpenFile, Snapshot, StdioMode } from '../contract/job.js'
+import type { Inherit, Problem, Program, RestorePlan } from '../contract/plan.js'
+import type { RestoreContext } from '../contract/runtime.js'
+import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
+import { CONTAINER, type SavedContainer } from './dump.js'
+import type { RestoreOptions } from './options.js'
+import { bundleFor, readSpec } from './spec.js'
+import { findState, type Identity, identityOf, isCrun } from './state.js'
+
+type Options = z.output<typeof RestoreOptions>
+
+/**
+ * By the runtime's own `restore`: it makes cgroups with their limits and device rules, mount points, hooks and its state as for a new container,
+ * so that afterwards it is one like any other to it. Only CRIU's images and options are ours.
+ */
+export async function restore(host: Host, context: RestoreContext, options: Options): Promise<RestorePlan> {
+  if (context.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may restore a container')
+  const identity = await chosenIdentity(context, options)
+  const spec = await readSpec(host, identity.bundle)
+  const state = await findState(host, identity)
+  const namespaces = spec.linux?.namespaces ?? []
+  const streams = streamsOf(context)
+  const problems: Problem[] = []
+  if (state) {
+    const hint = `delete that one first (${identity.runtime} delete ${identity.id}), or choose another id with --id`
+    problems.push({ severity: 'error', id: 'container-exists', message: `container ${identity.id} exists already`, hint })
+  }
+  if (namespaces.some(({ type, path = '' }) => type === 'cgroup' && path !== '')) {
+    const hint = 'take the path of the cgroup namespace out of config.json'
+    problems.push({ severity: 'error', id: 'cgroup-namespace', message: 'CRIU does not support joining cgroup namespace', hint })
+  }
+  for (const { type, path = '' } of namespaces) {
+    if (path === '' || (await host.exists(path))) continue
+    const message = `external namespace file ${path} (${type}) does not exist`
+    problems.push({ severity: 'error', id: 'namespace-missing', message, hint: 'make it, or change config.json of the bundle' })
+  }
+  return {
+    criu: {},
+    inherit: streams.inherit,
+    problems: [...problems, ...streams.problems],
+    program: program(
+      identity,
+      options,
+      context,
+      bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory }),
+      streams,
+    ),
+  }
+}
+
+async function chosenIdentity(context: RestoreContext, options: Options): Promise<Identity> {
+  const named = identityOf({
+    ...context.identity,
+    ...(options.id === undefined ? {} : { id: options.id }),
+    ...(options.root === undefined ? {} : { root: options.root }),
+    ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
+    ...(options.bundle === '' ? {} : { bundle: options.bundle }),
+  })
+  if (named.bundle !== '') return named
+  const saved = await context.attachment(CONTAINER)
+  if (saved) return { ...named, bundle: (JSON.parse(Buffer.from(saved).toString()) as SavedContainer).bundle }
+  throw new CedanaError('BAD_OPTIONS', `the bundle of container ${named.id} is not known`, { hint: 'name it with --bundle' })
+}
+
+interface Streams {
+  readonly terminal: boolean
+  readonly stdio: StdioMode
+  /** File of the outside that was its output, and is again. */
+  readonly log: string | undefined
+  readonly inherit: readonly Inherit[]
+  readonly problems: readonly Problem[]
+}
+
+/** What the standard streams were, inside and out, decides what they can be. */
+function streamsOf({ snapshot, stdio: { now } }: RestoreContext): Streams {
+  const standard = (snapshot.processes[0]?.files ?? []).filter(({ fd }) => fd <= 2)
+  const isInside = mountsOf(snapshot)
+  const terminal = standard.some((file) => file.isTty && isInside(file))
+  const outside = standard.filter((file) => !isInside(file) && file.path.startsWith('/') && file.path !== '/dev/null')
+  const nothing = { inherit: [], problems: [], log: undefined }
+  if (now === 'inherit') return { terminal, stdio: now, ...nothing, inherit: outside.map(inherited) }
+  if (terminal) return { terminal, stdio: 'tty', ...nothing }
+  const files = [...new Set(outside.filter(({ fd }) => fd > 0).map(({ path }) => path))]
+  const [log] = files
+  if (log === undefined) return { terminal, stdio: now === 'log' ? 'pipe' : now, ...nothing }
+  const problems: Problem[] = outside
+    .filter((file) => file.isTty || (file.fd > 0 && file.path !== log) || file.fd === 0)
+    .map(({ fd, path }) => ({
+      severity: 'error',
+      id: 'stream-outside',
+      message: `standard stream ${fd} was ${path}, which a daemon cannot give it again`,
+      hint: 'restore it with --no-server, with that as the stream of the command',
+    }))
+  return { terminal, stdio: 'log', log, inherit: outside.filter(({ fd }) => fd > 0).map(inherited), problems }
+}
+
+const STREAMS = ['stdin', 'stdout', 'stderr'] as const
+const inherited = (file: OpenFile): Inherit => ({ key: externalKey(file), from: { stdio: STREAMS[file.fd as 0 | 1 | 2] } })
+
+const externalKey = (file: OpenFile): string =>
+  file.isTty
+    ? `tty[${file.deviceId.toString(16)}:${file.device.toString(16)}]`
+    : `file[${file.mountId.toString(16)}:${BigInt(file.inode).toString(16)}]`
+
+function mountsOf({ mounts }: Snapshot): (file: OpenFile) => boolean {
+  const ids = new Set(mounts.map(({ id }) => id))
+  return (file) => ids.has(file.mountId)
+}
+
+function program(
+  identity: Identity,
+  options: Options,
+  context: RestoreContext,
+  bundle: ReturnType<typeof bundleFor>,
+  streams: Streams,
+): Program {
+  const { pidFile, consoleSocket, log } = supervisedIn(context.directory)
+  const isForeground = context.stdio.now === 'inherit'
+  const { tcpEstablished, extUnixSockets, fileLocks } = context.switches
+  const socket = isForeground ? options.consoleSocket : streams.terminal ? consoleSocket : ''
+  const argv: [string, ...string[]] = [
+    ...runtimeCommand(identity, isForeground ? options : { log, logFormat: 'json' }, options),
+    'restore',
+    ...['--bundle', bundle.path, '--image-path', context.images, '--work-path', `${context.directory}/criu`, '--pid-file', pidFile],
+    ...(isForeground && !options.detach ? [] : ['--detach']),
+    ...(socket === '' ? [] : ['--console-socket', socket]),
+    ...(isCrun(identity.runtime) || (isForeground && !options.noSubreaper) ? [] : ['--no-subreaper']),
+    ...(tcpEstablished ? ['--tcp-established'] : []),
+    ...(extUnixSockets ? ['--ext-unix-sk'] : []),
+    ...(fileLocks ? ['--file-locks'] : []),
+    ...creationFlags(identity, options),
+    identity.id,
+  ]
+  const { uid, gid, groups } = context.caller
+  return {
+    argv,
+    environment: {},
+    workingDirectory: identity.bundle,
+    user: { uid, gid, groups },
+    files: bundle.files,
+    identity: { ...identity },
+    ...(isForeground ? { pidFile } : { launcher: { pidFile, log, ...(streams.terminal ? { consoleSocket } : {}) } }),
+    streams: { stdio: streams.stdio, ...(streams.log === undefined ? {} : { log: streams.log }) },
+  }
+}

@@ -1,0 +1,85 @@
+/** config.json of a bundle (OCI runtime specification), as far as cedana looks into it; what it does not know stays as it is. */
+import { z } from 'zod'
+import { CedanaError } from '../contract/errors.js'
+import type { Host } from '../contract/host.js'
+import type { Attachment } from '../contract/plan.js'
+
+const Namespace = z.looseObject({ type: z.string(), path: z.string().optional() })
+const Mount = z.looseObject({
+  destination: z.string(),
+  type: z.string().optional(),
+  source: z.string().optional(),
+  options: z.array(z.string()).nullish(),
+})
+const Spec = z.looseObject({
+  ociVersion: z.string(),
+  process: z.looseObject({ terminal: z.boolean().optional(), args: z.array(z.string()).nullish() }),
+  root: z.looseObject({ path: z.string() }),
+  mounts: z
+    .array(Mount)
+    .nullish()
+    .transform((mounts) => mounts ?? []),
+  linux: z.looseObject({ namespaces: z.array(Namespace).nullish(), maskedPaths: z.array(z.string()).nullish() }).nullish(),
+})
+export type Spec = z.output<typeof Spec>
+
+/** By the names of the specification: network, pid, ipc, uts, mount, user, cgroup. An empty path: one of its own. */
+export interface Namespace {
+  readonly type: string
+  readonly path: string
+}
+
+const CONFIG = 'config.json'
+
+/** Throws BAD_OPTIONS in words that name the bundle. */
+export async function readSpec(host: Host, bundle: string): Promise<Spec> {
+  const text = await host.readText(`${bundle}/${CONFIG}`).catch((cause: unknown) => {
+    throw failed(bundle, CedanaError.from(cause).message, cause)
+  })
+  if (text === undefined) throw failed(bundle, `there is no ${CONFIG} in it`)
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(text)
+  } catch (cause) {
+    throw failed(bundle, `${CONFIG} is not JSON`, cause)
+  }
+  const spec = Spec.safeParse(parsed)
+  if (spec.success) return spec.data
+  throw failed(bundle, `${CONFIG}: ${spec.error.issues[0]?.path.join('.') ?? ''}: ${spec.error.issues[0]?.message ?? 'bad'}`, spec.error)
+}
+
+const failed = (bundle: string, why: string, cause?: unknown): CedanaError =>
+  new CedanaError('BAD_OPTIONS', `failed to load spec of bundle ${bundle}: ${why}`, {
+    cause,
+    hint: `name a directory with config.json and a root file system by --bundle (see: runc spec)`,
+  })
+
+export const absoluteIn = (directory: string, path: string): string => (path.startsWith('/') ? path : `${directory}/${path}`)
+
+export const isBind = ({ type, options }: Spec['mounts'][number]): boolean =>
+  type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind')
+
+/** The same container from a bundle that lies elsewhere, with or without a terminal. */
+function movedSpec(spec: Spec, bundle: string, terminal: boolean): Spec {
+  return {
+    ...spec,
+    process: { ...spec.process, terminal },
+    root: { ...spec.root, path: absoluteIn(bundle, spec.root.path) },
+    mounts: spec.mounts.map((mount) =>
+      isBind(mount) && mount.source !== undefined ? { ...mount, source: absoluteIn(bundle, mount.source) } : mount,
+    ),
+  }
+}
+
+export interface UsedBundle {
+  readonly path: string
+  readonly files: readonly Attachment[]
+}
+
+/** The bundle as it is, or, where it must differ in its terminal, one of the job's own: the user's is never written to. */
+export function bundleFor(spec: Spec, bundle: string, { terminal, directory }: { terminal: boolean; directory: string }): UsedBundle {
+  if ((spec.process.terminal ?? false) === terminal) return { path: bundle, files: [] }
+  const content = Buffer.from(JSON.stringify(movedSpec(spec, bundle, terminal)))
+  return { path: `${directory}/${OWN_BUNDLE}`, files: [{ name: `${OWN_BUNDLE}/${CONFIG}`, content }] }
+}
+const OWN_BUNDLE = 'bundle'

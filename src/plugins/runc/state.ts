@@ -1,0 +1,136 @@
+/** What runc and crun keep about a container, in the words of the OCI runtime specification. */
+import { CedanaError } from '../contract/errors.js'
+import type { Host } from '../contract/host.js'
+import type { Target } from '../contract/job.js'
+import { ResolveOptions } from './options.js'
+import { absoluteIn, isBind, type Namespace, readSpec, type Spec } from './spec.js'
+
+/** Which container: what a job of type runc remembers. */
+export interface Identity {
+  readonly id: string
+  /** Absolute. */
+  readonly root: string
+  /** Name or path of the program. */
+  readonly runtime: string
+  /** Empty: the one that the state names. */
+  readonly bundle: string
+}
+
+export interface ContainerState {
+  readonly pid: number
+  /** As in /proc/PID/stat. */
+  readonly startTicks: string
+  readonly bundle: string
+  /** Absolute. */
+  readonly rootfs: string
+  /** Where things of the outside are mounted, in the container. */
+  readonly binds: readonly string[]
+  readonly maskedPaths: readonly string[]
+  readonly namespaces: readonly Namespace[]
+}
+
+/** crun's name for a program of any path: it keeps its state in another form. */
+export const isCrun = (runtime: string): boolean => /(^|\/)crun[^/]*$/.test(runtime)
+
+export function identityOf(options: { readonly [name: string]: unknown }): Identity {
+  const { id, root, runtime, bundle } = ResolveOptions.parse(options)
+  return { id, runtime, bundle, root: root || (isCrun(runtime) ? '/run/crun' : '/run/runc') }
+}
+
+/** The runtime's own record of the container: written whole, by renaming, when the container has been created. */
+export const stateFile = ({ root, id, runtime }: Identity): string => `${root}/${id}/${isCrun(runtime) ? 'status' : 'state.json'}`
+
+interface RuncState {
+  readonly init_process_pid: number
+  readonly init_process_start: number
+  readonly config: {
+    readonly rootfs: string
+    readonly mounts: readonly { readonly destination: string; readonly device: string }[] | null
+    readonly mask_paths: readonly string[] | null
+    readonly namespaces: readonly { readonly type: string; readonly path: string }[] | null
+    readonly labels: readonly string[] | null
+  }
+}
+interface CrunStatus {
+  readonly pid: number
+  readonly 'process-start-time': number
+  readonly rootfs: string
+  readonly bundle: string
+}
+
+const RUNC_NAMESPACES: Readonly<Record<string, string>> = {
+  NEWNET: 'network',
+  NEWPID: 'pid',
+  NEWIPC: 'ipc',
+  NEWUTS: 'uts',
+  NEWNS: 'mount',
+  NEWUSER: 'user',
+  NEWCGROUP: 'cgroup',
+  NEWTIME: 'time',
+}
+
+function fromRunc(text: string): ContainerState {
+  const { init_process_pid, init_process_start, config } = JSON.parse(text) as RuncState
+  const label = (config.labels ?? []).find((one) => one.startsWith('bundle='))
+  return {
+    pid: init_process_pid,
+    startTicks: String(init_process_start),
+    bundle: label?.slice('bundle='.length) ?? '',
+    rootfs: config.rootfs,
+    binds: (config.mounts ?? []).filter(({ device }) => device === 'bind').map(({ destination }) => destination),
+    maskedPaths: config.mask_paths ?? [],
+    namespaces: (config.namespaces ?? []).map(({ type, path }) => ({ type: RUNC_NAMESPACES[type] ?? type, path })),
+  }
+}
+
+function fromCrun(text: string, spec: Spec): ContainerState {
+  const { pid, rootfs, bundle, ...status } = JSON.parse(text) as CrunStatus
+  return {
+    pid,
+    startTicks: String(status['process-start-time']),
+    bundle,
+    rootfs: absoluteIn(bundle, rootfs),
+    binds: spec.mounts.filter(isBind).map(({ destination }) => destination),
+    maskedPaths: spec.linux?.maskedPaths ?? [],
+    namespaces: (spec.linux?.namespaces ?? []).map(({ type, path }) => ({ type, path: path ?? '' })),
+  }
+}
+
+/** Undefined when the runtime knows no such container, or has only begun to make it. */
+export async function findState(host: Host, identity: Identity): Promise<ContainerState | undefined> {
+  const text = await host.readText(stateFile(identity))
+  if (text === undefined) return undefined
+  try {
+    return isCrun(identity.runtime) ? fromCrun(text, await readSpec(host, `${identity.root}/${identity.id}`)) : fromRunc(text)
+  } catch (cause) {
+    throw new CedanaError('HOST_UNFIT', `cannot read the state of container ${identity.id} in ${stateFile(identity)}`, {
+      cause,
+      hint: `name its runtime with --runtime (now ${identity.runtime})`,
+    })
+  }
+}
+
+export const missing = ({ id, root }: Identity): CedanaError =>
+  new CedanaError('NO_SUCH_CONTAINER', `container with ID ${id} does not exist in ${root}`, {
+    hint: 'see: cedana query runc, and --root',
+  })
+
+/** Its live init. Throws NO_SUCH_CONTAINER when there is none. */
+export async function liveInit(host: Host, identity: Identity): Promise<Target> {
+  const state = await findState(host, identity)
+  if (!state) throw missing(identity)
+  const target = await initOf(host, state)
+  if (target) return target
+  throw new CedanaError('NO_SUCH_CONTAINER', `container ${identity.id} is stopped`, {
+    hint: `remove it with: ${identity.runtime} delete ${identity.id}`,
+  })
+}
+
+/** Undefined when it has died, be it reaped or not. */
+export async function initOf(host: Host, state: Pick<ContainerState, 'pid' | 'startTicks'>): Promise<Target | undefined> {
+  if (state.pid <= 0) return undefined
+  const stat = await host.readText(`/proc/${state.pid}/stat`)
+  if (stat === undefined || /[ZX]/.test(stat.charAt(stat.lastIndexOf(')') + 2))) return undefined
+  const target = await host.identify(state.pid).catch(() => undefined)
+  return target?.startTicks === state.startTicks ? target : undefined
+}

@@ -1,0 +1,280 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { type BundleOptions, useContainers } from '../support/containers.js'
+import { isAlive } from '../support/processes.js'
+import { until } from '../support/wait.js'
+import { useWorld } from '../support/world.js'
+
+const world = useWorld()
+const containers = useContainers(world)
+
+const COUNT = ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done']
+const root = (): string[] => ['--root', containers.root]
+
+interface ContainerJob {
+  readonly id: string
+  readonly jid: string
+  readonly bundle: string
+  readonly pid: number
+  output(): string
+  counts(): Promise<void>
+}
+
+/** A container as a job of the daemon. */
+async function job(word: string, options: BundleOptions = {}, flags: readonly string[] = []): Promise<ContainerJob> {
+  const id = containers.id(word)
+  const jid = world.jid(word)
+  const bundle = containers.bundle(id, { args: COUNT, ...options })
+  const { stdout } = await world.ok(['run', 'runc', id, '--jid', jid, '--bundle', bundle, ...root(), ...flags])
+  const output = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8')
+  const counts = async () => {
+    const { length } = output()
+    await until(`${id} says more`, () => output().length > length)
+  }
+  return { id, jid, bundle, pid: Number(/PID (\d+)/.exec(stdout)?.[1]), output, counts }
+}
+
+/** Dump and restore of a job; answers the new PID. */
+async function throughCheckpoint(
+  { jid }: ContainerJob,
+  dumpFlags: readonly string[] = [],
+  restoreFlags: readonly string[] = [],
+): Promise<number> {
+  await world.ok(['dump', 'job', jid, ...dumpFlags])
+  const { stdout } = await world.ok(['restore', 'job', jid, ...restoreFlags])
+  return Number(/PID: (\d+)/.exec(stdout)?.[1])
+}
+
+const inside = (id: string, ...command: string[]): Promise<string> => containers.ok('exec', id, ...command)
+const sh = (id: string, command: string): Promise<string> => inside(id, 'sh', '-c', command)
+const status = async (id: string): Promise<string | undefined> => {
+  const { code, stdout } = await containers.command('state', id)
+  return code === 0 ? (JSON.parse(stdout) as { status: string }).status : undefined
+}
+const numbers = (text: string): number[] => text.trim().split('\n').map(Number)
+const counted = (text: string): void => expect(numbers(text)).toEqual(numbers(text).map((_, index) => index + 1))
+
+describe('dump and restore of a job', () => {
+  test('it counts on, nothing lost or repeated, as often as one likes; to the runtime it is a container like any other', async () => {
+    const one = await job('counts')
+    for (let round = 0; round < 3; round++) {
+      await one.counts()
+      const { stdout } = await world.ok(['dump', 'job', one.jid])
+      expect(stdout.trimEnd().split('\n').at(-1)).toMatch(/^Dumped to /)
+      expect(isAlive(one.pid)).toBe(false)
+      expect(await status(one.id), 'its name is free').toBeUndefined()
+      await world.ok(['restore', 'job', one.jid])
+      expect(await status(one.id)).toBe('running')
+    }
+    await one.counts()
+    expect(await inside(one.id, 'hostname')).toBe('box\n')
+    expect((await containers.ok('list')).split('\n').find((line) => line.startsWith(one.id))).toContain('running')
+    await containers.ok('kill', one.id, 'KILL')
+    await until('its end is seen', async () => (await world.inspect(one.jid))['is_running'] === false)
+    counted(one.output())
+    expect(await status(one.id)).toBeUndefined()
+  })
+
+  test('--leave-running; then the checkpoint under another id next to the original', async () => {
+    const one = await job('twin')
+    await one.counts()
+    const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'runc', one.id, '--leave-running', ...root()])).stdout)?.[1] ?? ''
+    await one.counts()
+    expect(isAlive(one.pid)).toBe(true)
+    const twin = containers.id('twin')
+    const restore = ['restore', 'runc', '--path', path, '--bundle', one.bundle, ...root()]
+    expect((await world.fails(restore)).stderr).toContain(`container ${one.id} exists already`)
+    const talk = world.talk([...restore, '--id', twin, '--attach'])
+    await talk.says(/^\d+$/m)
+    expect([await status(one.id), await status(twin)]).toEqual(['running', 'running'])
+    expect(await inside(twin, 'hostname')).toBe('box\n')
+    await containers.ok('kill', twin, 'KILL')
+    expect((await talk.exit).code).not.toBe(0)
+    await until('[must] the restored one is gone from the runtime', async () => (await status(twin)) === undefined)
+    await one.counts()
+    await world.ok(['kill', one.jid])
+  })
+
+  test.each(['tar', 'gzip', 'lz4', 'zstd'])('as an archive: %s', async (compression) => {
+    const one = await job('archive')
+    await one.counts()
+    await throughCheckpoint(one, ['--compression', compression])
+    await one.counts()
+    await world.ok(['kill', one.jid])
+    counted(one.output())
+  })
+
+  test('the exit code after a restore; the attached output goes on', async () => {
+    const one = await job('code', { args: ['sh', '-c', 'read line; echo got $line; exit 5'] }, ['--attachable'])
+    await world.ok(['dump', 'job', one.jid])
+    const talk = world.talk(['restore', 'job', one.jid, '--attach'])
+    talk.type('it\n')
+    await talk.says(/got it/)
+    expect((await talk.exit).code).toBe(5)
+    expect((await world.inspect(one.jid))['exit']).toMatchObject({ code: 5 })
+    expect(await status(one.id)).toBeUndefined()
+  })
+
+  test('a flipped bit is found before anything of the container is made', async () => {
+    const one = await job('flip')
+    await one.counts()
+    const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'job', one.jid])).stdout)?.[1] ?? ''
+    const pages = join(path, readdirSync(path).find((name) => name.startsWith('pages-')) ?? '')
+    const bytes = readFileSync(pages)
+    bytes[1000] = (bytes[1000] ?? 0) ^ 1
+    writeFileSync(pages, bytes)
+    expect((await world.fails(['restore', 'job', one.jid])).stderr).toMatch(/pages-\d+.img has changed content/)
+    expect(await status(one.id)).toBeUndefined()
+    expect((await world.row(one.jid))?.[3]).toBe('halted')
+  })
+})
+
+describe('what a container is made of', () => {
+  test('a read-only root file system, a tmpfs with files, masked paths, memory, several processes with a pipe between them', async () => {
+    const program =
+      'mkfifo /tmp/pipe; (while :; do echo tick; usleep 50000; done) > /tmp/pipe & while read word; do echo $word; done < /tmp/pipe'
+    const one = await job('parts', {
+      args: ['sh', '-c', program],
+      readonly: true,
+      change: (spec) => spec.mounts.push({ destination: '/tmp', type: 'tmpfs', source: 'tmpfs', options: ['size=8m', 'mode=1777'] }),
+    })
+    await one.counts()
+    await sh(one.id, 'echo kept > /tmp/file; mkdir /tmp/dir; ln -s file /tmp/link')
+    await throughCheckpoint(one)
+    await one.counts()
+    expect(await sh(one.id, 'cat /tmp/link; ls -d /tmp/dir')).toBe('kept\n/tmp/dir\n')
+    expect((await containers.command('exec', one.id, 'touch', '/file')).code).not.toBe(0)
+    expect(await sh(one.id, 'wc -c < /proc/keys')).toBe('0\n')
+    await world.ok(['kill', one.jid])
+  })
+
+  test('bind mounts of files and directories, [must] also those that CEDANA_PERSISTENT_MOUNTS names', async () => {
+    const outside = world.work()
+    mkdirSync(join(outside, 'dir'))
+    writeFileSync(join(outside, 'file'), 'from outside\n')
+    const one = await job('binds', {
+      args: ['sh', '-c', 'exec 3<>/data/state; i=0; while :; do i=$((i+1)); echo $i >&3; echo $i; usleep 20000; done'],
+      change: (spec) => {
+        spec.process.env.push('CEDANA_PERSISTENT_MOUNTS=/data')
+        spec.mounts.push({ destination: '/data', type: 'bind', source: join(outside, 'dir'), options: ['rbind', 'rw'] })
+        spec.mounts.push({ destination: '/etc/outside', type: 'bind', source: join(outside, 'file'), options: ['bind', 'ro'] })
+      },
+    })
+    await one.counts()
+    await throughCheckpoint(one)
+    await one.counts()
+    expect(await sh(one.id, 'cat /etc/outside')).toBe('from outside\n')
+    await sh(one.id, 'echo written > /data/new')
+    expect(readFileSync(join(outside, 'dir/new'), 'utf8')).toBe('written\n')
+    await world.ok(['kill', one.jid])
+    counted(readFileSync(join(outside, 'dir/state'), 'utf8'))
+  })
+
+  test('limits of its cgroup and its device rules are what they were', async () => {
+    const one = await job('limits', {
+      change: (spec) => {
+        spec.linux['resources'] = { devices: [{ allow: false, access: 'rwm' }], pids: { limit: 33 }, memory: { limit: 64 << 20 } }
+      },
+    })
+    const files = ['pids/pids.max', 'memory/memory.limit_in_bytes', 'devices/devices.list']
+    const look = (pid: number) => files.map((name) => readCgroup(pid, name))
+    const before = look(one.pid)
+    expect(before.slice(0, 2)).toEqual(['33\n', `${64 << 20}\n`])
+    expect(look(await throughCheckpoint(one))).toEqual(before)
+    await world.ok(['kill', one.jid])
+  })
+
+  test('what `runc exec` started is in the way, and said by its PID; without it the dump works', async () => {
+    const one = await job('exec')
+    const exec = containers.command('exec', one.id, 'sleep', '1000')
+    await until('it runs', async () => (await sh(one.id, 'ps')).includes('sleep 1000'))
+    const { stderr } = await world.fails(['dump', 'job', one.jid])
+    const [, stranger] = /process (\d+) of the container is not below its first one/.exec(stderr) ?? []
+    await one.counts()
+    process.kill(Number(stranger), 'SIGKILL')
+    await exec
+    await throughCheckpoint(one)
+    await one.counts()
+    await world.ok(['kill', one.jid])
+  })
+
+  test('a container whose output is a file of the outside, put under management', async () => {
+    const container = containers.container('file', { args: COUNT })
+    await container.run()
+    const jid = world.jid('file')
+    await world.ok(['manage', 'runc', container.id, '--jid', jid, ...root()])
+    await until('it counts', () => container.output().includes('5\n'))
+    await world.ok(['dump', 'job', jid])
+    const { length } = container.output()
+    await world.ok(['restore', 'job', jid])
+    await until('it counts on in the same file', () => container.output().length > length)
+    await world.ok(['kill', jid])
+    counted(container.output())
+  })
+})
+
+describe('namespaces of the outside', () => {
+  const names: string[] = []
+  afterEach(() => {
+    for (const name of names.splice(0)) execFileSync('ip', ['netns', 'delete', name])
+  })
+  const netns = (): string => {
+    const name = `ct-${world.id}-${names.length}`
+    execFileSync('ip', ['netns', 'add', name])
+    names.push(name)
+    return `/run/netns/${name}`
+  }
+  /** A process that holds one namespace of each kind asked for. */
+  const withPath = (type: string, path: string) => (spec: { linux: { namespaces: { type: string; path?: string }[] } }) => {
+    spec.linux.namespaces = [...spec.linux.namespaces.filter((one) => one.type !== type), { type, path }]
+  }
+
+  test('[must] network', async () => {
+    const path = netns()
+    const one = await job('net', { change: withPath('network', path) })
+    const inode = await inside(one.id, 'readlink', '/proc/self/ns/net')
+    await throughCheckpoint(one)
+    await one.counts()
+    expect(await inside(one.id, 'readlink', '/proc/self/ns/net')).toBe(inode)
+    await world.ok(['dump', 'job', one.jid])
+    for (const name of names.splice(0)) execFileSync('ip', ['netns', 'delete', name])
+    expect((await world.fails(['restore', 'job', one.jid])).stderr).toContain(`external namespace file ${path} (network) does not exist`)
+  })
+
+  test.each(['pid', 'ipc', 'uts'])('[must] %s', async (type) => {
+    // Whose first process reaps what ends in its namespace.
+    const holder = containers.container('holder', { args: ['sh', '-c', 'while :; do sleep 0.1; done'] })
+    const pid = await holder.run()
+    const one = await job(type, { change: withPath(type, `/proc/${pid}/ns/${type}`) })
+    await one.counts()
+    const inode = await inside(one.id, 'readlink', `/proc/self/ns/${type}`)
+    await throughCheckpoint(one)
+    await one.counts()
+    expect(await inside(one.id, 'readlink', `/proc/self/ns/${type}`)).toBe(inode)
+    await world.ok(['kill', one.jid])
+    await holder.remove()
+  })
+
+  test('[must] a cgroup namespace dumps, and its restore says why it cannot', async () => {
+    // From the root of every hierarchy: CRIU cannot look above the root of a namespace.
+    const command = 'for procs in /sys/fs/cgroup/*/cgroup.procs; do echo $$ > $procs; done; exec unshare --cgroup sleep 1000'
+    const holder = spawn('sh', ['-c', command], { stdio: 'ignore' })
+    const namespace = `/proc/${holder.pid}/ns/cgroup`
+    await until('it has one', () => readlinkSync(namespace) !== readlinkSync('/proc/self/ns/cgroup'))
+    const one = await job('cgroup', { change: withPath('cgroup', namespace) })
+    await world.ok(['dump', 'job', one.jid])
+    expect((await world.fails(['restore', 'job', one.jid])).stderr).toContain('CRIU does not support joining cgroup namespace')
+    holder.kill()
+  })
+})
+
+/** `pid`: of a process in the cgroup. */
+const readCgroup = (pid: number, name: string): string => {
+  const [controller = '', file = ''] = name.split('/')
+  const line = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+    .split('\n')
+    .find((one) => one.split(':')[1] === controller)
+  return readFileSync(join('/sys/fs/cgroup', controller, line?.split(':')[2] ?? '', file), 'utf8')
+}
