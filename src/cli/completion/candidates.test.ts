@@ -13,7 +13,12 @@ test('commands and sub-commands', async () => {
   const lines = await complete('du')
   expect(lines).toContain('dump\tmake a checkpoint')
   expect(lines.join()).not.toContain('__complete')
-  expect(await complete('dump', '')).toEqual(['job\tdump a job', 'process\tdump a target of type process', ':none'])
+  expect(await complete('dump', '')).toEqual([
+    'job\tdump a job',
+    'process\tdump a target of type process',
+    'runc\tdump a target of type runc',
+    ':none',
+  ])
 })
 
 test('flags, and the values of a flag', async () => {

@@ -254,7 +254,7 @@ describe('problems of a restore', () => {
     const root = facts({
       pid: process.pid as Pid,
       threads: [process.pid],
-      namespaces: { ...facts().namespaces, mnt: inode('mnt'), net: inode('net') },
+      namespaces: { ...facts().namespaces, mnt: inode('mnt'), net: inode('net'), pid: inode('pid') },
     })
     const found = await liveFacts(tree([root]), 40201, { kernel: '6.18', arch: 'x64', cpu: { flags: [] } }, images)
     expect(found.processes.get(process.pid)).toMatch(/node|vitest/)

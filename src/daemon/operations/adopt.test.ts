@@ -8,6 +8,7 @@ import * as processes from '../host/processes.js'
 import { launchShim, type LaunchedShim } from '../host/shim.js'
 import { JobLocks } from '../jobs/lock.js'
 import { JobTable } from '../jobs/table.js'
+import { Registry } from '../../plugins/registry.js'
 import { adoptAll } from './adopt.js'
 import type { Environment } from './environment.js'
 import { newJob } from './run.js'
@@ -25,6 +26,7 @@ function underWay(name: string, script: string): { readonly env: Environment; re
     log,
     jobs: new JobTable(openDatabase(IN_MEMORY).jobs, 'host', log),
     checkpoints: { ofJob: () => [] },
+    runtimes: new Registry([]),
     locks: new JobLocks(),
     self: () => processes.identify(process.pid),
   } as unknown as Environment
