@@ -1,5 +1,6 @@
 #include "shim/console.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,23 +11,30 @@
 namespace cedana::shim {
 
 Console::~Console() {
-  if (bound_) unlink(options_.console_socket);
+  if (bound_) unlink(path_.c_str());
 }
 
 Result<Unit> Console::Listen() {
   if (options_.console_socket == nullptr) return Unit{};
-  const std::string path = options_.console_socket;
+  path_ = options_.console_socket;
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
-  // The launcher has to get at it by this name, so there is no way around the limit.
-  if (path.size() >= sizeof name.sun_path) return Errno{"console socket " + path, ENAMETOOLONG};
-  memcpy(name.sun_path, path.data(), path.size());
+  if (path_.size() >= sizeof name.sun_path) {
+    const size_t slash = path_.rfind('/');
+    directory_.Reset(open(path_.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!directory_.valid()) return Errno::Last("console socket " + path_);
+    path_ = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(directory_.get()) +
+            path_.substr(slash);
+  }
+  if (path_.size() >= sizeof name.sun_path)
+    return Errno{std::string("console socket ") + options_.console_socket, ENAMETOOLONG};
+  memcpy(name.sun_path, path_.data(), path_.size());
   listener_.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!listener_.valid()) return Errno::Last("socket");
   unlink(name.sun_path);
   const mode_t mask = umask(0177);
   bound_ = bind(listener_.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0;
-  const Errno error = Errno::Last("console socket " + path);
+  const Errno error = Errno::Last("console socket " + path_);
   umask(mask);
   if (!bound_) return error;
   if (listen(listener_.get(), 1) < 0) return Errno::Last("listen");

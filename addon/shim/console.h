@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "base/fd.h"
 #include "base/result.h"
 #include "shim/options.h"
@@ -18,6 +20,9 @@ class Console {
 
   // Nothing, when the options name no socket.
   [[nodiscard]] Result<Unit> Listen();
+  // How the launcher gets at it: the path of the options, or where that is too long for the name of
+  // a socket one through our own descriptors.
+  [[nodiscard]] const std::string& path() const { return path_; }
   // Whose turn it is to become readable; -1 when nothing is expected, or nothing more.
   [[nodiscard]] int fd() const { return listener_.valid() ? listener_.get() : connection_.get(); }
   // To be called when it has: in the end the streams have a terminal, or were given none.
@@ -26,6 +31,8 @@ class Console {
  private:
   const Options& options_;
   Streams* const streams_;
+  std::string path_;
+  UniqueFd directory_;
   UniqueFd listener_;
   UniqueFd connection_;
   bool bound_ = false;

@@ -28,7 +28,8 @@
 //     --console-socket PATH           (--pid-file, tty) listens there while the launcher runs: the
 //                       job's terminal is the one whose master arrives as SCM_RIGHTS of the first
 //                       message of the first connection. LAUNCHER has /dev/null as 0 then, and 1
-//                       and 2 are kept for TEXT below
+//                       and 2 are kept for TEXT below. An ARG that is PATH becomes a shorter name
+//                       of the same where PATH has more than 107 bytes
 //   The environment of the shim is that of PROGRAM. The shim is statically linked: nothing in it
 //   (LD_PRELOAD) acts on the shim. Without --foreground the shim and PROGRAM each have a session of
 //   their own, so the job's PID = PGID = SID.

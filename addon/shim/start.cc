@@ -9,6 +9,7 @@
 
 #include <charconv>
 #include <csignal>
+#include <cstring>
 
 #include "shim/console.h"
 
@@ -211,8 +212,15 @@ pid_t LaunchTree(const Start& start) {
     return -1;
   }
   unlink(options.pid_file);
+  std::vector<char*> argv;
+  for (char** argument = options.argv; *argument != nullptr; ++argument) {
+    const bool is_console =
+        options.console_socket != nullptr && strcmp(*argument, options.console_socket) == 0;
+    argv.push_back(is_console ? const_cast<char*>(console.path().c_str()) : *argument);
+  }
+  argv.push_back(nullptr);
   ChildSpec spec;
-  spec.argv = options.argv;
+  spec.argv = argv.data();
   spec.fds = JobDescriptors(*start.streams);
   spec.ids = options.has_ids ? &options.ids : nullptr;
   spec.working_directory = options.working_directory;

@@ -26,8 +26,9 @@ let directories = 0
 /** The shim's request for one container, and where the runtime tells why it failed. */
 function launching(containers: Containers, { request = {}, verb = ['run'], ...options }: Launch) {
   const { id, bundle } = { ...containers.container('shim', options), ...options }
-  const directory = join(world.dir, `job-${++directories}`)
-  mkdirSync(directory, { mode: 0o700 })
+  // Deeper than the name of a socket may be.
+  const directory = join(world.dir, 'a-job-with-a-long-name'.repeat(5), String(++directories))
+  mkdirSync(directory, { mode: 0o700, recursive: true })
   const log = join(world.dir, `runtime-${directories}.log`)
   const pidFile = join(directory, 'pid')
   const consoleSocket = request.stdio === 'tty' ? join(directory, 'tty') : undefined

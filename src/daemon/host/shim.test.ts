@@ -862,7 +862,19 @@ if os.fork() == 0:
       }
     })
 
-    it('says that the path of the socket is too long', async () => {
+    it('has a name for a socket that lies too deep', async () => {
+      const wanted = terminal({ argv: ['true'] })
+      const deep = join(wanted.directory, 'x'.repeat(120))
+      mkdirSync(deep)
+      const consoleSocket = join(deep, 'console')
+      const argv = [...console('echo here; exit 6', `console_socket = sys.argv[1]; ${SEND}`), consoleSocket] as const
+      await launchShim({ ...wanted, argv, waitAttach: true, launcher: { ...wanted.launcher, consoleSocket } })
+      const connection = await ShimConnection.open(wanted.directory)
+      expect(await collect(connection.attach(true))).toEqual({ stdout: 'here\r\n', stderr: '', exit: { code: 6 } })
+      expect(readdirSync(deep)).toEqual([])
+    })
+
+    it('says that even the name of the socket is too long', async () => {
       const wanted = terminal({ argv: ['true'] })
       const consoleSocket = join(wanted.directory, 'x'.repeat(108))
       await expect(launchShim({ ...wanted, launcher: { ...wanted.launcher, consoleSocket } })).rejects.toMatchObject({

@@ -65,7 +65,7 @@ export interface ShimRequest {
     | {
         /** Where it writes the root's PID. A new name in `directory`, gone afterwards. */
         readonly pidFile: string
-        /** With `tty`: it makes the terminal and sends it there, a path of at most 107 bytes, gone afterwards; it has no streams itself then. */
+        /** With `tty`: it makes the terminal and sends it there, gone afterwards. Where its path is too long for a socket, `argv` is given another. */
         readonly consoleSocket?: string | undefined
       }
     | undefined
