@@ -34,6 +34,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   spawn: true,
   pipe: true,
   scanTree: true,
+  scanProcess: true,
   scanProcesses: true,
   connectorOpen: true,
   connectorWatch: true,

@@ -110,6 +110,13 @@ export interface NativeProcessBrief {
   readonly gid: number
 }
 
+export interface NativeProcessOwner extends NativeProcessBrief {
+  readonly uids: number[]
+  readonly gids: number[]
+  readonly groups: number[]
+  readonly workingDirectory: string
+}
+
 export interface NativeCredentials {
   readonly pid: number
   readonly uid: number
@@ -210,6 +217,8 @@ export interface Native {
   // proc/scan.cc
   /** The tree below (and with) pid, root first. Processes that vanish meanwhile are left out; throws ESRCH when the root is gone. */
   scanTree(pid: number): Promise<NativeSnapshot>
+  /** A brief row and whose it is, null when there is no such process. */
+  scanProcess(pid: number): NativeProcessOwner | null
   /** Brief rows of the given PIDs (missing ones left out), or of all processes for null. */
   scanProcesses(pids: number[] | null): Promise<NativeProcessBrief[]>
 

@@ -10,13 +10,6 @@ namespace cedana {
 
 namespace {
 
-template <typename T>
-std::vector<T> Numbers(std::string_view text) {
-  std::vector<T> out;
-  for (const auto field : SplitFields(text)) out.push_back(Number<T>(field));
-  return out;
-}
-
 std::string LinkOrEmpty(int dir, const char* name) { return ReadProcLink(dir, name).value_or(""); }
 
 // "net:[4026531840]" → "4026531840"; "0" for a zombie, which has left its namespaces.
@@ -73,7 +66,7 @@ std::optional<OpenFile> ReadOpenFile(int dir, const std::string& number) {
   file.is_locked = info->find("\nlock:") != std::string::npos;
   file.is_semaphore = info->find("\neventfd-semaphore: 1") != std::string::npos;
   // Looks through the link at the open file itself, opens nothing, and asks no file server.
-  struct statx st{};
+  struct statx st {};
   constexpr int kFlags = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
   if (::statx(dir, ("fd/" + number).c_str(), kFlags, STATX_TYPE | STATX_NLINK | STATX_INO, &st) !=
       0) {

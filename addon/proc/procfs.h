@@ -51,4 +51,12 @@ T Number(std::string_view text, int base = 10) {
   return value;
 }
 
+// Those between runs of blanks.
+template <typename T>
+std::vector<T> Numbers(std::string_view text) {
+  std::vector<T> out;
+  for (const auto field : SplitFields(text)) out.push_back(Number<T>(field));
+  return out;
+}
+
 }  // namespace cedana

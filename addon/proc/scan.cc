@@ -55,17 +55,37 @@ struct Brief {
   uint32_t gid = 0;
 };
 
-std::optional<Brief> ReadBrief(pid_t pid) {
-  const UniqueFd dir = OpenProcess(pid);
-  if (!dir.valid()) return std::nullopt;
-  const auto status = ReadProcFile(dir.get(), "status");
-  const auto arguments = ReadProcFile(dir.get(), "cmdline");
-  auto stat = ParseStat(ReadProcFile(dir.get(), "stat"));
+// `dir` is a descriptor of /proc/PID.
+std::optional<Brief> ReadBrief(int dir) {
+  const auto status = ReadProcFile(dir, "status");
+  const auto arguments = ReadProcFile(dir, "cmdline");
+  auto stat = ParseStat(ReadProcFile(dir, "stat"));
   if (!stat || !status || !arguments) return std::nullopt;
   // The number parser stops at the blank after the first, the real id.
   return Brief{std::move(*stat), SplitArguments(*arguments),
                Number<uint32_t>(FieldOf(*status, "Uid:")),
                Number<uint32_t>(FieldOf(*status, "Gid:"))};
+}
+
+// What a look at one process tells more.
+struct Owner {
+  Brief brief;
+  std::vector<uint32_t> uids;
+  std::vector<uint32_t> gids;
+  std::vector<uint32_t> groups;
+  std::string working_directory;
+};
+
+std::optional<Owner> ReadOwner(pid_t pid) {
+  const UniqueFd dir = OpenProcess(pid);
+  if (!dir.valid()) return std::nullopt;
+  const auto status = ReadProcFile(dir.get(), "status").value_or("");
+  auto working_directory = ReadProcLink(dir.get(), "cwd").value_or("");
+  auto brief = ReadBrief(dir.get());
+  if (!brief) return std::nullopt;
+  return Owner{std::move(*brief), Numbers<uint32_t>(FieldOf(status, "Uid:")),
+               Numbers<uint32_t>(FieldOf(status, "Gid:")),
+               Numbers<uint32_t>(FieldOf(status, "Groups:")), std::move(working_directory)};
 }
 
 Result<std::vector<Brief>> ScanProcesses(const std::optional<std::vector<pid_t>>& pids) {
@@ -78,7 +98,9 @@ Result<std::vector<Brief>> ScanProcesses(const std::optional<std::vector<pid_t>>
   }
   std::vector<Brief> rows;
   for (const pid_t pid : pids ? *pids : all) {
-    if (auto row = ReadBrief(pid)) rows.push_back(std::move(*row));
+    const UniqueFd dir = OpenProcess(pid);
+    if (!dir.valid()) continue;
+    if (auto row = ReadBrief(dir.get())) rows.push_back(std::move(*row));
   }
   return rows;
 }
@@ -110,8 +132,7 @@ class ObjectBuilder {
                }));
   }
   template <typename T>
-    requires std::is_integral_v<T>
-  ObjectBuilder& Set(const char* name, T value) {
+  requires std::is_integral_v<T> ObjectBuilder& Set(const char* name, T value) {
     return Set(name, static_cast<double>(value));
   }
   ObjectBuilder& Put(const char* name, const Napi::Value& value) {
@@ -202,7 +223,7 @@ Napi::Object MountToJs(Napi::Env env, const MountFacts& mount) {
       .Done();
 }
 
-Napi::Object BriefToJs(Napi::Env env, const Brief& brief) {
+ObjectBuilder BriefBuilder(Napi::Env env, const Brief& brief) {
   return ObjectBuilder(env)
       .Set("pid", brief.stat.pid)
       .Set("processGroup", brief.stat.group)
@@ -213,8 +234,7 @@ Napi::Object BriefToJs(Napi::Env env, const Brief& brief) {
       .Set("name", brief.stat.name)
       .Set("args", brief.args)
       .Set("uid", brief.uid)
-      .Set("gid", brief.gid)
-      .Done();
+      .Set("gid", brief.gid);
 }
 
 // Threads of their own: adding up the memory of a large process takes long.
@@ -239,14 +259,28 @@ Napi::Value ScanProcessesJs(const Napi::CallbackInfo& info) {
   return RunAsync(
       info.Env(), Where::kThread, [pids = std::move(pids)] { return ScanProcesses(pids); },
       [](Napi::Env env, std::vector<Brief>& rows) {
-        return ArrayOf(env, rows, [env](const Brief& row) { return BriefToJs(env, row); });
+        return ArrayOf(env, rows,
+                       [env](const Brief& row) { return BriefBuilder(env, row).Done(); });
       });
+}
+
+// A few small files of one process, which is less than to start a thread and to hear of its end.
+Napi::Value ScanProcessJs(const Napi::CallbackInfo& info) {
+  const auto owner = ReadOwner(Int(info[0]));
+  if (!owner) return info.Env().Null();
+  return BriefBuilder(info.Env(), owner->brief)
+      .Set("uids", owner->uids)
+      .Set("gids", owner->gids)
+      .Set("groups", owner->groups)
+      .Set("workingDirectory", owner->working_directory)
+      .Done();
 }
 
 }  // namespace
 
 void InitScan(Napi::Env env, Napi::Object exports) {
   exports.Set("scanTree", Napi::Function::New(env, ScanTreeJs));
+  exports.Set("scanProcess", Napi::Function::New(env, ScanProcessJs));
   exports.Set("scanProcesses", Napi::Function::New(env, ScanProcessesJs));
 }
 

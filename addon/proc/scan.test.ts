@@ -163,6 +163,19 @@ it('shows a zombie as one', async () => {
   expect(processes[1]).toMatchObject({ pid, state: 'Z', files: [], args: [] })
 })
 
+it('tells at once what one process is', async () => {
+  const [row] = await native.scanProcesses([process.pid])
+  expect(native.scanProcess(process.pid)).toEqual({
+    ...row,
+    state: expect.any(String) as string,
+    uids: Array(4).fill(process.getuid?.()),
+    gids: Array(4).fill(process.getgid?.()),
+    groups: groups(),
+    workingDirectory: process.cwd(),
+  })
+  expect(native.scanProcess(2 ** 22 + 1)).toBeNull()
+})
+
 describe('scanProcesses', () => {
   it('gives rows of those that exist', async () => {
     const rows = await native.scanProcesses([process.pid, 2 ** 22 + 1])

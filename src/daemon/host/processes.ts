@@ -3,7 +3,7 @@ import { access, readFile } from 'node:fs/promises'
 import { constants, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { native, NativeError } from '../../../addon/index.js'
-import type { NativeProcessBrief, PidfdHandle } from '../../../addon/native.js'
+import type { NativeProcessBrief, NativeProcessOwner, PidfdHandle } from '../../../addon/native.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ProcessBrief } from '../../plugins/contract/host.js'
 import type { ExitStatus, Pid, Snapshot, Target } from '../../plugins/contract/job.js'
@@ -11,20 +11,30 @@ import type { ExitStatus, Pid, Snapshot, Target } from '../../plugins/contract/j
 export const bootId: string = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
 export type ProcessRow = NativeProcessBrief
+export type ProcessOwner = NativeProcessOwner
 
 const gone = (pid: number): CedanaError => new CedanaError('NO_SUCH_PROCESS', `process with PID ${pid} does not exist`, { detail: { pid } })
 
 /** The identity of a live process. Throws NO_SUCH_PROCESS. */
 export async function identify(pid: number): Promise<Target> {
-  const [brief] = await native.scanProcesses([pid])
-  if (!brief) throw gone(pid)
-  return { pid: pid as Pid, startTicks: brief.startTicks, bootId }
+  const row = native.scanProcess(pid)
+  if (!row) throw gone(pid)
+  return { pid: pid as Pid, startTicks: row.startTicks, bootId }
 }
 
 /** A look at one process, undefined when there is none. */
 export async function brief(pid: number): Promise<ProcessBrief | undefined> {
-  const [row] = await native.scanProcesses([pid])
-  return row && { target: { pid: pid as Pid, startTicks: row.startTicks, bootId }, name: row.name, args: row.args, state: row.state }
+  const row = native.scanProcess(pid)
+  return row === null
+    ? undefined
+    : { target: { pid: pid as Pid, startTicks: row.startTicks, bootId }, name: row.name, args: row.args, state: row.state }
+}
+
+/** What it runs, and as whom. Throws NO_SUCH_PROCESS when it is gone or is another process by now. */
+export function ownerOf(target: Target): ProcessOwner {
+  const row = target.bootId === bootId ? native.scanProcess(target.pid) : null
+  if (row?.startTicks !== target.startTicks) throw gone(target.pid)
+  return row
 }
 
 /** Brief rows of those PIDs that exist, by PID. */
@@ -49,8 +59,7 @@ async function withPidfd<T>(target: Target, use: (pidfd: PidfdHandle) => Promise
   }
   try {
     // The descriptor is taken first and the start time read after: a PID reused in between shows another start time.
-    const [brief] = await native.scanProcesses([target.pid])
-    if (brief?.startTicks !== target.startTicks) return undefined
+    if (native.scanProcess(target.pid)?.startTicks !== target.startTicks) return undefined
     return await use(pidfd)
   } finally {
     native.pidfdClose(pidfd)
@@ -59,8 +68,8 @@ async function withPidfd<T>(target: Target, use: (pidfd: PidfdHandle) => Promise
 
 export async function isAlive(target: Target): Promise<boolean> {
   if (target.bootId !== bootId) return false
-  const [brief] = await native.scanProcesses([target.pid])
-  return brief?.startTicks === target.startTicks && brief.state !== 'Z' && brief.state !== 'X'
+  const row = native.scanProcess(target.pid)
+  return row?.startTicks === target.startTicks && row.state !== 'Z' && row.state !== 'X'
 }
 
 /** Sends a signal to exactly this process. False when it is gone. */
@@ -85,8 +94,7 @@ export async function waitGone(target: Target, timeoutMs: number): Promise<boole
 /** Waits until the PID itself is free (the process is reaped). False when that did not happen in time. */
 export async function waitReaped(pid: number, startTicks: string, timeoutMs: number): Promise<boolean> {
   for (const until = Date.now() + timeoutMs; ;) {
-    const [brief] = await native.scanProcesses([pid])
-    if (brief?.startTicks !== startTicks) return true
+    if (native.scanProcess(pid)?.startTicks !== startTicks) return true
     if (Date.now() > until) return false
     await sleep(5)
   }
