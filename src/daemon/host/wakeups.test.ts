@@ -122,8 +122,8 @@ describe('an exec', () => {
     using first = open()
     using second = open()
     const [one, other] = [await shell(), await shell()]
-    await first.exec(one.pid, true)
-    await second.exec(other.pid, false)
+    await first.exec(one.pid, async () => true)
+    await second.exec(other.pid, async () => false)
     // Where the kernel says nothing, time does.
     one.go()
     await first.next()
@@ -132,11 +132,11 @@ describe('an exec', () => {
 
   it('is looked for, less and less often, where the kernel does not tell of it and it is imminent', async () => {
     using wakeups = new HostWakeups(new AbortController().signal, silent, { watch: async () => undefined })
-    await wakeups.exec(1, false)
+    await wakeups.exec(1, async () => false)
     expect(await wakes(wakeups, 20)).toBe(false)
     const started = performance.now()
     for (let look = 0; look < 5; look++) {
-      await wakeups.exec(1, true)
+      await wakeups.exec(1, async () => true)
       await wakeups.next()
     }
     expect(performance.now() - started).toBeGreaterThan(1 + 2 + 4 + 8 + 15)
@@ -155,8 +155,8 @@ describe('an exec', () => {
     const before = sockets()
     {
       using wakeups = open()
-      await wakeups.exec(pid, false)
-      await wakeups.exec(process.pid, false)
+      await wakeups.exec(pid, async () => false)
+      await wakeups.exec(process.pid, async () => false)
     }
     await until('the connector is closed', () => sockets() <= before)
   })

@@ -35,13 +35,13 @@ export class HostWakeups implements Wakeups {
     this.#directories.push(new FollowedDirectory(path, this.#wake, fail))
   }
 
-  async exec(pid: number, isImminent: boolean): Promise<void> {
+  async exec(pid: number, isImminent: () => Promise<boolean>): Promise<void> {
     if (this.#watched?.pid !== pid) {
       this.#endWatch()
       this.#watched = { pid, end: await this.execs.watch(pid, this.#wake, this.log) }
       this.#lookMs = LOOK_MS
     }
-    if (this.#watched.end || !isImminent) return
+    if (this.#watched.end || !(await isImminent())) return
     clearTimeout(this.#timer)
     this.#timer = setTimeout(this.#wake, this.#lookMs)
     this.#lookMs = Math.min(2 * this.#lookMs, LOOK_MOST_MS)

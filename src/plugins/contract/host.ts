@@ -30,10 +30,10 @@ export interface Wakeups extends Disposable {
   /** An entry of this directory is made, changed or removed, or the directory itself is, which need not exist yet. */
   directory(path: string): void
   /**
-   * This process (in place of the one before) executes a program. From when the promise resolves none is missed. `isImminent`: it will soon, so where
-   * the kernel does not tell us of execs it is worth looking again and again.
+   * This process (in place of the one before) executes a program. From when the promise resolves none is missed. `isImminent`, asked where the kernel
+   * does not tell us of execs: whether it will soon, so that it is worth looking again and again.
    */
-  exec(pid: number, isImminent: boolean): Promise<void>
+  exec(pid: number, isImminent: () => Promise<boolean>): Promise<void>
   /** Throws when `host.signal` is aborted. */
   next(): Promise<void>
 }
