@@ -32,7 +32,7 @@ interface AnyCall {
 
 interface Running {
   readonly controller: AbortController
-  /** Ends when its client does (an attachment), so a stopping daemon does not wait for it. */
+  /** Ends when its client does (an attachment) or may wait for ever, so a stopping daemon does not wait for it. */
   readonly isEndless: boolean
   readonly ended: Promise<void>
 }
@@ -49,11 +49,11 @@ export class Calls {
   ) {}
 
   unary =
-    <Q, R>(ask: (call: Call, request: Q) => Promise<R> | R) =>
+    <Q, R>(ask: (call: Call, request: Q) => Promise<R> | R, isEndless: (request: Q) => boolean = () => false) =>
     (call: ServerUnaryCall<Q, R>, callback: sendUnaryData<R>): void => {
       this.carry(
         call,
-        false,
+        isEndless(call.request),
         async (asked) => callback(null, await ask(asked, call.request)),
         (error) => callback(ending(error)),
       )
@@ -147,7 +147,9 @@ export class Calls {
   /** Never the request: it may hold secrets. */
   private report(verb: string, uid: number | undefined, error: CedanaError): void {
     const fields = { verb, uid, code: error.code, error: error.message }
-    if (error.code === 'BUG')
+    // Whoever gives up knows why.
+    if (error.code === 'CANCELLED') this.log.debug(fields, 'call cancelled')
+    else if (error.code === 'BUG')
       this.log.error({ ...fields, stack: (error.cause instanceof Error ? error.cause : error).stack }, 'call failed')
     else this.log.warn(fields, 'call failed')
   }

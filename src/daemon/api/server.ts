@@ -96,7 +96,10 @@ function descriptorOf(socket: Socket): number {
 
 const service = (verbs: Verbs, { unary, withProgress, duplex }: Calls): DaemonServiceServer => ({
   run: unary(async (call, request) => codec.toWireStarted(await verbs.run(call, codec.fromWireRun(request)))),
-  manage: unary(async (call, request) => codec.toWireStarted(await verbs.manage(call, codec.fromWireManage(request)))),
+  manage: unary(
+    async (call, request) => codec.toWireStarted(await verbs.manage(call, codec.fromWireManage(request))),
+    ({ upcoming }) => upcoming,
+  ),
   dump: withProgress(async (call, request) => codec.toWireDumped(await verbs.dump(call, codec.fromWireDump(request)))),
   restore: withProgress(async (call, request) => codec.toWireRestored(await verbs.restore(call, codec.fromWireRestore(request)))),
   freeze: unary((call, request) => verbs.freeze(call, codec.fromWireTarget(request))),

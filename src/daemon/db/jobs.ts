@@ -154,6 +154,7 @@ export class JobRows {
   private readonly updateOne: Statement<[Row]>
   private readonly removeOne: Statement<[string]>
   private readonly selectOne: Statement<[string], Row>
+  private readonly selectOfPid: Statement<[number], Row>
   private readonly selectAll: Statement<[], Row>
   private readonly selectBriefs: Statement<[], BriefRow>
 
@@ -164,6 +165,7 @@ export class JobRows {
     this.updateOne = db.prepare(`UPDATE jobs SET ${COLUMNS.map((name) => `"${name}" = @${name}`).join(', ')} WHERE jid = @jid`)
     this.removeOne = db.prepare('DELETE FROM jobs WHERE jid = ?')
     this.selectOne = db.prepare('SELECT * FROM jobs WHERE jid = ?')
+    this.selectOfPid = db.prepare('SELECT * FROM jobs WHERE pid = ?')
     this.selectAll = db.prepare('SELECT * FROM jobs ORDER BY created_at, jid')
     this.selectBriefs = db.prepare(`SELECT ${BRIEF_COLUMNS.join(', ')} FROM jobs ORDER BY created_at, jid`)
   }
@@ -184,6 +186,11 @@ export class JobRows {
   get(jid: string): JobRecord | undefined {
     const row = this.selectOne.get(jid)
     return row && fromRow(row)
+  }
+
+  /** Those whose root process has, or had, that PID. */
+  ofPid(pid: number): readonly JobRecord[] {
+    return this.selectOfPid.all(pid).map(fromRow)
   }
 
   /** Oldest first. */

@@ -14,6 +14,7 @@ export interface JobStore {
   update(record: JobRecord): void
   remove(jid: string): void
   get(jid: string): JobRecord | undefined
+  ofPid(pid: number): readonly JobRecord[]
   all(): readonly JobRecord[]
   briefs(): readonly JobBrief[]
 }
@@ -38,9 +39,14 @@ export class JobTable {
     private readonly beforeEnd: (job: JobRecord, reason: EndReason) => Promise<void> = async () => undefined,
   ) {}
 
+  /** Throws JOB_EXISTS. */
+  mustBeFree(jid: string): void {
+    if (this.store.get(jid))
+      throw new CedanaError('JOB_EXISTS', `job ${jid} already exists`, { hint: 'choose another --jid, or delete the job' })
+  }
+
   create(record: JobRecord): void {
-    if (this.store.get(record.jid))
-      throw new CedanaError('JOB_EXISTS', `job ${record.jid} already exists`, { hint: 'choose another --jid, or delete the job' })
+    this.mustBeFree(record.jid)
     this.store.insert(record)
   }
 
@@ -74,9 +80,9 @@ export class JobTable {
 
   /** The running job that has this root process. */
   byTarget(target: Target): JobRecord | undefined {
-    return this.all().find(
-      (job) => job.state !== 'ended' && job.pid === target.pid && job.startTicks === target.startTicks && job.bootId === target.bootId,
-    )
+    return this.store
+      .ofPid(target.pid)
+      .find((job) => job.state !== 'ended' && job.startTicks === target.startTicks && job.bootId === target.bootId)
   }
 
   /** Says beforehand why a job will end: `dumped` when CRIU is about to end it, `killed` when a signal was asked for. */

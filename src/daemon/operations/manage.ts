@@ -1,15 +1,16 @@
 /** `manage`: a process or container that exists (or is about to) becomes a job. It is only watched; nothing about it changes. */
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { ProcessFacts } from '../../plugins/contract/job.js'
+import type { Caller, Target } from '../../plugins/contract/job.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import * as processes from '../host/processes.js'
+import type { ProcessOwner } from '../host/processes.js'
 import { mayUseTree } from './authorize.js'
 import { begin, type Environment, refuseProblems } from './environment.js'
 import { checkGpu, chooseJobId, newJob, writePidFile } from './run.js'
 import type { Call, ManageRequest, Started } from './verbs.js'
 
 /** Processes whose end would be the end of more than a job. */
-function notManageable(root: ProcessFacts): readonly Problem[] {
+function notManageable(root: ProcessOwner): readonly Problem[] {
   const what =
     root.pid === 1
       ? 'the init of this machine'
@@ -23,30 +24,46 @@ function notManageable(root: ProcessFacts): readonly Problem[] {
     : [{ severity: 'error', id: 'not-manageable', message: `process ${root.pid} is ${what} and cannot be a job`, pid: root.pid }]
 }
 
+/** Its root process; all of the tree must be the caller's. Root's is every tree, so none is looked at: what has just begun is to be a job at once. */
+async function usableRoot(caller: Caller, target: Target): Promise<ProcessOwner> {
+  if (caller.uid !== 0) mayUseTree(caller, (await processes.inspect(target)).processes)
+  return processes.ownerOf(target)
+}
+
 export async function manage(env: Environment, call: Call, request: ManageRequest): Promise<Started> {
   const { op, host } = begin(env, 'manage', call, request.timeoutMs)
   await using _ = op
 
   checkGpu(request.gpuEnabled)
+  if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
+    throw new CedanaError(
+      'BAD_OPTIONS',
+      `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`,
+    )
+  }
   const identity = env.runtimes.options(request.type, 'resolve', request.options)
+  const jid = chooseJobId(env, request.jid)
+  // Of two that wait under the same id one could only fail, and that after its wait.
+  await op.step(
+    'lock',
+    () => {
+      env.jobs.mustBeFree(jid)
+      return env.locks.take(jid, 'manage')
+    },
+    {
+      always: (lock) => {
+        lock[Symbol.dispose]()
+      },
+    },
+  )
   const target = await op.step(request.upcoming ? 'wait for target' : 'find target', async () => {
-    if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
-      throw new CedanaError(
-        'BAD_OPTIONS',
-        `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`,
-      )
-    }
     const find = await env.runtimes.verb(request.type, request.upcoming ? 'upcoming' : 'resolve')
+    if (request.upcoming) env.log.info({ op: 'manage', job: jid, type: request.type, ...identity }, 'waiting for the target')
     return find(host, identity)
   })
-  const snapshot = await op.step('inspect', () => processes.inspect(target))
-  mayUseTree(call.caller, snapshot.processes)
-  const [root] = snapshot.processes
-  if (!root) throw new CedanaError('NO_SUCH_PROCESS', `process with PID ${target.pid} does not exist`)
-
+  const root = await op.step('inspect', () => usableRoot(call.caller, target))
   refuseProblems(notManageable(root))
 
-  const jid = chooseJobId(env, request.jid)
   await op.step(
     'record job',
     () => {
@@ -57,7 +74,7 @@ export async function manage(env: Environment, call: Call, request: ManageReques
         jid,
         type: request.type,
         state: 'running',
-        owner: { uid: root.uids[0], gid: root.gids[0], groups: root.groups },
+        owner: { uid: root.uid, gid: root.gid, groups: root.groups },
         pid: target.pid,
         startTicks: target.startTicks,
         bootId: target.bootId,
