@@ -1,6 +1,6 @@
 /**
- * Real containers for one test file: bundles with a busybox root file system, carried out by runc or crun under a state directory of the file's own.
- * At the end all of them are deleted; what then is still there (state, cgroups, mounts, processes) fails the file.
+ * Real containers: bundles with a busybox root file system, carried out by runc or crun under a state directory of their own.
+ * At the end all of them are deleted; what then is still there (state, cgroups, mounts, processes) is said.
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -18,7 +18,6 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll } from 'vitest'
 import { killMarked } from './processes.js'
 import { until } from './wait.js'
 
@@ -101,6 +100,11 @@ export class Containers {
     return `ct-${this.options.id}-${this.runtime}-`
   }
 
+  /** As the mark of the world, for the containers of one runtime. */
+  get #mark(): string {
+    return `CEDANA_CONTAINERS=${this.#prefix}`
+  }
+
   /** An id nobody else uses, for a container that something else makes. */
   id(word: string): string {
     return `${this.#prefix}${word}-${++this.#count}`
@@ -119,7 +123,7 @@ export class Containers {
   bundle(id: string, options: BundleOptions = {}): string {
     const bundle = join(this.#bundles, id)
     makeRoot(join(bundle, 'rootfs'), join(this.#bundles, 'busybox'))
-    const spec = defaultSpec(id, this.options.mark, options)
+    const spec = defaultSpec(id, [this.options.mark, this.#mark], options)
     options.change?.(spec)
     writeFileSync(join(bundle, 'config.json'), JSON.stringify(spec, null, 2))
     return bundle
@@ -171,8 +175,7 @@ export class Containers {
     await until('cgroups go', () => this.#cgroups().length === 0, 2000).catch(() => {
       for (const path of this.#cgroups()) left.push(`cgroup ${path}`)
     })
-    for (const { pid, command } of killMarked(this.options.mark, ({ executable }) => !executable.endsWith('/busybox')))
-      left.push(`process ${pid}: ${command}`)
+    for (const { pid, command } of killMarked(this.#mark)) left.push(`process ${pid}: ${command}`)
     for (const point of mountsBelow(this.#bundles)) {
       left.push(`mount ${point}`)
       execFileSync('umount', ['-l', point])
@@ -275,7 +278,7 @@ function makeRoot(rootfs: string, busybox: string): void {
 }
 
 /** As `runc spec` makes it, but for a program without terminal whose cgroup is found by its name. */
-function defaultSpec(id: string, mark: string, options: BundleOptions): Spec {
+function defaultSpec(id: string, marks: readonly string[], options: BundleOptions): Spec {
   const capabilities = ['CAP_AUDIT_WRITE', 'CAP_KILL', 'CAP_NET_BIND_SERVICE']
   const inaccessible = ['nosuid', 'noexec', 'nodev']
   return {
@@ -284,7 +287,7 @@ function defaultSpec(id: string, mark: string, options: BundleOptions): Spec {
       terminal: options.terminal ?? false,
       user: { uid: 0, gid: 0 },
       args: [...(options.args ?? ['sleep', '1000'])],
-      env: ['PATH=/bin', 'TERM=xterm', mark],
+      env: ['PATH=/bin', 'TERM=xterm', ...marks],
       cwd: '/',
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       noNewPrivileges: true,
@@ -313,12 +316,4 @@ function defaultSpec(id: string, mark: string, options: BundleOptions): Spec {
       readonlyPaths: ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'],
     },
   }
-}
-
-/** The containers of a test file that has a world: gone, and judged, before it. */
-export function useContainers(world: ContainersOptions, runtime: OciRuntime = 'runc'): Containers {
-  const containers = new Containers(world, runtime)
-  beforeAll(() => containers.open())
-  afterAll(() => containers.close(), 60_000)
-  return containers
 }

@@ -47,6 +47,8 @@ export interface WorldOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Only directories and environment. */
   readonly withoutDaemon?: boolean
+  /** A command that the daemon is started by, and becomes. */
+  readonly daemonUnder?: readonly string[]
 }
 
 export class World {
@@ -111,7 +113,8 @@ export class World {
 
   async startDaemon(args: readonly string[] = []): Promise<void> {
     const log = openSync(this.daemonLog, 'a')
-    const daemon = spawn(CEDANA, ['daemon', 'start', ...args], {
+    const [command = CEDANA, ...rest] = [...(this.options.daemonUnder ?? []), CEDANA, 'daemon', 'start', ...args]
+    const daemon = spawn(command, rest, {
       env: this.env,
       cwd: this.dir,
       detached: true,
@@ -388,8 +391,8 @@ const filesBelow = (path: string): string[] =>
 /** What `now` has more of than `before`; sockets and pipes are counted by kind, since their numbers differ. */
 function surplus(now: readonly string[], before: readonly string[]): string[] {
   const kind = (target: string) => target.replace(/:\[\d+\]$/, '')
-  // The first watched process makes the one epoll that all watches share.
-  const rest = [...before.map(kind), 'anon_inode:[eventpoll]']
+  // The first watched process makes the one epoll that all watches share, the first watched directory the one inotify.
+  const rest = [...before.map(kind), 'anon_inode:[eventpoll]', 'anon_inode:inotify']
   return now.filter((target) => {
     const at = rest.indexOf(kind(target))
     if (at < 0) return true
