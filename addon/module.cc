@@ -8,9 +8,10 @@
 #include "proc/pidfd.h"
 #include "proc/scan.h"
 #include "proc/spawn.h"
-#include "stream/archive.h"
 #include "stream/checksum.h"
+#include "stream/pack.h"
 #include "stream/pages.h"
+#include "stream/unpack.h"
 
 namespace {
 
@@ -26,7 +27,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   cedana::InitSession(env, exports);
   cedana::InitPages(env, exports);
   cedana::InitChecksum(env, exports);
-  cedana::InitArchive(env, exports);
+  cedana::InitPack(env, exports);
+  cedana::InitUnpack(env, exports);
   return exports;
 }
 

@@ -21,6 +21,19 @@ export interface PageServerHandle {
   readonly __opaque: 'page-server'
 }
 
+/** stream/pack.cc: opaque, an archive or shards being made. */
+export interface PackerHandle {
+  readonly __opaque: 'packer'
+}
+/** stream/images.cc: opaque, owns a directory in memory. */
+export interface ImagesHandle {
+  readonly __opaque: 'images'
+}
+/** stream/unpack.cc: opaque, ends what it was given to. */
+export interface CancellationHandle {
+  readonly __opaque: 'cancellation'
+}
+
 export interface NativeExit {
   /** Exit code, or null when a signal ended it or the kernel does not tell (before 6.15 for processes that are not our children). */
   readonly code: number | null
@@ -162,11 +175,13 @@ export interface NativeFileDigest {
 export interface PageServerOptions {
   /** Our end of `pageSocket`; taken over. */
   readonly socketFd: number
-  /** Directory that receives pagemap-*.img and pages-*.img. Not closed. */
+  /** Receives the images pagemap-*.img and pages-*.img. null: `directoryFd` does, as files. */
+  readonly packer: PackerHandle | null
+  /** Not closed. */
   readonly directoryFd: number
   /** CRIU version, e.g. 40201: decides the header of the protocol and the pagemap fields. */
   readonly criuVersion: number
-  /** Bytes of buffers between socket and disk; the socket is not read while they are full. */
+  /** Bytes of buffers between socket and disk; the socket is not read while they are full. A packer has its own. */
   readonly memoryBytes: number
   /** Pages that are all zero and private anonymous are not stored; needs `rootPid`. */
   readonly dropZeroPages: boolean
@@ -184,9 +199,32 @@ export interface PageServerResult {
   readonly zeroBytes: number
 }
 
-export interface ArchiveProgress {
-  readonly readBytes: number
+export interface PackerOptions {
+  /** Empty files, to be written from their start: one archive, or the shards. Not closed. */
+  readonly outputFds: number[]
+  readonly sharded: boolean
+  readonly format: string
+  /** null: the codec's default. */
+  readonly level: number | null
+  readonly threads: number
+  /** Bytes of all buffers; without `spillFd`, whoever fills waits while they are full. */
+  readonly memoryBytes: number
+  /** Packing yields the processors to everything else. */
+  readonly background: boolean
+  /** Empty file that takes what memory cannot hold. Not closed. */
+  readonly spillFd: number | null
+}
+export interface PackerProgress {
+  /** Content packed so far. */
+  readonly packedBytes: number
+  /** What it became. */
   readonly writtenBytes: number
+  readonly spilledBytes: number
+}
+export interface Unpacked {
+  readonly files: NativeFileDigest[]
+  /** Size and digest of each shard as it is stored; their names are empty. */
+  readonly shards: NativeFileDigest[]
 }
 
 export interface Native {
@@ -289,28 +327,57 @@ export interface Native {
   /** The digest that a file of these bytes has. */
   digestBytes(bytes: Uint8Array): string
 
-  // stream/archive.cc
-  /** Writes a tar (ustar, regular files in the given order) of the directory through the codec into outputFd and fsyncs it. `level` null = the codec's default. */
-  archiveCreate(
-    directoryFd: number,
-    names: string[],
-    outputFd: number,
-    format: string,
-    level: number | null,
-    threads: number,
-    onProgress: ((p: ArchiveProgress) => void) | null,
-  ): Promise<{ size: number; digest: string }>
-  /** Extracts into the directory, digesting in passing; entries other than regular files are ignored, names with a slash or `..` refused (EBADMSG). Truncation or a codec error: EBADMSG. */
-  archiveExtract(
+  // stream/pack.cc
+  /** Threads start at once. Images come from a page server and by packAdd. */
+  packOpen(options: PackerOptions): PackerHandle
+  /** Adds regular files of a directory; resolves with the digests of these images when they are packed. */
+  packAdd(packer: PackerHandle, directoryFd: number, names: string[]): Promise<NativeFileDigest[]>
+  packProgress(packer: PackerHandle): PackerProgress
+  /** Ends the outputs: resolves when they are durable, with size and (of shards only) digest of each. */
+  packFinish(packer: PackerHandle): Promise<NativeFileDigest[]>
+  /** Whatever is pending rejects with ECANCELED, soon; resolves when all has ended. */
+  packAbort(packer: PackerHandle): Promise<void>
+
+  // stream/unpack.cc
+  cancellation(): CancellationHandle
+  /** What was given it rejects with ECANCELED, soon. */
+  cancel(cancellation: CancellationHandle): void
+  /**
+   * A directory in memory, mounted nowhere, that ends with this process at the latest. Files that make it exceed `memoryBytes` become nameless files in
+   * `spillDirectory`. The descriptor is the handle's.
+   */
+  imagesMake(memoryBytes: number, spillDirectory: string): { images: ImagesHandle; directoryFd: number }
+  imagesClose(images: ImagesHandle): void
+  /** Extracts into `images` (null: nowhere), digesting in passing; names with a slash or `..` are refused. Truncation or a codec error: EBADMSG. */
+  unpackArchive(
     archiveFd: number,
     format: string,
+    images: ImagesHandle | null,
+    cancellation: CancellationHandle | null,
+    onProgress: ((readBytes: number) => void) | null,
+  ): Promise<Unpacked>
+  /** The same for all shards of a checkpoint, which must hold exactly the given images. */
+  unpackShards(
+    shardFds: number[],
+    format: string,
+    expected: { name: string; size: number }[],
+    images: ImagesHandle | null,
+    cancellation: CancellationHandle | null,
+    onProgress: ((readBytes: number) => void) | null,
+  ): Promise<Unpacked>
+  /** The same for plain files of a directory. */
+  copyImages(
     directoryFd: number,
-    onProgress: ((p: ArchiveProgress) => void) | null,
-  ): Promise<NativeFileDigest[]>
-  /** Contents of the named members, up to maxBytes each, without extracting (members missing are left out). */
+    names: string[],
+    images: ImagesHandle,
+    cancellation: CancellationHandle | null,
+    onProgress: ((readBytes: number) => void) | null,
+  ): Promise<Unpacked>
+  /** Contents of the named members (null: all) of an archive or of one shard, up to maxBytes each, without extracting (members missing are left out). */
   archiveRead(
     archiveFd: number,
     format: string,
+    isShard: boolean,
     names: string[] | null,
     maxBytes: number,
   ): Promise<{ name: string; size: number; content: Uint8Array }[]>

@@ -28,8 +28,8 @@ std::byte* MapBlock() {
   return start + lead;
 }
 
-// A few blocks stay touched between two captures: a small one would spend as long on the first touch
-// of its buffers as on everything else.
+// A few blocks stay touched between two captures: a small one would spend as long on the first
+// touch of its buffers as on everything else.
 class Spares {
  public:
   std::byte* Take() {
@@ -59,13 +59,13 @@ Spares& SpareBlocks() {
 
 }  // namespace
 
+void UnmapBlock::operator()(std::byte* block) const { ::munmap(block, kBlockBytes); }
+
+UniqueBlock MakeBlock() { return UniqueBlock(MapBlock()); }
+
 BlockPool::BlockPool(size_t limit_bytes) : limit_(std::max<size_t>(limit_bytes / kBlockBytes, 2)) {}
 
-BlockPool::~BlockPool() {
-  for (std::byte* block : free_) {
-    if (!SpareBlocks().Keep(block)) ::munmap(block, kBlockBytes);
-  }
-}
+BlockPool::~BlockPool() { Trim(); }
 
 std::byte* BlockPool::Acquire() {
   std::unique_lock lock(mutex_);
@@ -90,6 +90,20 @@ void BlockPool::Release(std::byte* block) {
   const std::lock_guard lock(mutex_);
   free_.push_back(block);
   freed_.notify_one();
+}
+
+size_t BlockPool::available() {
+  const std::lock_guard lock(mutex_);
+  return limit_ - made_ + free_.size();
+}
+
+void BlockPool::Trim() {
+  const std::lock_guard lock(mutex_);
+  for (std::byte* block : free_) {
+    if (!SpareBlocks().Keep(block)) ::munmap(block, kBlockBytes);
+  }
+  made_ -= free_.size();
+  free_.clear();
 }
 
 void BlockPool::Stop() {

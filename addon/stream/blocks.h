@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -9,7 +10,14 @@ namespace cedana {
 
 constexpr size_t kBlockBytes = size_t{4} << 20;  // also the leaf of a digest, see checksum.h
 
-// Page-aligned buffers of kBlockBytes, made when none comes free in time, until the limit; then
+// A page-aligned buffer of kBlockBytes.
+struct UnmapBlock {
+  void operator()(std::byte* block) const;
+};
+using UniqueBlock = std::unique_ptr<std::byte, UnmapBlock>;
+UniqueBlock MakeBlock();  // null: no memory
+
+// Buffers of kBlockBytes, made when none comes free in time, until the limit; then
 // Acquire waits. First touch is what costs, often more than storing the block before: so the one
 // used last is handed out first, and after the first few a new one is made only when waiting has
 // cost as much.
@@ -24,6 +32,10 @@ class BlockPool {
   std::byte* Acquire();
   void Release(std::byte* block);
   void Stop();
+  // Gives the memory of all that are free back.
+  void Trim();
+  // How many more can be had without waiting.
+  [[nodiscard]] size_t available();
 
  private:
   std::mutex mutex_;

@@ -54,7 +54,7 @@ class DigestWork {
       file.name = names[i];
       file.fd.Reset(
           ::openat(directory_fd, names[i].c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-      struct stat info{};
+      struct stat info {};
       if (!file.fd.valid()) return Errno::Last("open " + file.name);
       if (::fstat(file.fd.get(), &info) < 0) return Errno::Last("stat " + file.name);
       if (!S_ISREG(info.st_mode)) return Errno{"read " + file.name, EISDIR};
@@ -152,6 +152,38 @@ std::string CombineLeaves(const std::vector<LeafDigest>& leaves) {
   if (leaves.empty()) return Hex(DigestLeaf(nullptr, 0));
   if (leaves.size() == 1) return Hex(leaves[0]);
   return Hex(DigestLeaf(leaves[0].data(), leaves.size() * sizeof(LeafDigest)));
+}
+
+struct FileHasher::State {
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> leaf{XXH3_createState(), XXH3_freeState};
+  size_t in_leaf = 0;
+  std::vector<LeafDigest> leaves;
+
+  void EndLeaf() {
+    leaves.push_back(Canonical(XXH3_128bits_digest(leaf.get())));
+    XXH3_128bits_reset(leaf.get());
+    in_leaf = 0;
+  }
+};
+
+FileHasher::FileHasher() : state_(std::make_unique<State>()) {
+  XXH3_128bits_reset(state_->leaf.get());
+}
+FileHasher::~FileHasher() = default;
+
+void FileHasher::Update(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const size_t n = std::min(bytes.size(), kLeafBytes - state_->in_leaf);
+    XXH3_128bits_update(state_->leaf.get(), bytes.data(), n);
+    bytes = bytes.subspan(n);
+    state_->in_leaf += n;
+    if (state_->in_leaf == kLeafBytes) state_->EndLeaf();
+  }
+}
+
+std::string FileHasher::Finish() {
+  if (state_->in_leaf > 0) state_->EndLeaf();
+  return CombineLeaves(state_->leaves);
 }
 
 std::string DigestBytes(const std::byte* data, size_t size) {

@@ -5,6 +5,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,21 @@ LeafDigest DigestLeaf(const std::byte* data, size_t size);
 // Of the leaves of one file in order; none is the empty file.
 std::string CombineLeaves(const std::vector<LeafDigest>& leaves);
 std::string DigestBytes(const std::byte* data, size_t size);
+
+// The digest of what comes bit by bit.
+class FileHasher {
+ public:
+  FileHasher();
+  FileHasher(const FileHasher&) = delete;
+  FileHasher& operator=(const FileHasher&) = delete;
+  ~FileHasher();
+  void Update(std::span<const std::byte> bytes);
+  std::string Finish();
+
+ private:
+  struct State;
+  const std::unique_ptr<State> state_;
+};
 
 struct FileDigest {
   std::string name;

@@ -25,21 +25,35 @@ void PutBig(std::string& out, uint32_t value) {
 const Bytef* Zbytes(Bytes bytes) { return reinterpret_cast<const Bytef*>(bytes.data()); }
 const char* Chars(Bytes bytes) { return reinterpret_cast<const char*>(bytes.data()); }
 
-// gzip and zlib: pieces of one raw deflate stream, each ending on a byte. The window of the piece
-// before is given as dictionary, so that packing in pieces costs hardly any size.
+Chunk Summed(Format format, Bytes bytes) {
+  if (format == Format::kGzip)
+    return {bytes.size(), static_cast<uint32_t>(crc32_z(0, Zbytes(bytes), bytes.size()))};
+  if (format == Format::kZlib)
+    return {bytes.size(), static_cast<uint32_t>(adler32_z(1, Zbytes(bytes), bytes.size()))};
+  return {bytes.size(), 0};
+}
+
+class PlainCodec final : public ChunkCodec {
+ public:
+  std::optional<Chunk> Pack(Bytes chunk, std::string& out) override { return Keep(chunk, out); }
+  Chunk Keep(Bytes chunk, std::string& out) override {
+    out.append(Chars(chunk), chunk.size());
+    return {chunk.size(), 0};
+  }
+};
+
+// gzip and zlib: pieces of one raw deflate stream, each ending on a byte.
 class DeflateCodec final : public ChunkCodec {
  public:
-  DeflateCodec(Format format, int level) : gzip_(format == Format::kGzip) {
+  DeflateCodec(Format format, int level) : format_(format) {
     ready_ = deflateInit2(&stream_, level, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK;
   }
   ~DeflateCodec() override {
     if (ready_) deflateEnd(&stream_);
   }
 
-  bool Pack(Bytes chunk, Bytes before, bool last, std::string& out, uint32_t& checksum) override {
-    if (!ready_ || deflateReset(&stream_) != Z_OK) return false;
-    if (!before.empty())
-      deflateSetDictionary(&stream_, Zbytes(before), static_cast<uInt>(before.size()));
+  std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
+    if (!ready_ || deflateReset(&stream_) != Z_OK) return std::nullopt;
     const auto size = static_cast<uInt>(chunk.size());
     const size_t start = out.size();
     out.resize(start + deflateBound(&stream_, size) + 64);  // room for the flush marker
@@ -47,65 +61,36 @@ class DeflateCodec final : public ChunkCodec {
     stream_.avail_in = size;
     stream_.next_out = reinterpret_cast<Bytef*>(out.data() + start);
     stream_.avail_out = static_cast<uInt>(out.size() - start);
-    const int status = deflate(&stream_, last ? Z_FINISH : Z_SYNC_FLUSH);
-    if (status != (last ? Z_STREAM_END : Z_OK) || stream_.avail_in != 0 || stream_.avail_out == 0)
-      return false;
+    const int status = deflate(&stream_, Z_SYNC_FLUSH);
+    if (status != Z_OK || stream_.avail_in != 0 || stream_.avail_out == 0) return std::nullopt;
     out.resize(out.size() - stream_.avail_out);
-    checksum = static_cast<uint32_t>(gzip_ ? crc32_z(0, Zbytes(chunk), chunk.size())
-                                           : adler32_z(1, Zbytes(chunk), chunk.size()));
-    return true;
+    return Summed(format_, chunk);
+  }
+
+  Chunk Keep(Bytes chunk, std::string& out) override {
+    const auto size = static_cast<uint16_t>(chunk.size());
+    out += '\0';  // a stored block
+    for (const uint16_t length : {size, static_cast<uint16_t>(~size)}) {
+      out += static_cast<char>(length & 0xff);
+      out += static_cast<char>(length >> 8);
+    }
+    out.append(Chars(chunk), chunk.size());
+    return Summed(format_, chunk);
   }
 
  private:
-  const bool gzip_;
+  const Format format_;
   bool ready_ = false;
   z_stream stream_{};
 };
 
-class GzipFrame final : public StreamFrame {
- public:
-  std::string Head() override { return {"\x1f\x8b\x08\0\0\0\0\0\0\xff", 10}; }
-  void Add(Bytes chunk, uint32_t checksum) override {
-    crc_ = static_cast<uint32_t>(crc32_combine(crc_, checksum, static_cast<z_off_t>(chunk.size())));
-    size_ += static_cast<uint32_t>(chunk.size());
-  }
-  std::string Tail() override {
-    std::string tail;
-    PutLittle(tail, crc_);
-    PutLittle(tail, size_);
-    return tail;
-  }
-
- private:
-  uint32_t crc_ = 0;
-  uint32_t size_ = 0;  // modulo 2^32, as the format has it
-};
-
-class ZlibFrame final : public StreamFrame {
- public:
-  std::string Head() override { return "\x78\x9c"; }
-  void Add(Bytes chunk, uint32_t checksum) override {
-    adler_ = static_cast<uint32_t>(
-        adler32_combine(adler_, checksum, static_cast<z_off_t>(chunk.size())));
-  }
-  std::string Tail() override {
-    std::string tail;
-    PutBig(tail, adler_);
-    return tail;
-  }
-
- private:
-  uint32_t adler_ = 1;
-};
-
-// Blocks of one LZ4 frame, independent of each other.
+// Blocks of one LZ4 frame, independent of each other, each with its checksum.
 class Lz4Codec final : public ChunkCodec {
  public:
   explicit Lz4Codec(int level) : level_(level) {}
 
-  bool Pack(Bytes chunk, Bytes /*before*/, bool /*last*/, std::string& out,
-            uint32_t& /*checksum*/) override {
-    if (chunk.empty()) return true;  // a block of size 0 would be the end mark
+  std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
+    if (chunk.empty()) return Chunk{};  // a block of size 0 would be the end mark
     const size_t start = out.size() + 4;
     const auto size = static_cast<int>(chunk.size());
     out.resize(start + static_cast<size_t>(LZ4_compressBound(size)));
@@ -114,48 +99,28 @@ class Lz4Codec final : public ChunkCodec {
     const int packed = level_ >= LZ4HC_CLEVEL_MIN
                            ? LZ4_compress_HC(Chars(chunk), to, size, room, level_)
                            : LZ4_compress_fast(Chars(chunk), to, size, room, std::max(1, -level_));
-    if (packed <= 0) return false;
-    uint32_t header = static_cast<uint32_t>(packed);
+    if (packed <= 0) return std::nullopt;
     if (packed >= size) {
-      header = static_cast<uint32_t>(size) | 0x80000000u;  // stored
-      out.replace(start, std::string::npos, Chars(chunk), chunk.size());
-    } else {
-      out.resize(start + static_cast<size_t>(packed));
+      out.resize(start - 4);
+      return Keep(chunk, out);
     }
+    out.resize(start + static_cast<size_t>(packed));
     std::string prefix;
-    PutLittle(prefix, header);
+    PutLittle(prefix, static_cast<uint32_t>(packed));
     out.replace(start - 4, 4, prefix);
-    return true;
+    PutLittle(out, XXH32(out.data() + start, static_cast<size_t>(packed), 0));
+    return Chunk{chunk.size(), 0};
+  }
+
+  Chunk Keep(Bytes chunk, std::string& out) override {
+    PutLittle(out, static_cast<uint32_t>(chunk.size()) | 0x80000000u);
+    out.append(Chars(chunk), chunk.size());
+    PutLittle(out, XXH32(chunk.data(), chunk.size(), 0));
+    return {chunk.size(), 0};
   }
 
  private:
   const int level_;
-};
-
-class Lz4Frame final : public StreamFrame {
- public:
-  Lz4Frame() { XXH32_reset(&hash_, 0); }
-  std::string Head() override {
-    // Version 1, independent blocks, content checksum; blocks of at most 1 MiB.
-    constexpr char kDescriptor[2] = {0x64, 0x60};
-    std::string head;
-    PutLittle(head, 0x184d2204);
-    head.append(kDescriptor, 2);
-    head += static_cast<char>(XXH32(kDescriptor, 2, 0) >> 8 & 0xff);
-    return head;
-  }
-  void Add(Bytes chunk, uint32_t /*checksum*/) override {
-    XXH32_update(&hash_, chunk.data(), chunk.size());
-  }
-  std::string Tail() override {
-    std::string tail;
-    PutLittle(tail, 0);  // end mark
-    PutLittle(tail, XXH32_digest(&hash_));
-    return tail;
-  }
-
- private:
-  XXH32_state_t hash_;
 };
 
 // A frame of its own for each chunk, with content size and checksum: readers take frames in a row
@@ -168,27 +133,31 @@ class ZstdCodec final : public ChunkCodec {
     ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
   }
 
-  bool Pack(Bytes chunk, Bytes /*before*/, bool /*last*/, std::string& out,
-            uint32_t& /*checksum*/) override {
-    if (!context_) return false;
+  std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
+    if (!context_) return std::nullopt;
     const size_t start = out.size();
     out.resize(start + ZSTD_compressBound(chunk.size()));
     const size_t packed = ZSTD_compress2(context_.get(), out.data() + start, out.size() - start,
                                          chunk.data(), chunk.size());
-    if (ZSTD_isError(packed)) return false;
+    if (ZSTD_isError(packed)) return std::nullopt;
     out.resize(start + packed);
-    return true;
+    return Chunk{chunk.size(), 0};
+  }
+
+  Chunk Keep(Bytes chunk, std::string& out) override {
+    const auto size = static_cast<uint32_t>(chunk.size());
+    PutLittle(out, ZSTD_MAGICNUMBER);
+    out += '\xa4';  // one segment, its size in four bytes, a checksum
+    PutLittle(out, size);
+    const uint32_t header = size << 3 | 1;  // the last block, raw
+    for (int shift = 0; shift < 24; shift += 8) out += static_cast<char>(header >> shift & 0xff);
+    out.append(Chars(chunk), chunk.size());
+    PutLittle(out, static_cast<uint32_t>(XXH64(chunk.data(), chunk.size(), 0)));
+    return {chunk.size(), 0};
   }
 
  private:
   std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context_;
-};
-
-class NoFrame final : public StreamFrame {
- public:
-  std::string Head() override { return {}; }
-  void Add(Bytes /*chunk*/, uint32_t /*checksum*/) override {}
-  std::string Tail() override { return {}; }
 };
 
 class InflateDecoder final : public StreamDecoder {
@@ -283,6 +252,8 @@ class PlainDecoder final : public StreamDecoder {
 
 std::unique_ptr<ChunkCodec> MakeChunkCodec(Format format, int level) {
   switch (format) {
+    case Format::kTar:
+      return std::make_unique<PlainCodec>();
     case Format::kLz4:
       return std::make_unique<Lz4Codec>(level);
     case Format::kZstd:
@@ -292,16 +263,57 @@ std::unique_ptr<ChunkCodec> MakeChunkCodec(Format format, int level) {
   }
 }
 
-std::unique_ptr<StreamFrame> MakeStreamFrame(Format format) {
+std::string StreamHead(Format format) {
   switch (format) {
     case Format::kGzip:
-      return std::make_unique<GzipFrame>();
+      return {"\x1f\x8b\x08\0\0\0\0\0\0\xff", 10};
     case Format::kZlib:
-      return std::make_unique<ZlibFrame>();
-    case Format::kLz4:
-      return std::make_unique<Lz4Frame>();
+      return "\x78\x9c";
+    case Format::kLz4: {
+      // Version 1, independent blocks of at most 1 MiB, each with a checksum.
+      constexpr char kDescriptor[2] = {0x70, 0x60};
+      std::string head;
+      PutLittle(head, 0x184d2204);
+      head.append(kDescriptor, 2);
+      head += static_cast<char>(XXH32(kDescriptor, 2, 0) >> 8 & 0xff);
+      return head;
+    }
     default:
-      return std::make_unique<NoFrame>();
+      return {};
+  }
+}
+
+std::string StreamTail(Format format, const std::vector<Chunk>& chunks) {
+  const std::string last_block("\x03\0", 2);  // of deflate, empty
+  std::string tail;
+  switch (format) {
+    case Format::kGzip: {
+      uint32_t crc = 0;
+      uint64_t size = 0;
+      for (const Chunk& chunk : chunks) {
+        crc = static_cast<uint32_t>(
+            crc32_combine(crc, chunk.checksum, static_cast<z_off_t>(chunk.size)));
+        size += chunk.size;
+      }
+      tail = last_block;
+      PutLittle(tail, crc);
+      PutLittle(tail, static_cast<uint32_t>(size));  // modulo 2^32, as the format has it
+      return tail;
+    }
+    case Format::kZlib: {
+      uint32_t adler = 1;
+      for (const Chunk& chunk : chunks)
+        adler = static_cast<uint32_t>(
+            adler32_combine(adler, chunk.checksum, static_cast<z_off_t>(chunk.size)));
+      tail = last_block;
+      PutBig(tail, adler);
+      return tail;
+    }
+    case Format::kLz4:
+      PutLittle(tail, 0);  // end mark
+      return tail;
+    default:
+      return tail;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,31 +14,31 @@ namespace cedana {
 
 using Bytes = std::span<const std::byte>;
 
-// Packs one chunk of a stream after the other, on whichever thread; each thread has its own.
+// How a part of a stream counts in its frame.
+struct Chunk {
+  uint64_t size;      // unpacked
+  uint32_t checksum;  // for formats with one of the whole stream
+};
+
+// Packs a stream piece by piece. A packed chunk does not depend on those before: chunks can be
+// packed on any thread (each with a codec of its own), and be put together in any order.
 class ChunkCodec {
  public:
   virtual ~ChunkCodec() = default;
-  // Appends the packed chunk to `out`. `before` is the end of the chunk before it (up to
-  // kWindowBytes). Answers the chunk's own checksum where the stream needs one; false: no memory.
-  virtual bool Pack(Bytes chunk, Bytes before, bool last, std::string& out, uint32_t& checksum) = 0;
-};
-
-// The frame around the packed chunks. Used by one thread, in order.
-class StreamFrame {
- public:
-  virtual ~StreamFrame() = default;
-  virtual std::string Head() = 0;
-  // Every chunk, in order, after it was packed.
-  virtual void Add(Bytes chunk, uint32_t checksum) = 0;
-  virtual std::string Tail() = 0;
+  // Appends the packed chunk, of at most kChunkBytes, to `out`; none: no memory.
+  virtual std::optional<Chunk> Pack(Bytes chunk, std::string& out) = 0;
+  // Appends it as it is: its packed size depends on its size only. At most kStoredBytes.
+  virtual Chunk Keep(Bytes chunk, std::string& out) = 0;
 };
 
 constexpr size_t kChunkBytes = size_t{1} << 20;
-constexpr size_t kWindowBytes = size_t{32} << 10;  // of deflate
+constexpr size_t kStoredBytes = size_t{32} << 10;
 
-// Not for kTar, which packs nothing.
 std::unique_ptr<ChunkCodec> MakeChunkCodec(Format format, int level);
-std::unique_ptr<StreamFrame> MakeStreamFrame(Format format);
+
+// What stands around the packed chunks of a stream.
+std::string StreamHead(Format format);
+std::string StreamTail(Format format, const std::vector<Chunk>& chunks);
 
 // Unpacks a whole stream: strict, so that neither a cut nor a changed byte goes unnoticed.
 class StreamDecoder {

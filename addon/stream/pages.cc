@@ -11,6 +11,7 @@
 #include "base/async.h"
 #include "base/handle.h"
 #include "base/values.h"
+#include "stream/pack.h"
 
 namespace cedana {
 
@@ -32,7 +33,7 @@ constexpr uint64_t kProcess = 1;
 constexpr uint64_t kSharedMemory = 2;
 
 constexpr int kSocketBytes = 8 << 20;
-constexpr int kWriters = 2;
+constexpr int kStorers = 2;
 
 const size_t kPageBytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
 
@@ -42,6 +43,31 @@ T Field(const std::byte* header, size_t offset) {
   std::memcpy(&value, header + offset, sizeof value);
   return value;
 }
+
+// The images as files of a directory.
+class DirectorySink final : public ImageSink {
+ public:
+  DirectorySink(UniqueFd directory, std::unique_ptr<BlockWriter> writer)
+      : directory_(std::move(directory)), writer_(std::move(writer)) {}
+
+  Result<OutputFile*> CreatePages(const std::string& name) override {
+    return writer_->Create(directory_.get(), name, {.direct = true, .durable = true});
+  }
+  Result<OutputFile*> CreateImage(const std::string& name) override {
+    return writer_->Create(directory_.get(), name, {.durable = true});
+  }
+  Result<std::vector<FileDigest>> Drain() override { return writer_->Drain(); }
+  void Fail(Errno error) override { writer_->Fail(std::move(error)); }
+  void OnFailure(std::function<void()> callback) override {
+    writer_->OnFailure(std::move(callback));
+  }
+  [[nodiscard]] std::optional<Errno> error() override { return writer_->error(); }
+  [[nodiscard]] uint64_t written() const override { return writer_->written(); }
+
+ private:
+  const UniqueFd directory_;
+  const std::unique_ptr<BlockWriter> writer_;
+};
 
 bool IsZero(const std::byte* page) {
   for (size_t i = 0; i < kPageBytes; i += 64) {
@@ -57,14 +83,10 @@ bool IsZero(const std::byte* page) {
 }  // namespace
 
 Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd socket) {
-  const size_t memory_bytes = options.memory_bytes;
   std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(socket)));
-  auto writer = BlockWriter::Start(
-      memory_bytes, kWriters, [socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
-  if (!writer.ok()) return writer.error();
-  server->writer_ = std::move(writer.value());
+  server->sink_->OnFailure([socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
   const auto started = server->reader_.Start([raw = server.get()] {
-    if (auto error = raw->Serve()) raw->writer_->Fail(*std::move(error));
+    if (auto error = raw->Serve()) raw->sink_->Fail(*std::move(error));
   });
   if (!started.ok()) return started.error();
   return server;
@@ -73,6 +95,7 @@ Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd s
 PageServer::PageServer(Options options, UniqueFd socket)
     : options_(std::move(options)),
       socket_(std::move(socket)),
+      sink_(std::move(options_.sink)),
       header_bytes_(options_.criu_version >= 40200 ? 32 : 24) {}
 
 PageServer::~PageServer() { Abort(); }
@@ -80,8 +103,8 @@ PageServer::~PageServer() { Abort(); }
 Result<PageServer::Outcome> PageServer::Finish() {
   reader_.Join();
   const std::lock_guard ending(ending_mutex_);
-  if (!writer_) return Errno{"page server", ECANCELED};
-  auto files = writer_->Finish();
+  if (!sink_) return Errno{"page server", ECANCELED};
+  auto files = sink_->Drain();
   Release();
   if (!files.ok()) return files.error();
   return Outcome{std::move(files.value()), received_, zero_};
@@ -89,8 +112,8 @@ Result<PageServer::Outcome> PageServer::Finish() {
 
 void PageServer::Abort() {
   {
-    const std::lock_guard lock(writer_mutex_);
-    if (writer_) writer_->Fail(Errno{"page server", ECANCELED});
+    const std::lock_guard lock(sink_mutex_);
+    if (sink_) sink_->Fail(Errno{"page server", ECANCELED});
   }
   reader_.Join();
   const std::lock_guard ending(ending_mutex_);
@@ -98,17 +121,17 @@ void PageServer::Abort() {
 }
 
 void PageServer::Release() {
-  const std::lock_guard lock(writer_mutex_);
-  if (!writer_) return;
-  written_ = writer_->written();
-  writer_.reset();
+  const std::lock_guard lock(sink_mutex_);
+  if (!sink_) return;
+  written_ = sink_->written();
+  sink_->OnFailure({});
+  sink_.reset();
   socket_.Reset();
-  options_.directory.Reset();
 }
 
 PageServer::Progress PageServer::progress() const {
-  const std::lock_guard lock(writer_mutex_);
-  return {received_, writer_ ? writer_->written() : written_, zero_};
+  const std::lock_guard lock(sink_mutex_);
+  return {received_, sink_ ? sink_->written() : written_, zero_};
 }
 
 // 24 bytes up to 4.1: u32 command, u32 pages, u64 address, u64 target. From 4.2: 32 bytes, u64
@@ -173,9 +196,7 @@ std::optional<Errno> PageServer::OpenStream(const Command& command) {
   if (kind != kProcess && kind != kSharedMemory)
     return Errno{"page server target " + std::to_string(kind), EPROTO};
   const uint32_t pages_id = ++streams_;
-  const auto pages =
-      writer_->Create(options_.directory.get(), "pages-" + std::to_string(pages_id) + ".img",
-                      {.direct = true, .durable = true});
+  const auto pages = sink_->CreatePages("pages-" + std::to_string(pages_id) + ".img");
   if (!pages.ok()) return pages.error();
   const bool drop = options_.drop_zero_pages && options_.root_pid > 0 && kind == kProcess;
   stream_.emplace(Stream{
@@ -192,11 +213,10 @@ std::optional<Errno> PageServer::OpenStream(const Command& command) {
 std::optional<Errno> PageServer::CloseStream() {
   if (!stream_) return std::nullopt;
   stream_->pages->Close();
-  const auto file =
-      writer_->Create(options_.directory.get(), stream_->pagemap_name, {.durable = true});
+  const auto file = sink_->CreateImage(stream_->pagemap_name);
   if (!file.ok()) return file.error();
   const std::string image = stream_->pagemap.Finish();
-  file.value()->Append(reinterpret_cast<const std::byte*>(image.data()), image.size());
+  file.value()->Append(image.data(), image.size());
   file.value()->Close();
   stream_.reset();
   return std::nullopt;
@@ -212,7 +232,7 @@ std::optional<Errno> PageServer::TakePages(const Command& command) {
   while (left > 0) {
     const std::span<std::byte> space = stream_->pages->Space();
     if (space.empty())
-      return Errno{"page server", ECANCELED};  // the writer has failed and keeps the reason
+      return Errno{"page server", ECANCELED};  // the sink has failed and keeps the reason
     const uint64_t pages = std::min<uint64_t>(left, space.size() / kPageBytes);
     const std::span<std::byte> data = space.first(pages * kPageBytes);
     if (auto error = Receive(data, pages == left)) return error;
@@ -304,15 +324,25 @@ Napi::Value OpenJs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto given = info[0].As<Napi::Object>();
   const Napi::Value root_pid = given.Get("rootPid");
+  UniqueFd socket(Int(given.Get("socketFd")));
+  std::shared_ptr<ImageSink> sink;
+  if (const Napi::Value packer = given.Get("packer"); !packer.IsNull()) {
+    sink = HandleOf<Packer>(packer);
+  } else {
+    UniqueFd directory(::fcntl(Int(given.Get("directoryFd")), F_DUPFD_CLOEXEC, 3));
+    if (!directory.valid()) return Throw(env, Errno::Last("dup directory"));
+    const int64_t memory_bytes = given.Get("memoryBytes").As<Napi::Number>().Int64Value();
+    auto writer = BlockWriter::Start(
+        {.memory_bytes = static_cast<size_t>(memory_bytes), .threads = kStorers});
+    if (!writer.ok()) return Throw(env, writer.error());
+    sink = std::make_shared<DirectorySink>(std::move(directory), std::move(writer.value()));
+  }
   PageServer::Options options{
-      .directory = UniqueFd(::fcntl(Int(given.Get("directoryFd")), F_DUPFD_CLOEXEC, 3)),
+      .sink = std::move(sink),
       .criu_version = Uint(given.Get("criuVersion")),
-      .memory_bytes = static_cast<size_t>(given.Get("memoryBytes").As<Napi::Number>().Int64Value()),
       .drop_zero_pages = given.Get("dropZeroPages").As<Napi::Boolean>().Value(),
       .root_pid = root_pid.IsNull() ? 0 : Int(root_pid),
   };
-  UniqueFd socket(Int(given.Get("socketFd")));
-  if (!options.directory.valid()) return Throw(env, Errno::Last("dup directory"));
   auto server = PageServer::Open(std::move(options), std::move(socket));
   if (!server.ok()) return Throw(env, server.error());
   return MakeHandle(env, std::move(server.value()));

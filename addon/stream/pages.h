@@ -15,14 +15,15 @@
 #include "base/result.h"
 #include "stream/anonymous.h"
 #include "stream/pagemap.h"
-#include "stream/writer.h"
+#include "stream/sink.h"
 
 namespace cedana {
 
-// CRIU's page server, in this process: takes the pages of a dump from a socket pair and writes them
-// as image files, past the page cache, digested in passing.
+// CRIU's page server, in this process: takes the pages of a dump from a socket pair and makes
+// images of them: files, written past the page cache, or parts of what a Packer makes; digested in
+// passing.
 //
-//   CRIU ──splice──► socket ──recv──► block ──► digest, write     (one reader, two writers)
+//   CRIU ──splice──► socket ──recv──► block ──► digest, store     (one reader, several who store)
 //
 // The pages in the socket are still the target's own; they are copied once, by the reader, and CRIU
 // lets the target go only after our answer to the last command. Everything after that is off the
@@ -30,9 +31,8 @@ namespace cedana {
 class PageServer {
  public:
   struct Options {
-    UniqueFd directory;
+    std::shared_ptr<ImageSink> sink;
     unsigned criu_version = 0;
-    size_t memory_bytes = 0;
     bool drop_zero_pages = false;
     pid_t root_pid = 0;  // 0: unknown, then no page is dropped
   };
@@ -89,10 +89,10 @@ class PageServer {
 
   Options options_;
   UniqueFd socket_;
-  std::mutex ending_mutex_;          // between Finish() and Abort(), each on a thread of its own
-  mutable std::mutex writer_mutex_;  // between those who look at the writer and Release()
-  std::unique_ptr<BlockWriter> writer_;
-  uint64_t written_ = 0;  // when there is no writer any more
+  std::mutex ending_mutex_;        // between Finish() and Abort(), each on a thread of its own
+  mutable std::mutex sink_mutex_;  // between those who look at the sink and Release()
+  std::shared_ptr<ImageSink> sink_;
+  uint64_t written_ = 0;  // when there is no sink any more
   std::byte header_[32];
   const size_t header_bytes_;
   uint32_t streams_ = 0;

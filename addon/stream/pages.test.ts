@@ -56,7 +56,7 @@ function smallFolder(mib: number): string {
 function server(path: string, options: Partial<PageServerOptions> = {}) {
   const directoryFd = openSync(path, 'r')
   const { socketFd, peerFd: socket } = native.pageSocket()
-  const opened = { socketFd, directoryFd, criuVersion: 40201, memoryBytes: 32 << 20, dropZeroPages: false, rootPid: null }
+  const opened = { socketFd, packer: null, directoryFd, criuVersion: 40201, memoryBytes: 32 << 20, dropZeroPages: false, rootPid: null }
   const server = native.pageServerOpen({ ...opened, ...options })
   closeSync(directoryFd)
   return { server, socket }

@@ -16,20 +16,21 @@ constexpr size_t kBufferBytes = size_t{256} << 10;
 
 }  // namespace
 
-Result<std::unique_ptr<Source>> Source::Open(UniqueFd fd, Format format) {
-  struct stat info{};
+Result<std::unique_ptr<Source>> Source::Open(UniqueFd fd, Format format, bool digest) {
+  struct stat info {};
   if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat archive");
   static_cast<void>(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL));
   return std::unique_ptr<Source>(
-      new Source(std::move(fd), format, static_cast<uint64_t>(info.st_size)));
+      new Source(std::move(fd), format, static_cast<uint64_t>(info.st_size), digest));
 }
 
-Source::Source(UniqueFd fd, Format format, uint64_t size)
+Source::Source(UniqueFd fd, Format format, uint64_t size, bool digest)
     : fd_(std::move(fd)),
       format_(format),
       size_(size),
       decoder_(MakeStreamDecoder(format)),
-      buffer_(new std::byte[kBufferBytes]) {}
+      buffer_(new std::byte[kBufferBytes]),
+      hasher_(digest ? std::make_unique<FileHasher>() : nullptr) {}
 
 Result<size_t> Source::Read(std::span<std::byte> out) {
   while (!out.empty()) {
@@ -59,7 +60,7 @@ std::optional<Errno> Source::ReadAll(std::span<std::byte> out) {
 }
 
 std::optional<Errno> Source::Skip(uint64_t size) {
-  if (format_ == Format::kTar) {  // no need to read
+  if (format_ == Format::kTar && !hasher_) {  // no need to read
     const uint64_t start = position_ - buffered_.size();
     if (size > size_ - start) return Bad("cut off");
     const uint64_t ahead = std::min<uint64_t>(size, buffered_.size());
@@ -84,6 +85,7 @@ std::optional<Errno> Source::Fill() {
   if (n < 0) return Errno::Last("read archive");
   position_ += static_cast<uint64_t>(n);
   buffered_ = {buffer_.get(), static_cast<size_t>(n)};
+  if (hasher_) hasher_->Update(buffered_);
   return std::nullopt;
 }
 

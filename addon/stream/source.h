@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "stream/checksum.h"
 #include "stream/codec.h"
 #include "stream/format.h"
 
@@ -16,7 +17,8 @@ namespace cedana {
 // The unpacked content of a file, front to back. A cut or changed stream is EBADMSG.
 class Source {
  public:
-  static Result<std::unique_ptr<Source>> Open(UniqueFd fd, Format format);
+  // With `digest`, the file itself is digested in passing.
+  static Result<std::unique_ptr<Source>> Open(UniqueFd fd, Format format, bool digest);
 
   // Some bytes; 0 only at the end of a complete stream.
   Result<size_t> Read(std::span<std::byte> out);
@@ -26,9 +28,11 @@ class Source {
 
   // Of the file itself.
   [[nodiscard]] uint64_t consumed() const { return position_; }
+  // Of the whole file, when it was opened so and read to the end.
+  [[nodiscard]] FileDigest Digest() const { return {{}, position_, hasher_->Finish()}; }
 
  private:
-  Source(UniqueFd fd, Format format, uint64_t size);
+  Source(UniqueFd fd, Format format, uint64_t size, bool digest);
   std::optional<Errno> Fill();
   [[nodiscard]] Errno Bad(const char* what) const;
 
@@ -39,6 +43,7 @@ class Source {
   const std::unique_ptr<StreamDecoder> decoder_;
   const std::unique_ptr<std::byte[]> buffer_;
   Bytes buffered_;
+  const std::unique_ptr<FileHasher> hasher_;  // where a digest is wanted
 };
 
 }  // namespace cedana

@@ -1,6 +1,7 @@
 #include "stream/writer.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,21 +15,42 @@ namespace {
 
 constexpr size_t kAlignment = 4096;  // of O_DIRECT; an exotic device that wants more answers EINVAL
 constexpr uint64_t kReserveBytes = uint64_t{256} << 20;
+constexpr int kSpillers = 2;
+constexpr size_t kPressed = 8;  // blocks left when spilling begins
 
 bool SetDirect(int fd, bool on) {
   const int flags = ::fcntl(fd, F_GETFL);
   return flags >= 0 && ::fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
 }
 
+// All of it; `direct` is given up where the file system cannot.
+std::optional<Errno> WriteAt(int fd, const std::byte* data, size_t size, uint64_t offset,
+                             std::atomic<bool>& direct, const std::string& op) {
+  size_t done = 0;
+  while (done < size) {
+    // The end is stored up to the alignment; whoever completes the file cuts it off.
+    const bool is_direct = direct;
+    const size_t want =
+        is_direct ? (size - done + kAlignment - 1) / kAlignment * kAlignment : size - done;
+    const ssize_t n = ::pwrite(fd, data + done, want, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EINVAL && is_direct && SetDirect(fd, false)) {
+      direct = false;
+      continue;
+    }
+    if (n < 0) return Errno::Last(op);
+    if (n == 0) return Errno{op, EIO};
+    done += static_cast<size_t>(n);
+    // A short direct write may end anywhere; the rest goes through the cache.
+    if (is_direct && done < size && done % kAlignment != 0 && SetDirect(fd, false)) direct = false;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
-OutputFile::OutputFile(BlockWriter& writer, UniqueFd fd, std::string name, FileOptions options)
-    : writer_(writer),
-      fd_(std::move(fd)),
-      name_(std::move(name)),
-      durable_(options.durable),
-      direct_(options.direct && SetDirect(fd_.get(), true)),
-      opened_direct_(direct_) {}
+OutputFile::OutputFile(BlockWriter& writer, std::string name)
+    : name_(std::move(name)), writer_(writer) {}
 
 std::span<std::byte> OutputFile::Space() {
   if (filled_ == kBlockBytes && !Submit(false)) return {};
@@ -44,14 +66,15 @@ std::span<std::byte> OutputFile::Space() {
 
 void OutputFile::Commit(size_t size) { filled_ += size; }
 
-bool OutputFile::Append(const std::byte* data, size_t size) {
+bool OutputFile::Append(const void* data, size_t size) {
+  const auto* from = static_cast<const std::byte*>(data);
   while (size > 0) {
     const std::span<std::byte> space = Space();
     if (space.empty()) return false;
     const size_t n = std::min(size, space.size());
-    std::memcpy(space.data(), data, n);
+    std::memcpy(space.data(), from, n);
     Commit(n);
-    data += n;
+    from += n;
     size -= n;
   }
   return true;
@@ -60,70 +83,75 @@ bool OutputFile::Append(const std::byte* data, size_t size) {
 void OutputFile::Close() { Submit(true); }
 
 bool OutputFile::Submit(bool last) {
-  // The last job takes over the filler's share, so that whoever finishes last completes the file.
+  // The last part takes over the filler's share, so that whoever finishes last completes the file.
   if (!last) pending_++;
-  if (filled_ > 0) Reserve(size_ + filled_);
-  const BlockWriter::Job job{this, std::exchange(block_, nullptr), size_,
-                             std::exchange(filled_, 0)};
-  size_ += job.size;
-  writer_.Enqueue(job);  // with the last job the file is the threads'
-  return !writer_.failed_;
+  if (filled_ > 0) Prepare(size_, filled_);
+  const Part part{std::exchange(block_, nullptr), size_, std::exchange(filled_, 0), last, 0};
+  size_ += part.size;
+  BlockWriter& writer = writer_;
+  writer.Enqueue(this, part);  // with the last part the file is the threads'
+  return !writer.failed_;
+}
+
+DiskFile::DiskFile(BlockWriter& writer, UniqueFd fd, std::string name, Options options)
+    : OutputFile(writer, std::move(name)),
+      fd_(std::move(fd)),
+      durable_(options.durable),
+      direct_(options.direct && SetDirect(fd_.get(), true)),
+      opened_direct_(direct_) {}
+
+void DiskFile::Patch(uint64_t offset, std::string bytes) {
+  patches_.emplace_back(offset, std::move(bytes));
 }
 
 // A direct write behind the end of the file has it to itself; inside, several go on at once.
-void OutputFile::Reserve(uint64_t end) {
+void DiskFile::Prepare(uint64_t offset, size_t size) {
+  const uint64_t end = offset + size;
   if (!direct_ || end <= kBlockBytes || end <= reserved_) return;
-  reserved_ = size_ + kReserveBytes;
+  reserved_ = offset + kReserveBytes;
   static_cast<void>(
-      ::fallocate(fd_.get(), 0, static_cast<off_t>(size_), kReserveBytes));  // only quicker
+      ::fallocate(fd_.get(), 0, static_cast<off_t>(offset), kReserveBytes));  // only quicker
 }
 
-std::optional<Errno> OutputFile::Store(const std::byte* block, uint64_t offset, size_t size) {
-  size_t done = 0;
-  while (done < size) {
-    // The end is stored up to the alignment; Complete cuts the file off.
-    const bool direct = direct_;
-    const size_t want =
-        direct ? (size - done + kAlignment - 1) / kAlignment * kAlignment : size - done;
-    const ssize_t n = ::pwrite(fd_.get(), block + done, want, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EINVAL && direct && SetDirect(fd_.get(), false)) {
-      direct_ = false;
-      continue;
-    }
-    if (n < 0) return Errno::Last("write " + name_);
-    if (n == 0) return Errno{"write " + name_, EIO};
-    done += static_cast<size_t>(n);
-    // A short direct write may end anywhere; the rest goes through the cache.
-    if (direct && done < size && done % kAlignment != 0 && SetDirect(fd_.get(), false))
-      direct_ = false;
-  }
-  return std::nullopt;
+std::optional<Errno> DiskFile::Store(const Part& part) {
+  return WriteAt(fd_.get(), part.block, part.size, part.offset, direct_, "write " + name_);
 }
 
-std::optional<Errno> OutputFile::Complete() {
+std::optional<Errno> DiskFile::Complete() {
   if (opened_direct_) {
     SetDirect(fd_.get(), false);
     if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) < 0)
       return Errno::Last("truncate " + name_);
+  }
+  std::atomic<bool> direct = false;
+  for (const auto& [offset, bytes] : patches_) {
+    const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
+    if (auto error = WriteAt(fd_.get(), data, bytes.size(), offset, direct, "write " + name_))
+      return error;
   }
   if (durable_ && ::fdatasync(fd_.get()) < 0) return Errno::Last("sync " + name_);
   if (::close(fd_.Release()) < 0) return Errno::Last("close " + name_);
   return std::nullopt;
 }
 
-Result<std::unique_ptr<BlockWriter>> BlockWriter::Start(size_t memory_bytes, int threads,
-                                                        std::function<void()> on_failure) {
-  std::unique_ptr<BlockWriter> writer(new BlockWriter(memory_bytes, std::move(on_failure)));
+Result<std::unique_ptr<BlockWriter>> BlockWriter::Start(Options options) {
+  const int threads = options.threads;
+  std::unique_ptr<BlockWriter> writer(new BlockWriter(std::move(options)));
   for (int i = 0; i < threads; i++) {
     const auto started = writer->threads_.Start([raw = writer.get()] { raw->Work(); });
+    if (!started.ok()) return started.error();
+  }
+  for (int i = 0; writer->spill_fd_.valid() && i < kSpillers; i++) {
+    const auto started = writer->threads_.Start([raw = writer.get()] { raw->Spill(); });
     if (!started.ok()) return started.error();
   }
   return writer;
 }
 
-BlockWriter::BlockWriter(size_t memory_bytes, std::function<void()> on_failure)
-    : blocks_(memory_bytes), on_failure_(std::move(on_failure)) {}
+BlockWriter::BlockWriter(Options options)
+    : niceness_(options.niceness),
+      blocks_(options.memory_bytes),
+      spill_fd_(std::move(options.spill)) {}
 
 BlockWriter::~BlockWriter() {
   failed_ = true;  // nothing is worth storing any more
@@ -134,17 +162,27 @@ BlockWriter::~BlockWriter() {
 }
 
 Result<OutputFile*> BlockWriter::Create(int directory_fd, const std::string& name,
-                                        FileOptions options) {
+                                        DiskFile::Options options) {
   UniqueFd fd(::openat(directory_fd, name.c_str(),
                        O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return Errno::Last("create " + name);
-  return Take(std::move(fd), name, options);
+  return Add(std::make_unique<DiskFile>(*this, std::move(fd), name, options));
 }
 
-OutputFile* BlockWriter::Take(UniqueFd fd, std::string name, FileOptions options) {
-  std::unique_ptr<OutputFile> file(new OutputFile(*this, std::move(fd), std::move(name), options));
+OutputFile* BlockWriter::Add(std::unique_ptr<OutputFile> file) {
   const std::lock_guard lock(mutex_);
   return files_.emplace_back(std::move(file)).get();
+}
+
+Result<std::vector<FileDigest>> BlockWriter::Drain() {
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return jobs_.empty() && busy_ == 0; });
+  if (error_) return *error_;
+  std::vector<FileDigest> digests;
+  for (const auto& file : files_)
+    digests.push_back({file->name_, file->size_, CombineLeaves(file->leaves_)});
+  if (!failed_) files_.clear();
+  return digests;
 }
 
 Result<std::vector<FileDigest>> BlockWriter::Finish() {
@@ -152,13 +190,15 @@ Result<std::vector<FileDigest>> BlockWriter::Finish() {
     const std::lock_guard lock(mutex_);
     closing_ = true;
     queued_.notify_all();
+    pressed_.notify_all();
   }
   threads_.Join();
-  if (const auto failure = error()) return *failure;
-  std::vector<FileDigest> digests;
-  for (const auto& file : files_)
-    digests.push_back({file->name_, file->size_, CombineLeaves(file->leaves_)});
-  return digests;
+  auto files = Drain();
+  blocks_.Trim();
+  const std::lock_guard lock(mutex_);
+  spill_fd_.Reset();
+  for (const auto& file : files_) file->Abandon();  // of a success none is left
+  return files;
 }
 
 void BlockWriter::Fail(Errno error) {
@@ -169,7 +209,14 @@ void BlockWriter::Fail(Errno error) {
     failed_ = true;
   }
   blocks_.Stop();
-  on_failure_();
+  const std::lock_guard lock(failure_mutex_);
+  if (on_failure_) on_failure_();
+}
+
+void BlockWriter::OnFailure(std::function<void()> callback) {
+  const std::lock_guard lock(failure_mutex_);
+  on_failure_ = std::move(callback);
+  if (failed_ && on_failure_) on_failure_();
 }
 
 std::optional<Errno> BlockWriter::error() {
@@ -177,40 +224,103 @@ std::optional<Errno> BlockWriter::error() {
   return error_;
 }
 
-void BlockWriter::Enqueue(const Job& job) {
+void BlockWriter::Enqueue(OutputFile* file, OutputFile::Part part) {
   const std::lock_guard lock(mutex_);
-  jobs_.push_back(job);
+  part.ticket = tickets_++;
+  jobs_.push_back({file, part});
   queued_.notify_one();
+  pressed_.notify_one();
 }
 
 void BlockWriter::Work() {
+  if (niceness_ != 0) ::setpriority(PRIO_PROCESS, 0, niceness_);  // of this thread
+  UniqueBlock loaded;  // what was spilled comes back into memory of the thread's own
+  std::unique_lock lock(mutex_);
   while (true) {
-    std::unique_lock lock(mutex_);
-    queued_.wait(lock, [this] { return !jobs_.empty() || closing_; });
+    queued_.wait(
+        lock, [this] { return jobs_.empty() ? closing_ : jobs_.front().state != Job::kSpilling; });
     if (jobs_.empty()) return;
-    const Job job = jobs_.front();
+    Job job = jobs_.front();
     jobs_.pop_front();
+    busy_++;
     lock.unlock();
+    if (job.state == Job::kSpilled && !failed_) {
+      if (!loaded) loaded = MakeBlock();
+      if (auto error = Load(job, loaded.get())) Fail(*std::move(error));
+    }
     Do(job);
+    lock.lock();
+    busy_--;
+    if (jobs_.empty() && busy_ == 0) idle_.notify_all();
   }
 }
 
 void BlockWriter::Do(const Job& job) {
-  if (job.block != nullptr) {
-    if (!failed_ && job.size > 0) {
-      const LeafDigest digest = DigestLeaf(job.block, job.size);
-      if (auto error = job.file->Store(job.block, job.offset, job.size)) Fail(*std::move(error));
-      written_ += job.size;
+  const OutputFile::Part& part = job.part;
+  if (!failed_) {
+    std::optional<LeafDigest> digest;
+    if (part.size > 0) digest = DigestLeaf(part.block, part.size);
+    if (auto error = job.file->Store(part)) Fail(*std::move(error));
+    written_ += part.size;
+    if (digest) {
       const std::lock_guard lock(mutex_);
       auto& leaves = job.file->leaves_;
-      leaves.resize(std::max<size_t>(leaves.size(), job.offset / kLeafBytes + 1));
-      leaves[job.offset / kLeafBytes] = digest;
+      leaves.resize(std::max<size_t>(leaves.size(), part.offset / kLeafBytes + 1));
+      leaves[part.offset / kLeafBytes] = *digest;
     }
-    blocks_.Release(job.block);
   }
+  if (part.block != nullptr && job.state == Job::kReady) blocks_.Release(part.block);
   if (job.file->pending_.fetch_sub(1) == 1 && !failed_) {
     if (auto error = job.file->Complete()) Fail(*std::move(error));
   }
+}
+
+std::optional<Errno> BlockWriter::Load(Job& job, std::byte* block) {
+  if (block == nullptr) return Errno{"mmap", ENOMEM};
+  job.part.block = block;
+  const size_t size = (job.part.size + kAlignment - 1) / kAlignment * kAlignment;
+  for (size_t done = 0; done < job.part.size;) {
+    const ssize_t n = ::pread(spill_fd_.get(), block + done, size - done,
+                              static_cast<off_t>(job.spilled_at + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Errno::Last("read spilled pages");
+    if (n == 0) return Errno{"read spilled pages", EIO};
+    done += static_cast<size_t>(n);
+  }
+  return std::nullopt;
+}
+
+// While memory is short: the blocks that will be wanted last go to a file.
+void BlockWriter::Spill() {
+  std::atomic<bool> direct = SetDirect(spill_fd_.get(), true);
+  std::unique_lock lock(mutex_);
+  while (true) {
+    Job* job = nullptr;
+    pressed_.wait(lock, [&] {
+      job = NextToSpill();
+      return job != nullptr || closing_ || failed_ || spill_failed_;
+    });
+    if (job == nullptr) return;
+    job->state = Job::kSpilling;
+    job->spilled_at = spilled_.fetch_add(kBlockBytes);
+    lock.unlock();
+    const auto error = WriteAt(spill_fd_.get(), job->part.block, job->part.size, job->spilled_at,
+                               direct, "spill pages");
+    if (!error) blocks_.Release(job->part.block);
+    lock.lock();
+    // A disk that is full is no failure: from now on who fills blocks has to wait.
+    spill_failed_ = spill_failed_ || error;
+    job->state = error ? Job::kReady : Job::kSpilled;
+    queued_.notify_all();
+  }
+}
+
+BlockWriter::Job* BlockWriter::NextToSpill() {
+  if (failed_ || spill_failed_ || blocks_.available() >= kPressed) return nullptr;
+  const auto found = std::find_if(jobs_.rbegin(), jobs_.rend(), [](const Job& job) {
+    return job.state == Job::kReady && job.part.block != nullptr;
+  });
+  return found == jobs_.rend() ? nullptr : &*found;
 }
 
 }  // namespace cedana

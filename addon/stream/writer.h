@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -20,93 +21,159 @@ namespace cedana {
 
 class BlockWriter;
 
-struct FileOptions {
-  bool direct = false;   // past the page cache, where the file system can
-  bool durable = false;  // synced before it counts as finished
-};
-
 // A file written front to back: one thread fills blocks, the threads of the writer store them.
 class OutputFile {
  public:
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  virtual ~OutputFile() = default;
+
   // Free part of the current block, never empty; empty once the writer has failed.
   std::span<std::byte> Space();
   // The first `size` bytes of Space() are content now.
   void Commit(size_t size);
   // False once the writer has failed.
-  bool Append(const std::byte* data, size_t size);
+  bool Append(const void* data, size_t size);
   // The content is complete. Later failures show in BlockWriter::Finish.
   void Close();
 
+ protected:
+  // A full block, or the last one, which may be empty; `ticket` counts all of a writer, in order.
+  struct Part {
+    std::byte* block;
+    uint64_t offset;
+    size_t size;
+    bool last;
+    uint64_t ticket;
+  };
+
+  OutputFile(BlockWriter& writer, std::string name);
+  // On the filling thread, before a part goes to the others.
+  virtual void Prepare(uint64_t /*offset*/, size_t /*size*/) {}
+  // On any thread, several parts at once, each begun after the one before. The block has room up to
+  // kBlockBytes.
+  virtual std::optional<Errno> Store(const Part& part) = 0;
+  // When all is stored.
+  virtual std::optional<Errno> Complete() = 0;
+  // Instead, when something failed and nobody stores any more.
+  virtual void Abandon() {}
+
+  const std::string name_;
+  uint64_t size_ = 0;  // handed to the threads, and `filled_` less than the content
+
  private:
   friend class BlockWriter;
-  OutputFile(BlockWriter& writer, UniqueFd fd, std::string name, FileOptions options);
-
   bool Submit(bool last);
-  void Reserve(uint64_t end);
-  std::optional<Errno> Store(const std::byte* block, uint64_t offset, size_t size);
-  std::optional<Errno> Complete();
 
   BlockWriter& writer_;
-  UniqueFd fd_;
-  const std::string name_;
-  const bool durable_;
-  std::atomic<bool> direct_;
-  const bool opened_direct_;
   std::byte* block_ = nullptr;
   size_t filled_ = 0;
-  uint64_t size_ = 0;      // handed to the threads, and `filled_` less than the content
-  uint64_t reserved_ = 0;  // allocated ahead
   // The filler's share while it may add blocks, plus one for each block on its way.
   std::atomic<int> pending_ = 1;
   std::vector<LeafDigest> leaves_;  // guarded by the writer's mutex
 };
 
+// An OutputFile that is a file.
+class DiskFile final : public OutputFile {
+ public:
+  struct Options {
+    bool direct = false;   // past the page cache, where the file system can
+    bool durable = false;  // synced before it counts as finished
+  };
+  DiskFile(BlockWriter& writer, UniqueFd fd, std::string name, Options options);
+
+  // Changes bytes of what was appended, when the rest is stored. Their digest is of what was
+  // before.
+  void Patch(uint64_t offset, std::string bytes);
+
+ private:
+  void Prepare(uint64_t offset, size_t size) override;
+  std::optional<Errno> Store(const Part& part) override;
+  std::optional<Errno> Complete() override;
+  void Abandon() override { fd_.Reset(); }
+
+  UniqueFd fd_;
+  const bool durable_;
+  std::atomic<bool> direct_;
+  const bool opened_direct_;
+  uint64_t reserved_ = 0;  // allocated ahead
+  std::vector<std::pair<uint64_t, std::string>> patches_;
+};
+
 // Threads that digest and store the blocks of any number of files, and the buffers between.
 class BlockWriter {
  public:
-  // `on_failure` runs once, on the thread that failed. Blocks of memory are limited, two at least.
-  static Result<std::unique_ptr<BlockWriter>> Start(size_t memory_bytes, int threads,
-                                                    std::function<void()> on_failure);
+  struct Options {
+    size_t memory_bytes = 0;  // of blocks, two at least
+    int threads = 1;
+    int niceness = 0;  // of the threads
+    // Where blocks wait while memory is short; without it, who fills them waits.
+    UniqueFd spill = {};
+  };
+
+  static Result<std::unique_ptr<BlockWriter>> Start(Options options);
   BlockWriter(const BlockWriter&) = delete;
   BlockWriter& operator=(const BlockWriter&) = delete;
   ~BlockWriter();
 
-  // Creates `name` (O_EXCL), or takes over an open regular file to be filled from its start.
-  Result<OutputFile*> Create(int directory_fd, const std::string& name, FileOptions options);
-  OutputFile* Take(UniqueFd fd, std::string name, FileOptions options);
+  // Creates `name` (O_EXCL), or adds any other file to be filled from its start.
+  Result<OutputFile*> Create(int directory_fd, const std::string& name, DiskFile::Options options);
+  OutputFile* Add(std::unique_ptr<OutputFile> file);
 
-  // After the last Close: waits until all is stored. The files in the order of Create and Take.
+  // After the last Close: waits until all is stored. The files since the last time, in their order.
+  Result<std::vector<FileDigest>> Drain();
+  // The same, for the last time: memory is given back. More than once, and by several threads.
   Result<std::vector<FileDigest>> Finish();
   // The first error counts; what is not stored yet is dropped.
   void Fail(Errno error);
+  // Runs once, on the thread that failed, or at once when that has happened. An empty one takes the
+  // former back, and waits for it if it is running.
+  void OnFailure(std::function<void()> callback);
 
   [[nodiscard]] uint64_t written() const { return written_; }
+  [[nodiscard]] uint64_t spilled() const { return spilled_; }
+  [[nodiscard]] bool failed() const { return failed_; }
   [[nodiscard]] std::optional<Errno> error();
 
  private:
   friend class OutputFile;
   struct Job {
     OutputFile* file;
-    std::byte* block;  // nullptr: nothing but the end of the file
-    uint64_t offset;
-    size_t size;
+    OutputFile::Part part;
+    enum { kReady, kSpilling, kSpilled } state = kReady;
+    uint64_t spilled_at = 0;
   };
 
-  BlockWriter(size_t memory_bytes, std::function<void()> on_failure);
+  explicit BlockWriter(Options options);
   void Work();
   void Do(const Job& job);
-  void Enqueue(const Job& job);
+  std::optional<Errno> Load(Job& job, std::byte* block);
+  void Enqueue(OutputFile* file, OutputFile::Part part);
+  void Spill();
+  Job* NextToSpill();
 
+  const int niceness_;
   BlockPool blocks_;
-  const std::function<void()> on_failure_;
   std::atomic<uint64_t> written_ = 0;
   std::atomic<bool> failed_ = false;
+  std::mutex failure_mutex_;
+  std::function<void()> on_failure_;
+
   std::mutex mutex_;
   std::condition_variable queued_;
+  std::condition_variable idle_;
   std::deque<Job> jobs_;
+  uint64_t tickets_ = 0;
+  int busy_ = 0;
   bool closing_ = false;
   std::optional<Errno> error_;
   std::deque<std::unique_ptr<OutputFile>> files_;
+
+  UniqueFd spill_fd_;
+  std::condition_variable pressed_;
+  std::atomic<uint64_t> spilled_ = 0;
+  bool spill_failed_ = false;
+
   ThreadGroup threads_;
 };
 

@@ -135,10 +135,14 @@ const KEYS = {
     dir: text('/tmp', 'directory for checkpoints when a request names none; may be SCHEME://…'),
     compression: choice('none', COMPRESSIONS, 'how checkpoints are stored when a request does not say'),
     level: integer(0, [0, 22], 'level of the compression; 0: the default of the format'),
-    streams: integer(0, [0, 64], 'parallel streams of a checkpoint; 0: off'),
+    streams: integer(0, [0, 64], 'parallel streams of a checkpoint when a request does not say; 0: off'),
     async: flag(false, 'upload to remote storage in the background'),
-    stream_memory_limit: integer(4000, [1, INT32], 'memory for streams, in MB'),
-    memory_limit_mb: integer(512, [16, INT32], 'memory that pages of a dump may take on their way to the disk, in MiB'),
+    stream_memory_limit: integer(
+      4000,
+      [1, INT32],
+      'memory that an archive or the streams of a checkpoint may take while they are restored, in MB; files beyond it are unpacked into `checkpoint.dir`',
+    ),
+    memory_limit_mb: integer(512, [16, INT32], 'memory that pages of a dump may take on their way to the disk, compressed or not, in MiB'),
     keep_failed_logs: integer(20, [0, 10_000], 'CRIU logs of failed operations to keep; the oldest go first'),
   },
   db: {

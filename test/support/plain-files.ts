@@ -1,10 +1,20 @@
 /** `Files` without the addon: node:fs, MD5 for digests, and an archive that is JSON with a checksum. For tests of daemon/images. */
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
 import { close, open as openCallback } from 'node:fs'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { at, OPEN_DIRECTORY, OPEN_NEW, type FileDigest, type Files } from '../../src/daemon/images/files.js'
+import {
+  at,
+  OPEN_DIRECTORY,
+  OPEN_NEW,
+  type FileDigest,
+  type Files,
+  type ImageDirectory,
+  type Packer,
+  type PackRequest,
+} from '../../src/daemon/images/files.js'
 
 const openFd = promisify(openCallback)
 const closeFd = promisify(close)
@@ -35,6 +45,43 @@ function unpack(fd: number): readonly { readonly name: string; readonly content:
   }
 }
 
+/** Member after member to one output after the other. */
+function pack({ outputFds }: PackRequest): Packer {
+  const outputs = outputFds.map((fd) => ({ fd: openSync(`/proc/self/fd/${fd}`, 'r+'), members: [] as [string, string][] }))
+  let count = 0
+  return {
+    handle: {},
+    async add(directoryFd, names) {
+      for (const name of names)
+        outputs[count++ % outputs.length]?.members.push([name, readFileSync(at(directoryFd, name)).toString('base64')])
+      return Promise.all(names.map((name) => digestFile(directoryFd, name)))
+    },
+    finish() {
+      const made = outputs.map(({ fd, members }) => {
+        const bytes = Buffer.from(JSON.stringify({ members, sum: digestOf(Buffer.from(JSON.stringify(members))) }))
+        writeFileSync(fd, bytes)
+        closeSync(fd)
+        return { size: bytes.length, digest: digestOf(bytes) }
+      })
+      return Promise.resolve(made)
+    },
+    progress: () => ({ packedBytes: count, spilledBytes: 0 }),
+    abort: () => Promise.resolve(),
+  }
+}
+
+const memberDigests = (members: ReturnType<typeof unpack>): FileDigest[] =>
+  members.map(({ name, content }) => ({ name, size: content.length, digest: digestOf(content) }))
+
+async function unpackInto(into: ImageDirectory | undefined, members: ReturnType<typeof unpack>): Promise<readonly FileDigest[]> {
+  for (const { name, content } of into ? members : []) {
+    const fd = await openFd(at(into?.fd ?? -1, name), OPEN_NEW, 0o600)
+    writeFileSync(fd, content)
+    await closeFd(fd)
+  }
+  return memberDigests(members)
+}
+
 export const plainFiles: Files = {
   openAs: (_, directoryFd, path, flags, mode) => openFd(under(directoryFd, path), flags, mode ?? 0),
   async mkdirAs(_, directoryFd, name, mode) {
@@ -47,23 +94,35 @@ export const plainFiles: Files = {
   },
   digestFiles: (directoryFd, names) => Promise.all(names.map((name) => digestFile(directoryFd, name))),
   digestBytes: digestOf,
-  archiveCreate({ directoryFd, names, outputFd, onProgress }) {
-    const members = names.map((name) => [name, readFileSync(at(directoryFd, name)).toString('base64')])
-    const bytes = Buffer.from(JSON.stringify({ members, sum: digestOf(Buffer.from(JSON.stringify(members))) }))
-    writeFileSync(outputFd, bytes)
-    onProgress?.({ readBytes: bytes.length, writtenBytes: bytes.length })
-    return Promise.resolve({ size: bytes.length, digest: digestOf(bytes) })
-  },
-  async archiveExtract(archiveFd, _, directoryFd) {
-    const members = unpack(archiveFd)
-    for (const { name, content } of members) {
-      const fd = await openFd(at(directoryFd, name), OPEN_NEW, 0o600)
-      writeFileSync(fd, content)
-      await closeFd(fd)
+  pack,
+  makeImages(_, spillDirectory) {
+    const path = mkdtempSync(join(spillDirectory, 'images-'))
+    const fd = openSync(path, OPEN_DIRECTORY)
+    return {
+      fd,
+      handle: {},
+      close() {
+        closeSync(fd)
+        rmSync(path, { recursive: true })
+      },
     }
-    return members.map(({ name, content }) => ({ name, size: content.length, digest: digestOf(content) }))
   },
-  async archiveRead(archiveFd, _, names, maxBytes) {
+  async unpackArchive(archiveFd, _, { into }) {
+    return { files: await unpackInto(into, unpack(archiveFd)), shards: [] }
+  },
+  async unpackShards(shardFds, _, expected, { into }) {
+    const members = shardFds.flatMap(unpack)
+    if (members.length !== expected.length) throw failed('EBADMSG')
+    const shards = shardFds
+      .map((fd) => readFileSync(`/proc/self/fd/${fd}`))
+      .map((bytes) => ({ size: bytes.length, digest: digestOf(bytes) }))
+    return { files: await unpackInto(into, members), shards }
+  },
+  async copyImages(directoryFd, names, { into }) {
+    const members = names.map((name) => ({ name, content: readFileSync(at(directoryFd, name)) }))
+    return { files: await unpackInto(into, members), shards: [] }
+  },
+  async archiveRead(archiveFd, _, _isShard, names, maxBytes) {
     const members = unpack(archiveFd).filter(({ name }) => names?.includes(name) ?? true)
     return Promise.resolve(members.map(({ name, content }) => ({ name, size: content.length, content: content.subarray(0, maxBytes) })))
   },

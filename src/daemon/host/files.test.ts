@@ -1,6 +1,7 @@
 /** The real file functions below the checkpoint code: every format, another user, damage. */
 import {
   closeSync,
+  lstatSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -14,8 +15,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { COMPRESSIONS, type Compression } from '../images/layout.js'
 import type { ManifestInput } from '../images/manifest.js'
-import { CheckpointReader, peek } from '../images/reader.js'
+import { CheckpointReader, peek, verify } from '../images/reader.js'
 import { CheckpointWriter } from '../images/writer.js'
 import { files, writeFileAs } from './files.js'
 
@@ -45,9 +47,7 @@ afterEach(() => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-const FORMATS = ['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd'] as const
-
-async function make(compression: (typeof FORMATS)[number], who = caller): Promise<string> {
+async function make(compression: Compression, { who = caller, streams = 0 } = {}): Promise<string> {
   const maker = { pid: process.pid, startTicks: '1', bootId: 'bbbbbbbb' }
   const writer = await CheckpointWriter.create(files, {
     caller: who,
@@ -57,6 +57,9 @@ async function make(compression: (typeof FORMATS)[number], who = caller): Promis
     compression,
     level: undefined,
     threads: 2,
+    streams,
+    memoryBytes: 32 << 20,
+    background: false,
     estimateBytes: 0,
   })
   await writer.add('inventory.img', Buffer.from('inventory'))
@@ -64,18 +67,26 @@ async function make(compression: (typeof FORMATS)[number], who = caller): Promis
   await writer.add('empty.img', Buffer.alloc(0))
   return (await writer.seal(input)).path
 }
-const open = (path: string, who = caller) => CheckpointReader.open(files, { caller: who, path, scratch: join(directory, 'scratch') })
+const { signal } = new AbortController()
+const open = (path: string, who = caller, memoryBytes = 1 << 30) =>
+  CheckpointReader.open(files, { caller: who, path, memoryBytes, spillDirectory: directory, signal })
 
-describe.each(FORMATS)('with compression %s', (compression) => {
+const KINDS = COMPRESSIONS.flatMap((compression) => [0, 2, 11].map((streams) => [compression, streams] as const))
+
+describe.each(KINDS)('with compression %s in %i streams', (compression, streams) => {
+  const isDirectory = compression === 'none' && streams === 0
+
   it('a checkpoint is read as it was written', async () => {
-    const path = await make(compression)
+    const path = await make(compression, { streams })
     expect(readdirSync(directory)).toHaveLength(1)
-    const reader = await open(path)
-    expect(await reader.verify()).toEqual({ files: 3, bytes: 3_000_009 })
-    expect(Buffer.from((await reader.images.read(['pages-1.img'])).get('pages-1.img') ?? []).equals(Buffer.alloc(3_000_000, 'pages'))).toBe(
-      true,
-    )
-    await reader.close()
+    for (const memoryBytes of [1 << 30, 1 << 20]) {
+      const reader = await open(path, caller, memoryBytes)
+      await reader.verifyImages()
+      await reader.verifyPages()
+      expect(readFileSync(`${reader.imagesPath}/pages-1.img`).equals(Buffer.alloc(3_000_000, 'pages'))).toBe(true)
+      expect(lstatSync(`${reader.imagesPath}/pages-1.img`).isSymbolicLink()).toBe(!isDirectory && memoryBytes < 3_000_000)
+      await reader.close()
+    }
     const inside = await peek(files, { caller, path })
     expect(inside.manifest?.totalBytes).toBe(3_000_009)
     expect([...(await inside.list())].map(({ name, size }) => [name, size]).sort()).toContainEqual(['pages-1.img', 3_000_000])
@@ -83,12 +94,14 @@ describe.each(FORMATS)('with compression %s', (compression) => {
   })
 
   it('one cut off anywhere, or with a flipped bit, is refused', async () => {
-    const path = await make(compression)
-    const victim = compression === 'none' ? join(path, 'pages-1.img') : path
+    const path = await make(compression, { streams })
+    const shard = streams > 0 && readdirSync(path).find((name) => name.startsWith('img-0'))
+    const victim = shard ? join(path, shard) : isDirectory ? join(path, 'pages-1.img') : path
     const whole = readFileSync(victim)
     const look = async (): Promise<void> => {
+      await expect(verify(files, { caller, path, signal })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
       const reader = await open(path)
-      await reader.verify().finally(() => reader.close())
+      await Promise.all([reader.verifyImages(), reader.verifyPages()]).finally(() => reader.close())
     }
     for (const part of [0, 0.1, 0.5, 0.99]) {
       writeFileSync(victim, whole)
@@ -100,17 +113,13 @@ describe.each(FORMATS)('with compression %s', (compression) => {
     flipped[middle] = (flipped[middle] ?? 0) ^ 4
     writeFileSync(victim, flipped)
     await expect(look()).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
-    expect(
-      readdirSync(directory)
-        .filter((name) => name === 'scratch')
-        .flatMap(() => readdirSync(join(directory, 'scratch'))),
-    ).toEqual([])
+    expect(readdirSync(directory)).toHaveLength(1)
   })
 
   it.runIf(isRoot)('one made for another user belongs to that user', async () => {
     chownSync(directory, nobody.uid, nobody.gid)
-    const path = await make(compression, nobody)
-    const entries = compression === 'none' ? [path, ...readdirSync(path).map((name) => join(path, name))] : [path]
+    const path = await make(compression, { who: nobody, streams })
+    const entries = isDirectory || streams > 0 ? [path, ...readdirSync(path).map((name) => join(path, name))] : [path]
     for (const entry of entries) expect(statSync(entry)).toMatchObject({ uid: nobody.uid, gid: nobody.gid })
     await (await open(path, nobody)).close()
   })
@@ -119,7 +128,7 @@ describe.each(FORMATS)('with compression %s', (compression) => {
 describe.runIf(isRoot)('as another user', () => {
   it('a directory that user may not write is refused', async () => {
     chmodSync(directory, 0o755)
-    await expect(make('none', nobody)).rejects.toMatchObject({ code: 'PERMISSION_DENIED' })
+    await expect(make('none', { who: nobody })).rejects.toMatchObject({ code: 'PERMISSION_DENIED' })
     expect(await files.mayWrite(nobody, directory)).toBe(false)
     expect(await files.mayWrite(caller, directory)).toBe(true)
     expect(readdirSync(directory)).toEqual([])
@@ -149,16 +158,16 @@ describe('a small file for a caller', () => {
 })
 
 describe('descriptors', () => {
-  it('do not leak', async () => {
+  it.each([0, 2])('do not leak (%i streams)', async (streams) => {
     const count = (): number => readdirSync('/proc/self/fd').length
     closeSync(await files.openAs(caller, undefined, directory, 0))
     const before = count()
-    const path = await make('zstd')
+    const path = await make('zstd', { streams })
     await (await open(path)).close()
-    await expect(make('zstd')).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
-    truncateSync(path, 100)
+    await expect(make('zstd', { streams })).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
+    truncateSync(streams > 0 ? join(path, 'img-0.zst') : path, 100)
     await expect(open(path)).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
-    await expect(peek(files, { caller, path })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
+    if (streams === 0) await expect(peek(files, { caller, path })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
     expect(count()).toBe(before)
   })
 })

@@ -2,8 +2,9 @@
 import { close, constants, write } from 'node:fs'
 import { promisify } from 'node:util'
 import { native } from '../../../addon/index.js'
+import type { CancellationHandle, ImagesHandle } from '../../../addon/native.js'
 import { attempt } from '../images/failures.js'
-import type { Files, Ids } from '../images/files.js'
+import type { Files, Ids, UnpackOptions } from '../images/files.js'
 
 interface HostFiles extends Files {
   /** Whether that user may make and remove entries of the directory. */
@@ -22,10 +23,49 @@ export const files: HostFiles = {
   renameNoReplace: (directoryFd, from, to) => native.renameNoReplace(directoryFd, from, directoryFd, to),
   digestFiles: (directoryFd, names) => native.digestFiles(directoryFd, [...names], false),
   digestBytes: (bytes) => native.digestBytes(bytes),
-  archiveCreate: ({ directoryFd, names, outputFd, format, level, threads, onProgress }) =>
-    native.archiveCreate(directoryFd, [...names], outputFd, format, level ?? null, threads, onProgress ?? null),
-  archiveExtract: (archiveFd, format, directoryFd, onProgress) => native.archiveExtract(archiveFd, format, directoryFd, onProgress ?? null),
-  archiveRead: (archiveFd, format, names, maxBytes) => native.archiveRead(archiveFd, format, names && [...names], maxBytes),
+  pack: ({ outputFds, level, spillFd, ...request }) => {
+    const handle = native.packOpen({ ...request, outputFds: [...outputFds], level: level ?? null, spillFd: spillFd ?? null })
+    return {
+      handle,
+      add: (directoryFd, names) => native.packAdd(handle, directoryFd, [...names]),
+      finish: () => native.packFinish(handle),
+      progress: () => native.packProgress(handle),
+      abort: () => native.packAbort(handle),
+    }
+  },
+  makeImages: (memoryBytes, spillDirectory) => {
+    const { images, directoryFd } = native.imagesMake(memoryBytes, spillDirectory)
+    return { fd: directoryFd, handle: images, close: () => native.imagesClose(images) }
+  },
+  unpackArchive: (archiveFd, format, options) =>
+    cancellable(options, (cancellation, progress) => native.unpackArchive(archiveFd, format, imagesOf(options), cancellation, progress)),
+  unpackShards: (shardFds, format, expected, options) =>
+    cancellable(options, (cancellation, progress) =>
+      native.unpackShards([...shardFds], format, [...expected], imagesOf(options), cancellation, progress),
+    ),
+  copyImages: (directoryFd, names, options) =>
+    cancellable(options, (cancellation, progress) =>
+      native.copyImages(directoryFd, [...names], options.into.handle as ImagesHandle, cancellation, progress),
+    ),
+  archiveRead: (archiveFd, format, isShard, names, maxBytes) =>
+    native.archiveRead(archiveFd, format, isShard, names && [...names], maxBytes),
+}
+
+const imagesOf = ({ into }: UnpackOptions): ImagesHandle | null => (into?.handle ?? null) as ImagesHandle | null
+
+async function cancellable<T>(
+  { signal, onProgress }: UnpackOptions,
+  work: (cancellation: CancellationHandle, onProgress: ((readBytes: number) => void) | null) => Promise<T>,
+): Promise<T> {
+  const cancellation = native.cancellation()
+  const cancel = (): void => native.cancel(cancellation)
+  signal.addEventListener('abort', cancel)
+  if (signal.aborted) cancel()
+  try {
+    return await work(cancellation, onProgress ?? null)
+  } finally {
+    signal.removeEventListener('abort', cancel)
+  }
 }
 
 const closeFd = promisify(close)

@@ -1,8 +1,9 @@
-/** CRIU's page server, kept by the addon: pages go from CRIU to the disk without passing through JavaScript. */
+/** CRIU's page server, kept by the addon: pages go from CRIU to the disk, or to a packer, without passing through JavaScript. */
 import { native } from '../../../addon/index.js'
-import type { NativeFileDigest, PageServerOptions, PageServerProgress } from '../../../addon/native.js'
+import type { NativeFileDigest, PackerHandle, PageServerOptions, PageServerProgress } from '../../../addon/native.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { failure } from '../images/failures.js'
+import type { Packer } from '../images/files.js'
 
 export interface PageServer {
   progress(): PageServerProgress
@@ -13,8 +14,13 @@ export interface PageServer {
   abort(): Promise<void>
 }
 
-export function openPageServer(options: PageServerOptions): PageServer {
-  const server = native.pageServerOpen(options)
+interface PageServerRequest extends Omit<PageServerOptions, 'packer'> {
+  /** undefined: pages go to files of the directory. */
+  readonly packer: Packer | undefined
+}
+
+export function openPageServer({ packer, ...options }: PageServerRequest): PageServer {
+  const server = native.pageServerOpen({ ...options, packer: (packer?.handle ?? null) as PackerHandle | null })
   let finishing: ReturnType<PageServer['finish']> | undefined
   const finish = (): ReturnType<PageServer['finish']> => {
     finishing ??= native.pageServerFinish(server).catch((thrown: unknown) => {

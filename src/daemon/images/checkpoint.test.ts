@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
   closeSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -19,9 +18,9 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { plainFiles } from '../../../test/support/plain-files.js'
 import type { Files } from './files.js'
-import type { Compression } from './layout.js'
+import { COMPRESSIONS, type Compression } from './layout.js'
 import type { ManifestInput } from './manifest.js'
-import { CheckpointReader, peek } from './reader.js'
+import { CheckpointReader, peek, verify } from './reader.js'
 import { removeStale } from './stale.js'
 import { CheckpointWriter, CRIU_DUMP_LOG, type WriterRequest } from './writer.js'
 
@@ -46,7 +45,7 @@ let directory: string
 let scratch: string
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'images-'))
-  scratch = join(directory, '..', `${directory.split('/').at(-1)}-scratch`)
+  scratch = mkdtempSync(join(tmpdir(), 'scratch-'))
 })
 afterEach(() => {
   chmodSync(directory, 0o700)
@@ -61,77 +60,89 @@ const request = (changes: Partial<WriterRequest> = {}): WriterRequest => ({
   compression: 'none',
   level: undefined,
   threads: 1,
+  streams: 0,
+  memoryBytes: 1 << 24,
+  background: false,
   estimateBytes: 1000,
   ...changes,
 })
-const openRequest = (path: string) => ({ caller, path, scratch })
+const { signal } = new AbortController()
+const openRequest = (path: string) => ({ caller, path, memoryBytes: 1 << 30, spillDirectory: scratch, signal })
 
-async function make(compression: Compression = 'none', files: Files = plainFiles): Promise<string> {
-  const writer = await CheckpointWriter.create(files, request({ compression }))
+async function make(compression: Compression = 'none', streams = 0): Promise<string> {
+  const writer = await CheckpointWriter.create(plainFiles, request({ compression, streams }))
   await writer.add('inventory.img', Buffer.from('inventory'))
   await writer.add('pages-1.img', Buffer.alloc(8192, 7))
   await writer.add(CRIU_DUMP_LOG, Buffer.from('Warn\n'))
   return (await writer.seal(input)).path
 }
 
-describe.each(['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd'] as const)('a checkpoint with compression %s', (compression) => {
-  it('is read as it was written, and nothing else is left', async () => {
-    const path = await make(compression)
-    expect(readdirSync(directory)).toEqual([path.slice(directory.length + 1)])
-    expect(statSync(path).mode & 0o077).toBe(0)
-    const reader = await CheckpointReader.open(plainFiles, openRequest(path))
-    expect(reader.manifest).toMatchObject({ jid: 'train', compression, totalBytes: 8206 })
-    expect(await reader.verify()).toEqual({ files: 3, bytes: 8206 })
-    const contents = await reader.images.read(['inventory.img', 'none'])
-    expect([...contents].map(([name, content]) => [name, Buffer.from(content).toString()])).toEqual([['inventory.img', 'inventory']])
-    await reader.close()
-    await reader.close()
-    expect(existsSync(scratch) ? readdirSync(scratch) : []).toEqual([])
-  })
+describe.each(COMPRESSIONS.flatMap((compression) => [0, 3].map((streams) => [compression, streams] as const)))(
+  'a checkpoint with compression %s in %i streams',
+  (compression, streams) => {
+    it('is read as it was written, and nothing else is left', async () => {
+      const path = await make(compression, streams)
+      expect(readdirSync(directory)).toEqual([path.slice(directory.length + 1)])
+      expect(statSync(path).mode & 0o077).toBe(0)
+      const reader = await CheckpointReader.open(plainFiles, openRequest(path))
+      expect(reader.manifest).toMatchObject({ jid: 'train', compression, totalBytes: 8206 })
+      await Promise.all([reader.verifyImages(), reader.verifyPages()])
+      expect(readdirSync(reader.imagesPath)).toEqual(expect.arrayContaining(['inventory.img', 'pages-1.img']))
+      const contents = await reader.images.read(['inventory.img', 'none'])
+      expect([...contents].map(([name, content]) => [name, Buffer.from(content).toString()])).toEqual([['inventory.img', 'inventory']])
+      await reader.close()
+      await reader.close()
+      expect(readdirSync(scratch)).toEqual([])
+      expect((await verify(plainFiles, openRequest(path))).manifest).toEqual(reader.manifest)
+    })
 
-  it('can be looked into without unpacking', async () => {
-    const inside = await peek(plainFiles, { caller, path: await make(compression) })
-    expect(inside.manifest?.jid).toBe('train')
-    expect((await inside.list()).map(({ name }) => name)).toContain('pages-1.img')
-    inside.close()
-    expect(existsSync(scratch)).toBe(false)
-  })
+    it('can be looked into without unpacking', async () => {
+      const inside = await peek(plainFiles, { caller, path: await make(compression, streams) })
+      expect(inside.manifest?.jid).toBe('train')
+      expect((await inside.list()).map(({ name }) => name)).toContain('pages-1.img')
+      inside.close()
+      expect(readdirSync(scratch)).toEqual([])
+    })
 
-  it('never replaces another', async () => {
-    await make(compression)
-    await expect(make(compression)).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
-    expect(readdirSync(directory)).toHaveLength(1)
-  })
+    it('never replaces another', async () => {
+      await make(compression, streams)
+      await expect(make(compression, streams)).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
+      expect(readdirSync(directory)).toHaveLength(1)
+    })
 
-  it('never replaces one that came meanwhile', async () => {
-    const first = await CheckpointWriter.create(plainFiles, request({ compression }))
-    const second = await CheckpointWriter.create(plainFiles, request({ compression }))
-    await first.seal(input)
-    await expect(second.seal(input)).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
-    await second.abort()
-    expect(readdirSync(directory)).toHaveLength(1)
-  })
+    it('never replaces one that came meanwhile', async () => {
+      const first = await CheckpointWriter.create(plainFiles, request({ compression, streams }))
+      const second = await CheckpointWriter.create(plainFiles, request({ compression, streams }))
+      await first.seal(input)
+      await expect(second.seal(input)).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
+      await second.abort()
+      expect(readdirSync(directory)).toHaveLength(1)
+    })
 
-  it.each(['digestFiles', 'archiveCreate', 'renameNoReplace', 'openAs', 'digestBytes'] as const)(
-    'whose %s fails is not there',
-    async (broken) => {
-      const files: Files = { ...plainFiles }
-      const writer = await CheckpointWriter.create(files, request({ compression }))
-      await writer.add('inventory.img', Buffer.from('inventory'))
-      files[broken] = () => {
+    it.each(['digestFiles', 'renameNoReplace', 'digestBytes', 'add', 'finish'] as const)('whose %s fails is not there', async (broken) => {
+      const full = (): never => {
         throw Object.assign(new Error('full'), { code: 'ENOSPC' })
       }
-      const sealing = writer.seal(input)
-      if (compression === 'none' && (broken === 'archiveCreate' || broken === 'openAs')) {
-        await sealing
-        return
+      const isPacked = compression !== 'none' || streams > 0
+      if (isPacked ? broken === 'digestFiles' : broken === 'add' || broken === 'finish') return
+      const files: Files = {
+        ...plainFiles,
+        pack: (asked) => ({
+          ...plainFiles.pack(asked),
+          ...(broken === 'add' && { add: full }),
+          ...(broken === 'finish' && { finish: full }),
+        }),
       }
+      const writer = await CheckpointWriter.create(files, request({ compression, streams }))
+      await writer.add('inventory.img', Buffer.from('inventory'))
+      Object.assign(files, { [broken]: full })
+      const sealing = writer.seal(input)
       await expect(sealing).rejects.toThrow()
       await writer.abort()
       expect(readdirSync(directory)).toEqual([])
-    },
-  )
-})
+    })
+  },
+)
 
 describe('a writer', () => {
   it('says what is wrong with the directory', async () => {
@@ -219,18 +230,17 @@ describe('a damaged checkpoint', () => {
   it.each(damages)('%s file is named', async (_, damage, message) => {
     const path = await make()
     damage(path)
-    const reader = await CheckpointReader.open(plainFiles, openRequest(path))
-    await expect(reader.verify()).rejects.toMatchObject({ code: 'IMAGE_CORRUPT', message: expect.stringMatching(message) as string })
-    await reader.close()
+    await expect(verify(plainFiles, openRequest(path))).rejects.toMatchObject({
+      code: 'IMAGE_CORRUPT',
+      message: expect.stringMatching(message) as string,
+    })
   })
 
   it('names all that differs', async () => {
     const path = await make()
     truncateSync(join(path, 'pages-1.img'), 0)
     rmSync(join(path, 'inventory.img'))
-    const reader = await CheckpointReader.open(plainFiles, openRequest(path))
-    await expect(reader.verify()).rejects.toMatchObject({ detail: { files: ['inventory.img', 'pages-1.img'] } })
-    await reader.close()
+    await expect(verify(plainFiles, openRequest(path))).rejects.toMatchObject({ detail: { files: ['inventory.img', 'pages-1.img'] } })
   })
 
   it('as an archive is refused and leaves no scratch', async () => {
@@ -241,6 +251,24 @@ describe('a damaged checkpoint', () => {
       detail: { files: [path] },
     })
     await expect(peek(plainFiles, { caller, path })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
+    expect(readdirSync(scratch)).toEqual([])
+  })
+
+  const shardDamages: readonly (readonly [string, (path: string) => void, RegExp])[] = [
+    ['a stream is missing', (path) => rmSync(join(path, 'img-2.lz4')), /img-2\.lz4 is missing/],
+    ['one in the middle is missing', (path) => rmSync(join(path, 'img-1.lz4')), /img-2\.lz4 does not fit/],
+    ['a stream of another checkpoint is there', (path) => writeFileSync(join(path, 'img-2.gz'), 'x'), /img-2\.gz does not fit/],
+    ['a stream changed', (path) => writeFileSync(join(path, 'img-1.lz4'), ' ', { flag: 'a' }), /img-1\.lz4 is too long/],
+    ['a stream is cut off', (path) => truncateSync(join(path, 'img-0.lz4'), 10), /is damaged/],
+    ['the manifest is missing', (path) => rmSync(join(path, 'manifest.json')), /manifest\.json is missing/],
+  ]
+  it.each(shardDamages)('of several streams is refused when %s', async (_, damage, message) => {
+    const path = await make('lz4', 3)
+    expect(readdirSync(path).sort()).toEqual(['img-0.lz4', 'img-1.lz4', 'img-2.lz4', 'manifest.json'])
+    damage(path)
+    const refused = { code: 'IMAGE_CORRUPT', message: expect.stringMatching(message) as string }
+    await expect(CheckpointReader.open(plainFiles, openRequest(path))).rejects.toMatchObject(refused)
+    await expect(verify(plainFiles, openRequest(path))).rejects.toMatchObject(refused)
     expect(readdirSync(scratch)).toEqual([])
   })
 
@@ -280,7 +308,7 @@ describe('a path', () => {
     const reader = await CheckpointReader.open(plainFiles, openRequest(directory))
     expect(reader.manifest).toBeUndefined()
     expect(reader.problems).toMatchObject([{ severity: 'warning', id: 'no-manifest' }])
-    expect(await reader.verify()).toEqual({ files: 0, bytes: 0 })
+    await reader.verifyPages()
     await reader.close()
     expect(readdirSync(directory)).toEqual(['inventory.img'])
   })

@@ -16,6 +16,7 @@ const MEANINGS: Readonly<Record<string, ErrorCode>> = {
   EROFS: 'PERMISSION_DENIED',
   ELOOP: 'PERMISSION_DENIED',
   EBADMSG: 'IMAGE_CORRUPT',
+  ECANCELED: 'CANCELLED',
 }
 const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
   NO_SPACE: 'free some space, choose another directory with --dir, or compress with --compression',

@@ -15,23 +15,56 @@ export interface FileDigest {
   /** XXH3-128, 32 hex digits. */
   readonly digest: string
 }
-export interface ArchiveProgress {
-  readonly readBytes: number
-  readonly writtenBytes: number
-}
 export interface ArchiveMember {
   readonly name: string
   readonly size: number
   readonly content: Uint8Array
 }
-export interface ArchiveRequest {
-  readonly directoryFd: number
-  readonly names: readonly string[]
-  readonly outputFd: number
+
+export interface PackRequest {
+  /** Empty files: one archive, or the shards. May be closed when this returns. */
+  readonly outputFds: readonly number[]
+  readonly sharded: boolean
   readonly format: ArchiveFormat
   readonly level: number | undefined
   readonly threads: number
-  readonly onProgress?: (progress: ArchiveProgress) => void
+  /** Of everything on its way. */
+  readonly memoryBytes: number
+  /** Packing yields to everything else. */
+  readonly background: boolean
+  /** An empty file for what memory cannot hold: nobody then waits for the packing. May be closed when this returns. */
+  readonly spillFd: number | undefined
+}
+/** Packs images into an archive or into shards while they come. After a failure the only thing left to do is `abort`. */
+export interface Packer {
+  /** For whoever brings images by another way: a page server. */
+  readonly handle: object
+  /** Files of a directory; their digests when they are packed. */
+  add(directoryFd: number, names: readonly string[]): Promise<readonly FileDigest[]>
+  /** Size and digest of each output, durable. An archive has no digest. */
+  finish(): Promise<readonly Omit<FileDigest, 'name'>[]>
+  progress(): { readonly packedBytes: number; readonly spilledBytes: number }
+  /** Whatever is pending rejects with ECANCELED, soon; resolves when all has ended. May be called at any time. */
+  abort(): Promise<void>
+}
+
+/** A private directory that nobody has to remove. Processes of root reach it through our descriptor. */
+export interface ImageDirectory {
+  readonly fd: number
+  readonly handle: object
+  close(): void
+}
+export interface UnpackOptions {
+  /** undefined: everything is read, and goes nowhere. */
+  readonly into: ImageDirectory | undefined
+  readonly signal: AbortSignal
+  /** Bytes of the checkpoint that were read. */
+  readonly onProgress?: ((readBytes: number) => void) | undefined
+}
+export interface Unpacked {
+  readonly files: readonly FileDigest[]
+  /** Each as it is stored. */
+  readonly shards: readonly Omit<FileDigest, 'name'>[]
 }
 
 export interface Files {
@@ -43,17 +76,23 @@ export interface Files {
   renameNoReplace(directoryFd: number, from: string, to: string): Promise<void>
   digestFiles(directoryFd: number, names: readonly string[]): Promise<readonly FileDigest[]>
   digestBytes(bytes: Uint8Array): string
-  archiveCreate(request: ArchiveRequest): Promise<{ readonly size: number; readonly digest: string }>
-  archiveExtract(
-    archiveFd: number,
+  pack(request: PackRequest): Packer
+  /** In memory, up to so much; then in nameless files of that directory. */
+  makeImages(memoryBytes: number, spillDirectory: string): ImageDirectory
+  unpackArchive(archiveFd: number, format: ArchiveFormat, options: UnpackOptions): Promise<Unpacked>
+  /** All of them, in any order; together they have to hold exactly the expected images. */
+  unpackShards(
+    shardFds: readonly number[],
     format: ArchiveFormat,
-    directoryFd: number,
-    onProgress?: (progress: ArchiveProgress) => void,
-  ): Promise<readonly FileDigest[]>
-  /** The named members (null: all), at most `maxBytes` of each. */
+    expected: readonly { readonly name: string; readonly size: number }[],
+    options: UnpackOptions,
+  ): Promise<Unpacked>
+  copyImages(directoryFd: number, names: readonly string[], options: UnpackOptions & { readonly into: ImageDirectory }): Promise<Unpacked>
+  /** The named members (null: all) of an archive or of one shard, at most `maxBytes` of each. */
   archiveRead(
     archiveFd: number,
     format: ArchiveFormat,
+    isShard: boolean,
     names: readonly string[] | null,
     maxBytes: number,
   ): Promise<readonly ArchiveMember[]>

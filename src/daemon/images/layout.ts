@@ -30,6 +30,40 @@ const MAX_NAME_BYTES = 160
 
 export const suffixOf = (compression: Compression): string => SUFFIXES[compression]
 
+const SHARD_SUFFIXES: Readonly<Record<ArchiveFormat, string>> = { tar: '', gzip: '.gz', lz4: '.lz4', zlib: '.zlib', zstd: '.zst' }
+const SHARD = /^img-(0|[1-9]\d*)(\.[^.]*)?$/
+
+/** How the shards of such a checkpoint are packed; `none` and `tar` are the same there. */
+export const shardFormat = (compression: Compression): ArchiveFormat => (compression === 'none' ? 'tar' : compression)
+export const shardNames = (compression: Compression, streams: number): string[] =>
+  Array.from({ length: streams }, (_, index) => `img-${index}${SHARD_SUFFIXES[shardFormat(compression)]}`)
+
+export interface Shards {
+  readonly format: ArchiveFormat
+  /** In their order. */
+  readonly names: readonly string[]
+}
+
+/** The shards among the entries of a directory; undefined: there are none. Throws IMAGE_CORRUPT unless they are one set from img-0 on. */
+export function findShards(path: string, entries: readonly string[]): Shards | undefined {
+  const found = entries
+    .flatMap((name) => {
+      const [, index, suffix = ''] = SHARD.exec(name) ?? []
+      return index === undefined ? [] : [{ name, index: Number(index), suffix }]
+    })
+    .sort((a, b) => a.index - b.index)
+  const [first] = found
+  if (!first) return undefined
+  const format = (Object.keys(SHARD_SUFFIXES) as ArchiveFormat[]).find((one) => SHARD_SUFFIXES[one] === first.suffix)
+  if (!format) throw unsupported(path, first.suffix)
+  const odd = found.find(({ index, suffix }, at) => index !== at || suffix !== first.suffix)
+  if (!odd) return { format, names: found.map(({ name }) => name) }
+  throw new CedanaError('IMAGE_CORRUPT', `${path} is damaged: ${odd.name} does not fit to the other streams, or one before it is missing`, {
+    detail: { path, files: [odd.name] },
+    hint: 'use another checkpoint',
+  })
+}
+
 /** The compression a user asked for. Throws FORMAT_UNSUPPORTED. */
 export function parseCompression(value: string): Compression {
   const known = COMPRESSIONS.find((compression) => compression === value)
@@ -44,9 +78,24 @@ export function formatOf(path: string): ArchiveFormat {
   const extension = extname(path)
   const format = FORMATS.get(extension)
   if (format) return format
-  const hint = `a checkpoint is a directory or ends in ${Object.values(SUFFIXES).filter(Boolean).join(', ')}`
-  throw new CedanaError('FORMAT_UNSUPPORTED', `Unsupported compression format: ${extension}`, { detail: { path }, hint })
+  throw unsupported(path, extension)
 }
+
+function unsupported(path: string, extension: string): CedanaError {
+  const hint = `a checkpoint is a directory or ends in ${Object.values(SUFFIXES).filter(Boolean).join(', ')}`
+  return new CedanaError('FORMAT_UNSUPPORTED', `Unsupported compression format: ${extension}`, { detail: { path }, hint })
+}
+
+/** How many streams a user asked for; 0: none. */
+export function parseStreams(asked: number, configured: number): number {
+  const streams = asked === 0 ? configured : asked
+  if (streams === 1) {
+    throw new CedanaError('BAD_OPTIONS', 'A minimum of 2 streams are required for streaming. Specify 0 to disable streaming.')
+  }
+  if (streams < 0 || streams > MAX_STREAMS) throw new CedanaError('BAD_OPTIONS', `--streams takes 0 or 2 to ${MAX_STREAMS}`)
+  return streams
+}
+const MAX_STREAMS = 64
 
 /** `dump-process-<ns>`, or `dump-process-<jid>-<ns>` for a job. Nanoseconds, so that two dumps of one job never collide. */
 export const defaultName = (type: string, jid: string | undefined, unixNs: bigint): string =>

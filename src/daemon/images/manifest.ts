@@ -9,6 +9,8 @@ export const MANIFEST_VERSION = 1
 const FORMAT = 'cedana-checkpoint'
 export const MAX_MANIFEST_BYTES = 64 << 20
 
+const Digested = z.looseObject({ name: z.string(), size: z.int().nonnegative(), digest: z.string().regex(/^[0-9a-f]{32}$/) })
+
 /** Loose: keys that a later version adds are kept and ignored. */
 const Manifest = z.looseObject({
   cedana: z.string(),
@@ -50,12 +52,14 @@ const Manifest = z.looseObject({
   details: z.record(z.string(), z.unknown()),
   /** Parts saved by components of their own (GPU, root file system …), each with its own version. */
   sections: z.array(z.looseObject({ name: z.string(), version: z.int(), data: z.unknown() })),
-  files: z.array(z.looseObject({ name: z.string(), size: z.int().nonnegative(), digest: z.string().regex(/^[0-9a-f]{32}$/) })),
+  files: z.array(Digested),
+  /** In which the files are, where they are in shards. */
+  shards: z.array(Digested).optional(),
   totalBytes: z.int().nonnegative(),
 })
 export type Manifest = Readonly<z.output<typeof Manifest>>
 /** All of a manifest but what the writer knows itself. */
-export type ManifestInput = Omit<z.input<typeof Manifest>, 'files' | 'totalBytes' | 'compression'>
+export type ManifestInput = Omit<z.input<typeof Manifest>, 'files' | 'shards' | 'totalBytes' | 'compression'>
 
 type Digest = (bytes: Uint8Array) => string
 

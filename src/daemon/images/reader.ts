@@ -1,14 +1,23 @@
 /**
- * Opens checkpoints: as the caller, without following links, without changing anything of them. An archive is unpacked once into a private
- * directory for a restore; for a look inside (`peek`) its members are read where they are.
+ * Opens checkpoints: as the caller, without following links, without changing anything of them. For a restore an archive, or shards, are unpacked
+ * into memory; for a look inside (`peek`) and for `verify` they are read where they are.
  */
 import { constants, closeSync, fstatSync, openSync } from 'node:fs'
-import { copyFile, lstat, mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises'
+import { lstat, open, readdir } from 'node:fs/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import { attempt, errnoOf, failure } from './failures.js'
-import { at, OPEN_DIRECTORY, OPEN_UNTRUSTED, type ArchiveProgress, type FileDigest, type Files, type Ids } from './files.js'
-import { formatOf, requireLocal, type ArchiveFormat } from './layout.js'
+import {
+  at,
+  OPEN_UNTRUSTED,
+  type FileDigest,
+  type Files,
+  type Ids,
+  type ImageDirectory,
+  type Unpacked,
+  type UnpackOptions,
+} from './files.js'
+import { findShards, formatOf, requireLocal, type ArchiveFormat, type Shards } from './layout.js'
 import { isState, STATE } from './state.js'
 import { decodeManifest, MANIFEST, MAX_MANIFEST_BYTES, type Manifest } from './manifest.js'
 
@@ -32,17 +41,21 @@ export interface ReadRequest {
   readonly caller: Ids
   readonly path: string
 }
-export interface UnpackRequest extends ReadRequest {
-  /** An archive is unpacked into a new directory (0700) in here. Made when missing. */
-  readonly scratch: string
-  readonly onProgress?: (progress: ArchiveProgress) => void
+export interface OpenRequest extends ReadRequest {
+  /** What has to be unpacked may take so much memory; files beyond that go to nameless ones in `spillDirectory`. */
+  readonly memoryBytes: number
+  readonly spillDirectory: string
+  readonly signal: AbortSignal
+  /** Bytes of the checkpoint that were unpacked. */
+  readonly onProgress?: (readBytes: number) => void
 }
 
 interface Opened {
   readonly fd: number
   readonly path: string
-  /** undefined: a directory. */
+  /** undefined: a directory, of shards or of images. */
   readonly format: ArchiveFormat | undefined
+  readonly shards: Shards | undefined
 }
 
 async function openPath(files: Files, { caller, path }: ReadRequest): Promise<Opened> {
@@ -57,9 +70,12 @@ async function openPath(files: Files, { caller, path }: ReadRequest): Promise<Op
   }
   try {
     const stats = fstatSync(fd)
-    if (stats.isDirectory()) return { fd, path, format: undefined }
+    if (stats.isDirectory()) {
+      const entries = await attempt(`read ${path}`, () => readdir(at(fd, '.')))
+      return { fd, path, format: undefined, shards: findShards(path, entries) }
+    }
     if (!stats.isFile()) throw new CedanaError('BAD_OPTIONS', `${path} is neither a directory nor a file`, { detail: { path } })
-    return { fd, path, format: formatOf(path) }
+    return { fd, path, format: formatOf(path), shards: undefined }
   } catch (thrown) {
     closeSync(fd)
     throw thrown
@@ -116,6 +132,7 @@ class ArchiveSource implements ImageSource {
     private readonly fd: number,
     readonly path: string,
     private readonly format: ArchiveFormat,
+    private readonly isShard = false,
   ) {}
 
   async list(): Promise<readonly ImageFile[]> {
@@ -130,7 +147,7 @@ class ArchiveSource implements ImageSource {
 
   async #members(names: readonly string[] | null, maxBytes: number) {
     try {
-      return await reopened(this.fd, (fd) => this.files.archiveRead(fd, this.format, names, maxBytes))
+      return await reopened(this.fd, (fd) => this.files.archiveRead(fd, this.format, this.isShard, names, maxBytes))
     } catch (thrown) {
       throw unreadable(thrown, this.path)
     }
@@ -146,6 +163,30 @@ const unreadable = (thrown: unknown, path: string): CedanaError =>
       })
     : failure(thrown, `read ${path}`)
 
+/** The manifest is beside the shards; the images that are ever looked into are in the first of them. */
+class ShardSource implements ImageSource {
+  constructor(
+    private readonly files: Files,
+    private readonly opened: Opened,
+    private readonly shards: Shards,
+    private readonly manifest: Manifest,
+  ) {}
+
+  get path(): string {
+    return this.opened.path
+  }
+
+  list(): Promise<readonly ImageFile[]> {
+    return Promise.resolve(this.manifest.files)
+  }
+
+  async read(names: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>> {
+    const [first = ''] = this.shards.names
+    await using shard = await attempt(`read ${first} of ${this.path}`, () => open(at(this.opened.fd, first), OPEN_UNTRUSTED))
+    return await new ArchiveSource(this.files, shard.fd, this.path, this.shards.format, true).read(names)
+  }
+}
+
 /** A look inside a checkpoint without unpacking it. */
 export interface Peek extends ImageSource {
   readonly manifest: Manifest | undefined
@@ -155,10 +196,7 @@ export interface Peek extends ImageSource {
 export async function peek(files: Files, request: ReadRequest): Promise<Peek> {
   const opened = await openPath(files, request)
   try {
-    const source = opened.format
-      ? new ArchiveSource(files, opened.fd, opened.path, opened.format)
-      : new DirectorySource(opened.fd, opened.path)
-    const found = await readManifest(files, source)
+    const { source, found } = await look(files, opened)
     return {
       path: opened.path,
       manifest: found?.manifest,
@@ -172,33 +210,111 @@ export async function peek(files: Files, request: ReadRequest): Promise<Peek> {
   }
 }
 
+async function look(files: Files, opened: Opened): Promise<{ readonly source: ImageSource; readonly found: FoundManifest | undefined }> {
+  if (opened.shards) {
+    const found = await shardsManifest(files, opened)
+    return { source: new ShardSource(files, opened, opened.shards, found.manifest), found }
+  }
+  const source = opened.format
+    ? new ArchiveSource(files, opened.fd, opened.path, opened.format)
+    : new DirectorySource(opened.fd, opened.path)
+  return { source, found: await readManifest(files, source) }
+}
+
+async function shardsManifest(files: Files, opened: Opened): Promise<FoundManifest> {
+  const bytes = (await new DirectorySource(opened.fd, opened.path).read([MANIFEST])).get(MANIFEST)
+  if (!bytes) throw manifestMissing(opened.path)
+  return decodeFound(files, bytes)
+}
+
 interface FoundManifest {
   readonly manifest: Manifest
   /** Of the file. */
   readonly digest: string
 }
 
+const decodeFound = (files: Files, bytes: Uint8Array): FoundManifest => ({
+  manifest: decodeManifest(bytes, (part) => files.digestBytes(part)),
+  digest: files.digestBytes(bytes),
+})
+
+const manifestMissing = (path: string): CedanaError =>
+  new CedanaError('IMAGE_CORRUPT', `${path} is damaged: ${MANIFEST} is missing`, {
+    detail: { files: [MANIFEST] },
+    hint: 'use another checkpoint',
+  })
+
 async function readManifest(files: Files, source: ImageSource): Promise<FoundManifest | undefined> {
   const found = await source.read([MANIFEST, STATE])
   const bytes = found.get(MANIFEST)
-  if (bytes) return { manifest: decodeManifest(bytes, (part) => files.digestBytes(part)), digest: files.digestBytes(bytes) }
+  if (bytes) return decodeFound(files, bytes)
   const state = found.get(STATE)
   // Other programs write a file of that name too, of another shape.
-  if (state && isState(state)) {
-    throw new CedanaError('IMAGE_CORRUPT', `${source.path} is damaged: ${MANIFEST} is missing`, {
-      detail: { files: [MANIFEST] },
-      hint: 'use another checkpoint',
-    })
-  }
+  if (state && isState(state)) throw manifestMissing(source.path)
   if ((await source.list()).some(({ name }) => name === INVENTORY)) return undefined
   const message = `${source.path} is no checkpoint: it has neither ${MANIFEST} nor ${INVENTORY}`
   throw new CedanaError('IMAGE_CORRUPT', message, { detail: { files: [MANIFEST] } })
 }
 
+/** All bytes of a checkpoint, against its manifest. Nothing is unpacked. Throws IMAGE_CORRUPT naming what differs. */
+export async function verify(
+  files: Files,
+  request: ReadRequest & Pick<OpenRequest, 'signal'>,
+): Promise<{ readonly manifest: Manifest | undefined; readonly manifestDigest: string }> {
+  const opened = await openPath(files, request)
+  try {
+    const { source, found } = await look(files, opened)
+    if (found) {
+      const { manifest } = found
+      const unpacked = await unpack(files, opened, { into: undefined, signal: request.signal }, manifest)
+      await compareAll(manifest, request.path, source, unpacked?.files ?? ((names) => files.digestFiles(opened.fd, names)))
+    }
+    return { manifest: found?.manifest, manifestDigest: found?.digest ?? '' }
+  } finally {
+    closeSync(opened.fd)
+  }
+}
+
+/** The images of an archive or of shards; undefined: they are files already. Throws IMAGE_CORRUPT unless the shards are what they were. */
+async function unpack(files: Files, opened: Opened, options: UnpackOptions, manifest: Manifest | undefined): Promise<Unpacked | undefined> {
+  return unpackRaw(files, opened, options, manifest).catch((thrown: unknown) => {
+    // No room is no fault of the checkpoint.
+    throw errnoOf(thrown) === 'ENOSPC' ? thrown : unreadable(thrown, opened.path)
+  })
+}
+
+async function unpackRaw(
+  files: Files,
+  { fd, path, format, shards }: Opened,
+  options: UnpackOptions,
+  manifest: Manifest | undefined,
+): Promise<Unpacked | undefined> {
+  if (format) return reopened(fd, (own) => files.unpackArchive(own, format, options))
+  if (!shards || !manifest) return undefined
+  const expected = manifest.shards ?? []
+  const missing = expected.filter(({ name }) => !shards.names.includes(name))
+  if (missing.length > 0)
+    throw corrupt(
+      path,
+      missing.map(({ name }) => ({ name, what: 'is missing' })),
+    )
+  const fds: number[] = []
+  try {
+    for (const { name } of expected) fds.push(openSync(at(fd, name), OPEN_UNTRUSTED))
+    const unpacked = await files.unpackShards(fds, shards.format, manifest.files, options)
+    const faults = compare(
+      expected,
+      unpacked.shards.map((found, index) => ({ ...found, name: expected[index]?.name ?? '' })),
+    )
+    if (faults.length > 0) throw corrupt(path, faults)
+    return unpacked
+  } finally {
+    for (const one of fds) closeSync(one)
+  }
+}
+
 /** A checkpoint ready to be restored: its images are in a directory, its manifest is read and checked. */
 export class CheckpointReader {
-  /** What was found while unpacking an archive: digests come for free there. */
-  #digests: readonly FileDigest[] | undefined
   readonly #readings: unknown[] = []
   #closed = false
 
@@ -208,9 +324,15 @@ export class CheckpointReader {
     readonly path: string,
     /** Directory of CRIU's images; open until `close`. */
     readonly imagesFd: number,
-    private readonly scratch: string | undefined,
     private readonly found: FoundManifest | undefined,
+    /** Where they were unpacked; the digests came for free then. */
+    private readonly unpacked: { readonly images: ImageDirectory; readonly digests: readonly FileDigest[] } | undefined,
   ) {}
+
+  /** The directory of CRIU's images as a path that other processes of root can open until `close`. */
+  get imagesPath(): string {
+    return `/proc/${process.pid}/fd/${this.imagesFd}`
+  }
 
   /** undefined: made by CRIU alone, or by something else than cedana. */
   get manifest(): Manifest | undefined {
@@ -222,51 +344,42 @@ export class CheckpointReader {
     return this.found?.digest ?? ''
   }
 
-  static async open(files: Files, request: UnpackRequest): Promise<CheckpointReader> {
+  static async open(files: Files, request: OpenRequest): Promise<CheckpointReader> {
     const opened = await openPath(files, request)
-    return opened.format || !isOutOfReach(request.caller)
-      ? CheckpointReader.#unpack(files, request, opened)
-      : CheckpointReader.#load(files, opened.path, opened.fd)
+    if (!opened.format && !opened.shards && isOutOfReach(request.caller)) return CheckpointReader.#inPlace(files, opened)
+    try {
+      return await CheckpointReader.#unpack(files, request, opened)
+    } finally {
+      closeSync(opened.fd)
+    }
   }
 
-  static async #load(files: Files, path: string, fd: number, scratch?: string): Promise<CheckpointReader> {
+  static async #inPlace(files: Files, { fd, path }: Opened): Promise<CheckpointReader> {
     try {
-      return new CheckpointReader(files, path, fd, scratch, await readManifest(files, new DirectorySource(fd, path)))
+      return new CheckpointReader(files, path, fd, await readManifest(files, new DirectorySource(fd, path)), undefined)
     } catch (thrown) {
       closeSync(fd)
       throw thrown
     }
   }
 
-  /** The images in a private directory of ours, unpacked or copied, until `close`. */
-  static async #unpack(files: Files, request: UnpackRequest, opened: Opened): Promise<CheckpointReader> {
-    let scratch: string | undefined
+  static async #unpack(files: Files, request: OpenRequest, opened: Opened): Promise<CheckpointReader> {
+    const { path, memoryBytes, spillDirectory, signal, onProgress } = request
+    const before = opened.shards && (await shardsManifest(files, opened))
+    const images = await attempt('make a directory in memory', () => files.makeImages(memoryBytes, spillDirectory))
     try {
-      scratch = await attempt(`create a directory in ${request.scratch}`, async () => {
-        await mkdir(request.scratch, { recursive: true, mode: 0o700 })
-        return mkdtemp(`${request.scratch}/restore-`)
-      })
-      const fd = openSync(scratch, OPEN_DIRECTORY)
-      const digests = await fill(files, request, opened, fd).catch((thrown: unknown) => {
-        closeSync(fd)
-        throw errnoOf(thrown) === 'ENOSPC'
-          ? failure(thrown, `unpack ${request.path} into ${request.scratch}`)
-          : unreadable(thrown, request.path)
-      })
-      const reader = await CheckpointReader.#load(files, request.path, fd, scratch)
-      reader.#digests = digests
-      return reader
+      const options = { into: images, signal, onProgress }
+      const unpacked = await unpack(files, opened, options, before?.manifest)
+        .then(async (done) => done ?? files.copyImages(opened.fd, await plainFiles(opened), options))
+        .catch((thrown: unknown) => {
+          throw failure(thrown, `unpack ${path} into memory and ${spillDirectory}`)
+        })
+      const found = before ?? (await readManifest(files, new DirectorySource(images.fd, path)))
+      return new CheckpointReader(files, path, images.fd, found, { images, digests: unpacked.files })
     } catch (thrown) {
-      if (scratch !== undefined) await rm(scratch, { recursive: true, force: true })
+      images.close()
       throw thrown
-    } finally {
-      closeSync(opened.fd)
     }
-  }
-
-  /** Where another process of root finds the images, until `close`. */
-  get imagesPath(): string {
-    return this.scratch ?? `/proc/${process.pid}/fd/${this.imagesFd}`
   }
 
   get images(): ImageSource {
@@ -279,67 +392,59 @@ export class CheckpointReader {
     return [{ severity: 'warning', id: 'no-manifest', message: `${this.path} was not made by cedana: its images are not verified` }]
   }
 
-  /** Size and content of every file against the manifest. Throws IMAGE_CORRUPT naming what differs. */
-  async verify(): Promise<{ readonly files: number; readonly bytes: number }> {
-    await Promise.all([this.verifyImages(), this.verifyPages()])
-    return { files: this.manifest?.files.length ?? 0, bytes: this.manifest?.totalBytes ?? 0 }
-  }
-
   /** All that decides what CRIU does: the sizes of all files, and the content of all but the pages. */
   async verifyImages(): Promise<void> {
-    await this.#verifySizes()
-    await this.#verifyContent(this.#expected.filter(({ name }) => !isPages(name)))
+    await this.#verify(({ name }) => !isPages(name))
   }
 
   /** The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. */
   async verifyPages(): Promise<void> {
-    await this.#verifySizes()
-    await this.#verifyContent(this.#expected.filter(({ name }) => isPages(name)))
+    await this.#verify(({ name }) => isPages(name))
   }
 
-  get #expected(): readonly FileDigest[] {
-    return this.manifest?.files ?? []
-  }
-
-  /** Before any content: a truncated checkpoint is refused without reading it, and before CRIU can wait for what is not there. */
-  async #verifySizes(): Promise<void> {
-    const faults = compareSizes(this.#expected, this.#digests ?? (await this.images.list()))
-    if (faults.length > 0) throw corrupt(this.path, faults)
-  }
-
-  async #verifyContent(expected: readonly FileDigest[]): Promise<void> {
-    const names = expected.map(({ name }) => name)
-    const reading = this.#digests ?? attempt(`read ${this.path}`, () => this.files.digestFiles(this.imagesFd, names))
+  async #verify(concerned: (file: FileDigest) => boolean): Promise<void> {
+    const { manifest } = this
+    if (!manifest) return
+    const reading = compareAll(
+      manifest,
+      this.path,
+      this.images,
+      this.unpacked?.digests ?? ((names) => this.files.digestFiles(this.imagesFd, names)),
+      concerned,
+    )
     this.#readings.push(reading)
-    const faults = compare(expected, await reading)
-    if (faults.length > 0) throw corrupt(this.path, faults)
+    await reading
   }
 
-  /** Removes what was unpacked. May be called again. */
+  /** Gives up what was unpacked. May be called again. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
     // A descriptor that is closed under a reader may be another file a moment later.
     await Promise.allSettled(this.#readings)
-    closeSync(this.imagesFd)
-    if (this.scratch !== undefined) await rm(this.scratch, { recursive: true, force: true })
+    if (this.unpacked) this.unpacked.images.close()
+    else closeSync(this.imagesFd)
   }
 }
 
-/** Digests of what was unpacked; a copy has none yet. */
-async function fill(
-  files: Files,
-  { onProgress }: UnpackRequest,
-  opened: Opened,
-  targetFd: number,
-): Promise<readonly FileDigest[] | undefined> {
-  if (opened.format) return files.archiveExtract(opened.fd, opened.format, targetFd, onProgress)
-  for (const entry of await readdir(at(opened.fd, '.'), { withFileTypes: true })) {
-    if (!entry.isFile()) continue
-    await using source = await open(at(opened.fd, entry.name), OPEN_UNTRUSTED)
-    await copyFile(`/proc/self/fd/${source.fd}`, at(targetFd, entry.name), constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
-  }
-  return undefined
+const plainFiles = async ({ fd }: Opened): Promise<string[]> =>
+  (await readdir(at(fd, '.'), { withFileTypes: true })).filter((entry) => entry.isFile()).map(({ name }) => name)
+
+/** Sizes first: a truncated checkpoint is refused without reading it, and before CRIU can wait for what is not there. */
+async function compareAll(
+  manifest: Manifest,
+  path: string,
+  source: ImageSource,
+  digests: readonly FileDigest[] | ((names: readonly string[]) => Promise<readonly FileDigest[]>),
+  concerned: (file: FileDigest) => boolean = () => true,
+): Promise<void> {
+  const isKnown = typeof digests !== 'function'
+  const sizes = compareSizes(manifest.files, isKnown ? digests : await source.list())
+  if (sizes.length > 0) throw corrupt(path, sizes)
+  const expected = manifest.files.filter(concerned)
+  const found = isKnown ? digests : await attempt(`read ${path}`, () => digests(expected.map(({ name }) => name)))
+  const faults = compare(expected, found)
+  if (faults.length > 0) throw corrupt(path, faults)
 }
 
 /**

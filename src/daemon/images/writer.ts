@@ -5,12 +5,12 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import { lstat, open, readdir, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises'
-import { close, closeSync, fchownSync, lchownSync } from 'node:fs'
+import { close, closeSync, fchownSync, lchownSync, openSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { attempt, errnoOf, failure } from './failures.js'
-import { at, OPEN_DIRECTORY, OPEN_NEW, sync, syncTogether, type ArchiveProgress, type FileDigest, type Files, type Ids } from './files.js'
-import { checkName, partialName, requireLocal, suffixOf, type Compression, type Maker } from './layout.js'
+import { at, OPEN_DIRECTORY, OPEN_NEW, sync, syncTogether, type FileDigest, type Files, type Ids, type Packer } from './files.js'
+import { checkName, partialName, requireLocal, shardFormat, shardNames, suffixOf, type Compression, type Maker } from './layout.js'
 import { encodeManifest, MANIFEST, type Manifest, type ManifestInput } from './manifest.js'
 
 export const CRIU_DUMP_LOG = 'criu-dump.log'
@@ -25,9 +25,17 @@ export interface WriterRequest {
   readonly level: number | undefined
   /** Of the compressor. */
   readonly threads: number
+  /** 0: a directory of images, or an archive; else so many shards. */
+  readonly streams: number
+  /** Of what is on its way to the disk. */
+  readonly memoryBytes: number
+  /** The tree runs on: it is not to wait for the compressor, neither for memory nor for the processors. */
+  readonly background: boolean
   /** Upper bound of what the images take, before compression. */
   readonly estimateBytes: number
 }
+
+type Sealed = Omit<SealedCheckpoint, 'path'>
 
 export interface SealedCheckpoint {
   readonly path: string
@@ -39,9 +47,11 @@ export interface SealedCheckpoint {
 }
 
 const closeFd = promisify(close)
+/** __O_TMPFILE, which Node does not name. */
+const TMPFILE = 0o20000000
 
-/** While compressing, the images and the archive are there together. */
-const SPACE_FACTOR: Readonly<Record<Compression, number>> = { none: 1, tar: 2, gzip: 1.4, lz4: 1.6, zlib: 1.4, zstd: 1.4 }
+/** What may be left of the images; a checkpoint that turns out larger fails when the disk is full. */
+const SPACE_FACTOR: Readonly<Record<Compression, number>> = { none: 1, tar: 1, gzip: 0.4, lz4: 0.6, zlib: 0.4, zstd: 0.4 }
 /** Small images, manifest, log. */
 const SPACE_MARGIN = 1 << 20
 
@@ -50,6 +60,7 @@ const mebibytes = (bytes: number): string => `${(bytes / (1 << 20)).toFixed(1)} 
 export class CheckpointWriter {
   /** Entries of the parent directory that are ours and not yet final, by what they are. */
   readonly #made = new Map<string, 'directory' | 'file'>()
+  #packer: Packer | undefined
   #sealed = false
   #closed = false
 
@@ -70,24 +81,29 @@ export class CheckpointWriter {
   }
 
   get #finalName(): string {
-    return this.request.name + suffixOf(this.request.compression)
+    return finalName(this.request)
+  }
+
+  /** Where images go while they come; undefined: into the staging directory. */
+  get packer(): Packer | undefined {
+    return this.#packer
   }
 
   /** Checks all that can be known beforehand, then makes the staging directory. Leaves nothing behind when it throws. */
   static async create(files: Files, request: WriterRequest): Promise<CheckpointWriter> {
-    const { caller, directory, name, compression } = request
+    const { caller, directory, name } = request
     requireLocal(directory)
     checkName(name)
     const parentFd = await openParent(files, request)
     try {
-      const final = name + suffixOf(compression)
-      await checkFree(parentFd, final, directory)
+      await checkFree(parentFd, finalName(request), directory)
       await checkSpace(parentFd, request)
       const staging = partialName(name, request.maker, randomBytes(6).toString('hex'))
       const stagingFd = await attempt(`create a checkpoint in ${directory}`, () => files.mkdirAs(caller, parentFd, staging, 0o700))
       const writer = new CheckpointWriter(files, request, parentFd, staging, stagingFd)
       try {
         await writer.#takeStaging()
+        await writer.#openPacker()
       } catch (thrown) {
         await writer.abort().catch(() => undefined)
         throw thrown
@@ -111,6 +127,45 @@ export class CheckpointWriter {
       throw new CedanaError('PERMISSION_DENIED', `somebody wrote into the new checkpoint ${this.path}: ${planted.join(', ')}`)
   }
 
+  async #openPacker(): Promise<void> {
+    const { caller, compression, level, threads, streams, memoryBytes, background } = this.request
+    if (streams === 0 && compression === 'none') return
+    const fds: number[] = []
+    try {
+      await attempt(`write ${this.path}`, async () => {
+        if (streams > 0) {
+          for (const name of this.#shards) fds.push(openSync(at(this.stagingFd, name), OPEN_NEW, 0o600))
+        } else {
+          fds.push(await this.files.openAs(caller, this.parentFd, this.#archive, OPEN_NEW, 0o600))
+          this.#made.set(this.#archive, 'file')
+        }
+        const spillFd = background ? openNameless(this.parentFd) : undefined
+        const request = {
+          outputFds: [...fds],
+          sharded: streams > 0,
+          format: shardFormat(compression),
+          level,
+          threads,
+          memoryBytes,
+          background,
+        }
+        if (spillFd !== undefined) fds.push(spillFd)
+        this.#packer = this.files.pack({ ...request, spillFd })
+      })
+    } finally {
+      for (const fd of fds) closeSync(fd)
+    }
+  }
+
+  get #shards(): string[] {
+    return shardNames(this.request.compression, this.request.streams)
+  }
+
+  /** The archive as long as it is not complete. */
+  get #archive(): string {
+    return this.stagingName + suffixOf(this.request.compression)
+  }
+
   /** Only root can make files that are not the caller's. */
   get #mustGive(): boolean {
     return process.geteuid?.() === 0 && this.request.caller.uid !== 0
@@ -129,38 +184,70 @@ export class CheckpointWriter {
   }
 
   /**
-   * Makes the checkpoint visible. `known`: files that are digested and synced already (page data). After a failure the only thing left to do is
-   * `abort`.
+   * Makes the checkpoint visible. `known`: images that are digested and durable, or packed, already (page data). After a failure the only thing left
+   * to do is `abort`.
    */
-  async seal(
-    input: ManifestInput,
-    known: readonly FileDigest[] = [],
-    onProgress?: (progress: ArchiveProgress) => void,
-  ): Promise<SealedCheckpoint> {
-    const { compression } = this.request
-    const names = await this.#imageNames()
-    this.#give(names)
+  async seal(input: ManifestInput, known: readonly FileDigest[] = []): Promise<SealedCheckpoint> {
     const knownNames = new Set(known.map((file) => file.name))
-    const others = names.filter((name) => !knownNames.has(name))
-    const digested = await attempt(`write ${this.path}`, () => this.files.digestFiles(this.stagingFd, others))
-    const files = [...known, ...digested].sort((a, b) => (a.name < b.name ? -1 : 1))
-    const totalBytes = files.reduce((sum, file) => sum + file.size, 0)
-    const manifest: Manifest = { ...input, compression, files: [...files], totalBytes } as Manifest
-    const bytes = encodeManifest(manifest, (part) => this.files.digestBytes(part))
-    const manifestDigest = this.files.digestBytes(bytes)
-    const isDirectory = compression === 'none'
-    if (isDirectory) await this.#sealDirectory(others, bytes)
-    const size = isDirectory ? totalBytes + bytes.length : await this.#sealArchive(names, bytes, onProgress)
+    const names = (await this.#imageNames()).filter((name) => !knownNames.has(name))
+    const packer = this.#packer
+    const sealed = packer ? await this.#sealPacked(packer, input, known, names) : await this.#sealPlain(input, known, names)
     this.#sealed = true
     await this.#close()
-    return { path: this.path, size, manifest, manifestDigest }
+    return { path: this.path, ...sealed }
+  }
+
+  /** `unsynced`: files that are not on disk yet. Nobody sees the directory before it is renamed, so their order does not matter until then. */
+  async #sealPlain(input: ManifestInput, known: readonly FileDigest[], unsynced: readonly string[]): Promise<Sealed> {
+    this.#give([...known.map(({ name }) => name), ...unsynced])
+    const digested = await attempt(`write ${this.path}`, () => this.files.digestFiles(this.stagingFd, unsynced))
+    const sealed = await this.#addManifest(input, [...known, ...digested])
+    await this.#publishDirectory([...unsynced, MANIFEST])
+    return { ...sealed, size: sealed.manifest.totalBytes + sealed.size }
+  }
+
+  async #sealPacked(packer: Packer, input: ManifestInput, known: readonly FileDigest[], names: readonly string[]): Promise<Sealed> {
+    const isArchive = this.request.streams === 0
+    const finish = (): Promise<readonly Omit<FileDigest, 'name'>[]> => attempt(`write ${this.path}`, () => packer.finish())
+    const add = (added: readonly string[]): Promise<readonly FileDigest[]> =>
+      attempt(`write ${this.path}`, () => packer.add(this.stagingFd, added))
+    const files = [...known, ...(await add(names))]
+    if (isArchive) {
+      const sealed = await this.#addManifest(input, files)
+      await add([MANIFEST])
+      const [archive] = await finish()
+      await this.#publish(this.#archive)
+      await this.#remove(this.stagingName)
+      return { ...sealed, size: archive?.size ?? 0 }
+    }
+    const outputs = await finish()
+    const shards = outputs.map(({ size, digest }, index) => ({ name: this.#shards[index] ?? '', size, digest }))
+    const sealed = await this.#addManifest(input, files, shards)
+    await attempt(`write ${this.path}`, () => Promise.all(names.map((name) => unlink(at(this.stagingFd, name)))))
+    this.#give(this.#shards)
+    await this.#publishDirectory([MANIFEST])
+    return { ...sealed, size: sealed.size + shards.reduce((sum, { size }) => sum + size, 0) }
+  }
+
+  /** Its size is what the checkpoint is larger by. */
+  async #addManifest(input: ManifestInput, files: readonly FileDigest[], shards?: readonly FileDigest[]): Promise<Sealed> {
+    const sorted = [...files].sort((a, b) => (a.name < b.name ? -1 : 1))
+    const totalBytes = sorted.reduce((sum, file) => sum + file.size, 0)
+    const manifest = { ...input, compression: this.request.compression, files: sorted, ...(shards && { shards }), totalBytes } as Manifest
+    const bytes = encodeManifest(manifest, (part) => this.files.digestBytes(part))
+    await this.add(MANIFEST, bytes)
+    return { manifest, manifestDigest: this.files.digestBytes(bytes), size: bytes.length }
   }
 
   async #imageNames(): Promise<string[]> {
     const entries = await attempt(`read ${this.path}`, () => readdir(at(this.stagingFd, '.'), { withFileTypes: true }))
     const odd = entries.find((entry) => !entry.isFile())
     if (odd) throw new CedanaError('BUG', `unexpected ${odd.name} among the images of ${this.path}`)
-    return entries.map((entry) => entry.name).sort()
+    const shards = new Set(this.#shards)
+    return entries
+      .map((entry) => entry.name)
+      .filter((name) => !shards.has(name))
+      .sort()
   }
 
   /** To the caller: what root made. */
@@ -170,44 +257,13 @@ export class CheckpointWriter {
     for (const name of names) lchownSync(at(this.stagingFd, name), uid, gid)
   }
 
-  /** `unsynced`: files that are not on disk yet. Nobody sees the directory before it is renamed, so their order does not matter until then. */
-  async #sealDirectory(unsynced: readonly string[], manifest: Uint8Array): Promise<void> {
-    await this.add(MANIFEST, manifest)
+  async #publishDirectory(unsynced: readonly string[]): Promise<void> {
     await attempt(`write ${this.path}`, async () => {
       this.#give([MANIFEST])
-      await syncTogether(this.stagingFd, [...unsynced, MANIFEST])
+      await syncTogether(this.stagingFd, unsynced)
       if (this.#mustGive) fchownSync(this.stagingFd, this.request.caller.uid, this.request.caller.gid)
     })
     await this.#publish(this.stagingName)
-  }
-
-  async #sealArchive(names: readonly string[], manifest: Uint8Array, onProgress?: (progress: ArchiveProgress) => void): Promise<number> {
-    const { caller, compression, level, threads } = this.request
-    if (compression === 'none') throw new CedanaError('BUG', 'an archive needs a format')
-    await this.add(MANIFEST, manifest)
-    const partial = this.stagingName + suffixOf(compression)
-    const size = await attempt(`write ${this.path}`, async () => {
-      const outputFd = await this.files.openAs(caller, this.parentFd, partial, OPEN_NEW, 0o600)
-      this.#made.set(partial, 'file')
-      try {
-        const progress = onProgress && { onProgress }
-        const request = {
-          directoryFd: this.stagingFd,
-          names: [...names, MANIFEST],
-          outputFd,
-          format: compression,
-          level,
-          threads,
-          ...progress,
-        }
-        return (await this.files.archiveCreate(request)).size
-      } finally {
-        await closeFd(outputFd)
-      }
-    })
-    await this.#publish(partial)
-    await this.#remove(this.stagingName)
-    return size
   }
 
   async #publish(partial: string): Promise<void> {
@@ -231,6 +287,7 @@ export class CheckpointWriter {
    */
   async abort(): Promise<void> {
     if (this.#closed || this.#sealed) return
+    await this.#packer?.abort()
     const failures: CedanaError[] = []
     const guard = async <T>(attempted: string, work: () => Promise<T>): Promise<T | undefined> =>
       attempt(attempted, work).catch((thrown: unknown) => {
@@ -277,6 +334,17 @@ export async function removeEntry(parentFd: number, name: string, kind: 'directo
     await rmdir(at(parentFd, name))
   } catch (thrown) {
     if (errnoOf(thrown) !== 'ENOENT') throw thrown
+  }
+}
+
+const finalName = ({ name, streams, compression }: WriterRequest): string => (streams > 0 ? name : name + suffixOf(compression))
+
+/** A file without a name in that directory; undefined where the file system has none. */
+function openNameless(directoryFd: number): number | undefined {
+  try {
+    return openSync(at(directoryFd, '.'), constants.O_RDWR | constants.O_DIRECTORY | TMPFILE, 0o600)
+  } catch {
+    return undefined
   }
 }
 

@@ -7,12 +7,12 @@ import type { Caller } from '../../plugins/contract/job.js'
 import { files, mayWrite } from '../host/files.js'
 import { readContents } from '../images/contents.js'
 import { at, OPEN_DIRECTORY } from '../images/files.js'
-import { CheckpointReader, peek } from '../images/reader.js'
+import { peek, verify } from '../images/reader.js'
 import { attempt } from '../images/failures.js'
 import { removeEntry } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseJob } from './authorize.js'
-import { begin, ensureDirectories, type Environment, workDirectory } from './environment.js'
+import { begin, type Environment } from './environment.js'
 import type { Call, CheckpointView } from './verbs.js'
 
 export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
@@ -109,17 +109,14 @@ export async function verifyCheckpoint(env: Environment, call: Call, id: string)
   const { op } = begin(env, 'verify', call)
   await using _ = op
   const record = locate(env, call.caller, id)
-  await ensureDirectories(env)
-  const request = { caller: call.caller, path: record.path, scratch: await workDirectory(env) }
-  const reader = await op.step('open checkpoint', () => CheckpointReader.open(files, request), { always: (opened) => opened.close() })
-  if (!reader.manifest)
+  const request = { caller: call.caller, path: record.path, signal: call.signal }
+  const { manifest, manifestDigest } = await op.step('verify', () => verify(files, request))
+  if (!manifest)
     throw new CedanaError('IMAGE_CORRUPT', `${record.path} has no manifest to verify it by`, { hint: 'it was not made by cedana' })
-  const { manifestDigest } = record
-  if (manifestDigest !== '' && manifestDigest !== reader.manifestDigest) {
+  if (record.manifestDigest !== '' && record.manifestDigest !== manifestDigest) {
     throw new CedanaError('IMAGE_CORRUPT', `${record.path} is another checkpoint than the one recorded as ${record.id}`)
   }
-  const result = await op.step('verify', () => reader.verify())
-  return op.done({ ...result, path: record.path })
+  return op.done({ files: manifest.files.length, bytes: manifest.totalBytes, path: record.path })
 }
 
 /** Files first, record last: a checkpoint that is still listed can be deleted again. */

@@ -3,7 +3,7 @@
  * and only then is the tree let go: it dies, or runs on. A failure at any point leaves it running and nothing behind but CRIU's log.
  */
 import { randomUUID } from 'node:crypto'
-import { hostname } from 'node:os'
+import { availableParallelism, hostname } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, Snapshot, StdioMode } from '../../plugins/contract/job.js'
@@ -14,7 +14,7 @@ import { openPageServer } from '../host/pages.js'
 import type { HostFacts } from '../host/probe.js'
 import * as processes from '../host/processes.js'
 import { type PendingStdin, ShimConnection } from '../host/shim.js'
-import { defaultName, parseCompression, unixNanoseconds } from '../images/layout.js'
+import { defaultName, parseCompression, parseStreams, unixNanoseconds } from '../images/layout.js'
 import type { ManifestInput } from '../images/manifest.js'
 import { dumpProblems, dumpSize, dumpSwitches } from '../images/preflight.js'
 import { encodeState, STATE } from '../images/state.js'
@@ -37,6 +37,8 @@ export const STDIN_SECTION = 'stdin'
 /** How long a job may take to be gone once CRIU has ended it. */
 const END_MS = 10_000
 const PROGRESS_MS = 250
+/** Of the compressor. */
+const MAX_THREADS = 16
 
 interface Plan {
   readonly criu: CriuOptions
@@ -139,11 +141,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   await using _ = op
 
   const compression = parseCompression(request.compression || env.config.checkpoint.compression)
-  if (request.streams !== 0) {
-    throw request.streams === 1
-      ? new CedanaError('BAD_OPTIONS', 'A minimum of 2 streams are required for streaming. Specify 0 to disable streaming.')
-      : new CedanaError('FORMAT_UNSUPPORTED', 'checkpoints in several streams are not supported yet', { hint: 'leave --streams out' })
-  }
+  const streams = parseStreams(request.streams, env.config.checkpoint.streams)
+  const memoryBytes = env.config.checkpoint.memory_limit_mb * 2 ** 20
   const binary = await op.step('find criu', () => env.criu())
   const found = await op.step('find target', () => findTarget(env, call, host, request))
   await op.step('lock', () => env.locks.take(found.lock, 'dump'), {
@@ -183,7 +182,10 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         name,
         compression,
         level: request.level ?? (env.config.checkpoint.level || undefined),
-        threads: 2,
+        threads: Math.min(availableParallelism(), MAX_THREADS),
+        streams,
+        memoryBytes,
+        background: plan.leaveRunning,
         estimateBytes: total,
       }),
     { onFailure: (made) => made.abort() },
@@ -200,31 +202,39 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         socketFd: worker.takePages(),
         directoryFd: writer.stagingFd,
         criuVersion: binary.version,
-        memoryBytes: env.config.checkpoint.memory_limit_mb * 2 ** 20,
+        packer: writer.packer,
+        memoryBytes,
         dropZeroPages: true,
         rootPid: found.target.pid,
       }),
     { onFailure: (server) => server.abort() },
   )
-  const ticker = setInterval(() => {
-    op.progress({ phase: 'criu dump', bytes: pages.progress().receivedBytes, totalBytes: total, frozen: true })
-  }, PROGRESS_MS)
-  const frozen = await op
-    .step(
-      'criu dump',
-      async () => {
+  // What is being packed or written ends at once when the caller goes away, not when it is done.
+  const breakOff = (): void => {
+    void writer.packer?.abort()
+    void pages.abort().catch(() => undefined)
+  }
+  signal.addEventListener('abort', breakOff, { once: true })
+  let isFrozen = true
+  const watched = async <T>(phase: string, bytes: () => number, work: () => Promise<T>): Promise<T> => {
+    const ticker = setInterval(() => op.progress({ phase, bytes: bytes(), totalBytes: total, frozen: isFrozen }), PROGRESS_MS)
+    return work().finally(() => clearInterval(ticker))
+  }
+  const received = (): number => pages.progress().receivedBytes
+  const stored = (): number => writer.packer?.progress().packedBytes ?? pages.progress().writtenBytes
+  const frozen = await op.step(
+    'criu dump',
+    () =>
+      watched('criu dump', received, async () => {
         const options = { ...plan.criu, images_dir_fd: writer.stagingFd, work_dir_fd: work.fd }
         const dumped = await worker.dump(options, signal).catch(async (thrown: unknown) => {
           throw await work.explain(thrown, await pages.failure())
         })
-        op.moved(pages.progress().receivedBytes)
+        op.moved(received())
         return dumped
-      },
-      { category: 'criu', onFailure: (dumped) => dumped.rollback() },
-    )
-    .finally(() => {
-      clearInterval(ticker)
-    })
+      }),
+    { category: 'criu', onFailure: (dumped) => dumped.rollback() },
+  )
 
   const complete = (): Promise<void> =>
     frozen.complete().catch(async (thrown: unknown) => {
@@ -237,17 +247,18 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     return pending
   })
   // The images are complete: a tree that is to run on need not wait for the disk.
-  if (plan.leaveRunning) await op.step('resume', complete, { category: 'criu' })
-  const written = await op.step('flush pages', () => pages.finish())
+  if (plan.leaveRunning) {
+    await op.step('resume', complete, { category: 'criu' })
+    isFrozen = false
+  }
+  const written = await op.step('flush pages', () => watched('flush pages', stored, () => pages.finish()))
   // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
   let released = false
   const sealed = await op.step(
     'seal',
     () => {
       const manifest = manifestInput(env, found, plan, planning, { criuVersion: binary.version, input })
-      return writer.seal(manifest, written.files, (progress) => {
-        op.progress({ phase: 'seal', bytes: progress.readBytes, totalBytes: written.receivedBytes, frozen: !plan.leaveRunning })
-      })
+      return watched('seal', stored, () => writer.seal(manifest, written.files))
     },
     { onFailure: (made) => (released ? undefined : removeFiles(call.caller, made.path)) },
   )
@@ -273,6 +284,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     },
   )
   const messages = warnings(plan.problems)
+  const spilled = writer.packer?.progress().spilledBytes ?? 0
+  if (spilled > 0) messages.push(spilledMessage(spilled, env.config.checkpoint.memory_limit_mb))
   if (!plan.leaveRunning) {
     const letGo = (): Promise<void> => {
       released = true
@@ -297,6 +310,9 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     frozenUs: await work.frozenUs(),
   })
 }
+
+const spilledMessage = (bytes: number, limitMb: number): string =>
+  `Note: ${Math.ceil(bytes / 2 ** 20)} MiB waited on disk to be packed, beyond the ${limitMb} MiB of checkpoint.memory_limit_mb`
 
 const emptyResult = { checkpointId: '', paths: [], size: 0, messages: [], frozenUs: 0 } as const
 

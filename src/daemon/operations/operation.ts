@@ -61,7 +61,7 @@ export class Operation implements AsyncDisposable {
       await this.context.faults?.after(this.name, name)
       return made
     } catch (thrown) {
-      this.#failure ??= CedanaError.from(thrown)
+      this.#failure ??= options.uncancellable ? CedanaError.from(thrown) : this.#explain(thrown)
       throw this.#failure
     } finally {
       const durationNs = Number(process.hrtime.bigint() - started)
@@ -106,8 +106,13 @@ export class Operation implements AsyncDisposable {
   }
 
   #throwIfAborted(): void {
-    if (!this.context.signal.aborted) return
+    if (this.context.signal.aborted) throw this.#explain(undefined)
+  }
+
+  /** What was broken off says so in many ways; all mean that the operation was cancelled. */
+  #explain(thrown: unknown): CedanaError {
+    if (!this.context.signal.aborted) return CedanaError.from(thrown)
     const reason: unknown = this.context.signal.reason
-    throw reason instanceof CedanaError ? reason : new CedanaError('CANCELLED', `${this.name} cancelled`, { cause: reason })
+    return reason instanceof CedanaError ? reason : new CedanaError('CANCELLED', `${this.name} cancelled`, { cause: thrown ?? reason })
   }
 }

@@ -1,0 +1,477 @@
+#include "stream/unpack.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <map>
+#include <set>
+#include <span>
+#include <thread>
+#include <utility>
+
+#include "base/async.h"
+#include "base/handle.h"
+#include "base/values.h"
+#include "stream/source.h"
+#include "stream/tar.h"
+#include "stream/threads.h"
+#include "stream/writer.h"
+
+namespace cedana {
+
+namespace {
+
+constexpr size_t kMemoryBytes = size_t{32} << 20;
+constexpr int kStorers = 2;
+constexpr auto kReportEvery = std::chrono::milliseconds(50);
+
+Errno Bad(const std::string& what) { return {"shard: " + what, EBADMSG}; }
+
+// An image on its way into a directory, or only through the digest.
+class Image final : public OutputFile {
+ public:
+  Image(BlockWriter& writer, UniqueFd fd, std::string name)
+      : OutputFile(writer, std::move(name)), fd_(std::move(fd)) {}
+
+ private:
+  std::optional<Errno> Store(const Part& part) override {
+    if (!fd_.valid()) return std::nullopt;
+    return ImageDirectory::Write(fd_.get(), {part.block, part.size}, part.offset);
+  }
+  std::optional<Errno> Complete() override {
+    fd_.Reset();
+    return std::nullopt;
+  }
+
+  UniqueFd fd_;
+};
+
+Result<OutputFile*> AddImage(BlockWriter& writer, ImageDirectory* directory,
+                             const std::string& name, uint64_t size) {
+  UniqueFd fd;
+  if (directory != nullptr) {
+    auto created = directory->Create(name, size);
+    if (!created.ok()) return created.error();
+    fd = std::move(created.value());
+  }
+  return writer.Add(std::make_unique<Image>(writer, std::move(fd), name));
+}
+
+std::optional<Errno> UnpackMember(TarReader& tar, Source& source, OutputFile& file,
+                                  Progress& progress) {
+  while (tar.left() > 0) {
+    const std::span<std::byte> space = file.Space();
+    if (space.empty()) break;  // the writer keeps the reason
+    const std::span<std::byte> part =
+        space.first(std::min<uint64_t>({space.size(), tar.left(), kChunkBytes}));
+    const uint64_t before = source.consumed();
+    if (auto error = tar.Read(part)) return error;
+    file.Commit(part.size());
+    if (auto error = progress.Report(source.consumed() - before)) return error;
+  }
+  file.Close();
+  return std::nullopt;
+}
+
+struct Piece {
+  std::string name;
+  uint64_t offset;
+};
+
+std::optional<Piece> ParsePiece(const std::string& member) {
+  const size_t at = member.rfind('@');
+  Piece piece{member.substr(0, at), 0};
+  if (at == std::string::npos || at == 0) return std::nullopt;
+  const char* end = member.data() + member.size();
+  const auto [stopped, error] = std::from_chars(member.data() + at + 1, end, piece.offset, 16);
+  if (error != std::errc() || stopped != end) return std::nullopt;
+  return piece;
+}
+
+// Puts pieces together, whichever thread has them.
+class Merge {
+ public:
+  Merge(const std::vector<ImageSize>& images, ImageDirectory* directory) : directory_(directory) {
+    for (const auto& [name, size] : images) {
+      File& file = files_[name];
+      file.size = size;
+      file.leaves.resize((size + kLeafBytes - 1) / kLeafBytes);
+    }
+  }
+
+  std::optional<Errno> Create() {
+    for (auto& [name, file] : files_) {
+      if (directory_ == nullptr) continue;
+      auto created = directory_->Create(name, file.size);
+      if (!created.ok()) return created.error();
+      file.fd = std::move(created.value());
+    }
+    return std::nullopt;
+  }
+
+  std::optional<Errno> Put(const Piece& piece, std::span<const std::byte> data) {
+    const auto found = files_.find(piece.name);
+    if (found == files_.end()) return Bad("unknown image " + piece.name);
+    File& file = found->second;
+    const uint64_t leaf = piece.offset / kLeafBytes;
+    const bool fits = piece.offset % kLeafBytes == 0 && piece.offset <= file.size &&
+                      data.size() == std::min<uint64_t>(kLeafBytes, file.size - piece.offset);
+    if (!fits) return Bad("a piece of " + piece.name + " that does not fit");
+    if (data.empty()) return std::nullopt;
+    const LeafDigest digest = DigestLeaf(data.data(), data.size());
+    if (file.fd.valid()) {
+      if (auto error = ImageDirectory::Write(file.fd.get(), data, piece.offset)) return error;
+    }
+    const std::lock_guard lock(mutex_);
+    if (file.leaves[leaf]) return Bad("a piece of " + piece.name + " comes twice");
+    file.leaves[leaf] = digest;
+    return std::nullopt;
+  }
+
+  Result<std::vector<FileDigest>> Digests() {
+    std::vector<FileDigest> digests;
+    for (const auto& [name, file] : files_) {
+      std::vector<LeafDigest> leaves;
+      for (const auto& leaf : file.leaves) {
+        if (!leaf) return Bad("a piece of " + name + " is missing");
+        leaves.push_back(*leaf);
+      }
+      digests.push_back({name, file.size, CombineLeaves(leaves)});
+    }
+    return digests;
+  }
+
+ private:
+  struct File {
+    uint64_t size = 0;
+    UniqueFd fd;
+    std::vector<std::optional<LeafDigest>> leaves;
+  };
+
+  ImageDirectory* const directory_;
+  std::map<std::string, File> files_;
+  std::mutex mutex_;
+};
+
+Result<FileDigest> UnpackShard(UniqueFd shard, Format format, std::byte* block, Merge& merge,
+                               Progress& progress) {
+  const auto source = Source::Open(std::move(shard), format, true);
+  if (!source.ok()) return source.error();
+  TarReader tar(*source.value());
+  while (true) {
+    const uint64_t before = source.value()->consumed();
+    const auto member = tar.Next();
+    if (!member.ok()) return member.error();
+    if (!member.value()) return source.value()->Digest();
+    const auto piece = ParsePiece(member.value()->name);
+    if (!piece || tar.left() > kLeafBytes) return Bad("no piece: " + member.value()->name);
+    const std::span<std::byte> data(block, tar.left());
+    if (auto error = tar.Read(data)) return *std::move(error);
+    if (auto error = merge.Put(*piece, data)) return *std::move(error);
+    if (auto error = progress.Report(source.value()->consumed() - before)) return *std::move(error);
+  }
+}
+
+}  // namespace
+
+std::optional<Errno> Progress::Report(uint64_t bytes) {
+  if (cancelled_ && *cancelled_) return Errno{"unpack", ECANCELED};
+  const std::lock_guard lock(mutex_);
+  bytes_ += bytes;
+  if (!callback_) return std::nullopt;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_ < kReportEvery) return std::nullopt;
+  last_ = now;
+  callback_(bytes_);
+  return std::nullopt;
+}
+
+Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, ImageDirectory* directory,
+                               Progress& progress) {
+  const auto source = Source::Open(std::move(archive), format, false);
+  if (!source.ok()) return source.error();
+  auto writer = BlockWriter::Start({.memory_bytes = kMemoryBytes, .threads = kStorers});
+  if (!writer.ok()) return writer.error();
+  TarReader tar(*source.value());
+  while (true) {
+    const auto member = tar.Next();
+    if (!member.ok()) return member.error();
+    if (!member.value()) break;
+    const auto [name, size] = *member.value();
+    const auto file = AddImage(*writer.value(), directory, name, size);
+    if (!file.ok()) return file.error();
+    if (auto error = UnpackMember(tar, *source.value(), *file.value(), progress))
+      return *std::move(error);
+    if (auto error = writer.value()->error()) return *std::move(error);
+  }
+  auto files = writer.value()->Finish();
+  if (!files.ok()) return files.error();
+  return Unpacked{std::move(files.value()), {}};
+}
+
+Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
+                              const std::vector<ImageSize>& images, ImageDirectory* directory,
+                              Progress& progress) {
+  Merge merge(images, directory);
+  if (auto error = merge.Create()) return *std::move(error);
+  std::vector<FileDigest> stored(shards.size());
+  std::mutex mutex;
+  std::optional<Errno> failure;
+  std::atomic<size_t> next = 0;
+  const auto work = [&] {
+    const UniqueBlock block = MakeBlock();
+    for (size_t i = next++; i < shards.size(); i = next++) {
+      auto shard = block ? UnpackShard(std::move(shards[i]), format, block.get(), merge, progress)
+                         : Result<FileDigest>(Errno{"mmap", ENOMEM});
+      const std::lock_guard lock(mutex);
+      if (!shard.ok() && !failure) failure = shard.error();
+      if (failure) next = shards.size();
+      if (shard.ok()) stored[i] = shard.value();
+    }
+  };
+  {
+    ThreadGroup threads;
+    const size_t cores = std::max(std::thread::hardware_concurrency(), 2U);
+    for (size_t i = 1; i < std::min(cores, shards.size()); i++) {
+      if (!threads.Start(work).ok()) break;  // fewer threads do as well
+    }
+    work();
+  }
+  if (failure) return *failure;
+  auto files = merge.Digests();
+  if (!files.ok()) return files.error();
+  return Unpacked{std::move(files.value()), std::move(stored)};
+}
+
+Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
+                            ImageDirectory& directory, Progress& progress) {
+  auto writer = BlockWriter::Start({.memory_bytes = kMemoryBytes, .threads = kStorers});
+  if (!writer.ok()) return writer.error();
+  for (const std::string& name : names) {
+    const UniqueFd fd(
+        ::openat(from_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    struct stat info {};
+    if (!fd.valid()) return Errno::Last("open " + name);
+    if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
+    if (!S_ISREG(info.st_mode)) return Errno{"read " + name, EISDIR};
+    const auto size = static_cast<uint64_t>(info.st_size);
+    const auto file = AddImage(*writer.value(), &directory, name, size);
+    if (!file.ok()) return file.error();
+    for (uint64_t left = size; left > 0;) {
+      const std::span<std::byte> space = file.value()->Space();
+      if (space.empty()) break;  // the writer keeps the reason
+      const size_t want = std::min<uint64_t>({space.size(), left, kChunkBytes});
+      const ssize_t n = ::read(fd.get(), space.data(), want);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Errno::Last("read " + name);
+      if (n == 0) return Errno{"read " + name, EIO};  // cut off meanwhile
+      file.value()->Commit(static_cast<size_t>(n));
+      left -= static_cast<uint64_t>(n);
+      if (auto error = progress.Report(static_cast<uint64_t>(n))) return *std::move(error);
+    }
+    file.value()->Close();
+  }
+  auto files = writer.value()->Finish();
+  if (!files.ok()) return files.error();
+  return Unpacked{std::move(files.value()), {}};
+}
+
+Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, bool is_shard,
+                                              const std::optional<std::vector<std::string>>& names,
+                                              uint64_t max_bytes) {
+  const auto source = Source::Open(std::move(archive), format, false);
+  if (!source.ok()) return source.error();
+  std::set<std::string> wanted;
+  if (names) wanted.insert(names->begin(), names->end());
+  TarReader tar(*source.value());
+  std::map<std::string, size_t> places;
+  std::vector<ArchivedFile> files;
+  // More pieces of a file may follow anywhere in a shard.
+  while (is_shard || !names || places.size() < wanted.size()) {
+    const auto member = tar.Next();
+    if (!member.ok()) return member.error();
+    if (!member.value()) break;
+    const auto piece =
+        is_shard ? ParsePiece(member.value()->name) : std::optional(Piece{member.value()->name, 0});
+    if (!piece) return Bad("no piece: " + member.value()->name);
+    if (names && wanted.count(piece->name) == 0) continue;
+    const auto [place, is_new] = places.emplace(piece->name, files.size());
+    if (is_new) files.push_back({piece->name, 0, {}});
+    ArchivedFile& file = files[place->second];
+    const uint64_t end = piece->offset + member.value()->size;
+    file.size = std::max(file.size, end);
+    if (piece->offset >= max_bytes) continue;
+    file.content.resize(std::max<uint64_t>(file.content.size(), std::min(end, max_bytes)));
+    const auto content = std::as_writable_bytes(std::span(file.content));
+    const uint64_t size = std::min(end, max_bytes) - piece->offset;
+    if (auto error = tar.Read(content.subspan(piece->offset, size))) return *std::move(error);
+  }
+  return files;
+}
+
+namespace {
+
+UniqueFd Duplicate(const Napi::Value& fd) { return UniqueFd(::fcntl(Int(fd), F_DUPFD_CLOEXEC, 3)); }
+
+using Cancellation = std::atomic<bool>;
+
+// A JavaScript function that a working thread may call, as long as its promise is pending.
+class ProgressCallback {
+ public:
+  explicit ProgressCallback(const Napi::Value& function) {
+    if (!function.IsNull()) reference_ = Napi::Persistent(function.As<Napi::Function>());
+  }
+
+  // The owner has to outlive every call: calls are posted before the promise is settled.
+  Progress::Callback Of(Napi::Env env) {
+    if (reference_.IsEmpty()) return {};
+    return [this, main = MainThread::Of(env)](uint64_t read) {
+      main->Post([this, read](Napi::Env js) {
+        reference_.Call({Napi::Number::New(js, static_cast<double>(read))});
+      });
+    };
+  }
+
+ private:
+  Napi::FunctionReference reference_;
+};
+
+Napi::Value CancellationJs(const Napi::CallbackInfo& info) {
+  return MakeHandle(info.Env(), std::make_shared<Cancellation>(false));
+}
+
+Napi::Value CancelJs(const Napi::CallbackInfo& info) {
+  *HandleOf<Cancellation>(info[0]) = true;
+  return info.Env().Undefined();
+}
+
+Napi::Value MakeJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int64_t memory_bytes = info[0].As<Napi::Number>().Int64Value();
+  auto made = ImageDirectory::Make(static_cast<uint64_t>(memory_bytes), Text(info[1]));
+  if (!made.ok()) return Throw(env, made.error());
+  const auto result = Napi::Object::New(env);
+  result.Set("directoryFd", made.value()->fd());
+  result.Set("images", MakeHandle(env, std::move(made.value())));
+  return result;
+}
+
+Napi::Value CloseJs(const Napi::CallbackInfo& info) {
+  HandleOf<ImageDirectory>(info[0])->Close();
+  return info.Env().Undefined();
+}
+
+// Runs `unpack(ImageDirectory*, Progress&)` on a thread. The arguments behind its own are always
+// images, cancellation, progress.
+template <typename Unpack>
+Napi::Value RunUnpack(const Napi::CallbackInfo& info, size_t first, Unpack unpack) {
+  const Napi::Env env = info.Env();
+  auto callback = std::make_unique<ProgressCallback>(info[first + 2]);
+  std::shared_ptr<ImageDirectory> directory;
+  if (!info[first].IsNull()) directory = HandleOf<ImageDirectory>(info[first]);
+  std::shared_ptr<Cancellation> cancelled;
+  if (!info[first + 1].IsNull()) cancelled = HandleOf<Cancellation>(info[first + 1]);
+  auto progress = std::make_unique<Progress>(callback->Of(env), std::move(cancelled));
+  return RunAsync(
+      env, Where::kThread,
+      [directory, unpack = std::move(unpack), progress = std::move(progress)]() mutable {
+        return unpack(directory.get(), *progress);
+      },
+      [callback = std::move(callback)](Napi::Env js, const Unpacked& unpacked) -> Napi::Value {
+        const auto digest = [js](const FileDigest& file) { return FileDigestToJs(js, file); };
+        const auto result = Napi::Object::New(js);
+        result.Set("files", ArrayOf(js, unpacked.files, digest));
+        result.Set("shards", ArrayOf(js, unpacked.shards, digest));
+        return result;
+      });
+}
+
+Napi::Value ArchiveJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto format = FormatOf(Text(info[1]));
+  if (!format) return Throw(env, Errno{"archive format", EINVAL});
+  UniqueFd archive = Duplicate(info[0]);
+  if (!archive.valid()) return Throw(env, Errno::Last("dup archive"));
+  return RunUnpack(info, 2,
+                   [archive = std::move(archive), format = *format](ImageDirectory* directory,
+                                                                    Progress& progress) mutable {
+                     return UnpackArchive(std::move(archive), format, directory, progress);
+                   });
+}
+
+Napi::Value ShardsJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto format = FormatOf(Text(info[1]));
+  if (!format) return Throw(env, Errno{"archive format", EINVAL});
+  std::vector<UniqueFd> shards;
+  const auto array = info[0].As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); i++) {
+    shards.push_back(Duplicate(array.Get(i)));
+    if (!shards.back().valid()) return Throw(env, Errno::Last("dup shard"));
+  }
+  auto images = List<ImageSize>(info[2], [](const Napi::Value& value) {
+    const auto image = value.As<Napi::Object>();
+    const int64_t size = image.Get("size").As<Napi::Number>().Int64Value();
+    return ImageSize{Text(image.Get("name")), static_cast<uint64_t>(size)};
+  });
+  return RunUnpack(info, 3,
+                   [shards = std::move(shards), format = *format, images = std::move(images)](
+                       ImageDirectory* directory, Progress& progress) mutable {
+                     return UnpackShards(std::move(shards), format, images, directory, progress);
+                   });
+}
+
+Napi::Value CopyJs(const Napi::CallbackInfo& info) {
+  return RunUnpack(info, 2,
+                   [from_fd = Int(info[0]), names = Texts(info[1])](ImageDirectory* directory,
+                                                                    Progress& progress) {
+                     return CopyImages(from_fd, names, *directory, progress);
+                   });
+}
+
+Napi::Value ReadJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto format = FormatOf(Text(info[1]));
+  if (!format) return Throw(env, Errno{"archive format", EINVAL});
+  UniqueFd archive = Duplicate(info[0]);
+  if (!archive.valid()) return Throw(env, Errno::Last("dup archive"));
+  std::optional<std::vector<std::string>> names;
+  if (!info[3].IsNull()) names = Texts(info[3]);
+  return RunAsync(
+      env, Where::kThread,
+      [archive = std::move(archive), format = *format,
+       is_shard = info[2].As<Napi::Boolean>().Value(), names = std::move(names),
+       max_bytes = static_cast<uint64_t>(info[4].As<Napi::Number>().Int64Value())]() mutable {
+        return ReadArchive(std::move(archive), format, is_shard, names, max_bytes);
+      },
+      [](Napi::Env js, const std::vector<ArchivedFile>& files) -> Napi::Value {
+        return ArrayOf(js, files, [js](const ArchivedFile& file) {
+          const auto object = Napi::Object::New(js);
+          object.Set("name", file.name);
+          object.Set("size", static_cast<double>(file.size));
+          auto bytes = Napi::Uint8Array::New(js, file.content.size());
+          std::copy(file.content.begin(), file.content.end(), bytes.Data());
+          object.Set("content", bytes);
+          return object;
+        });
+      });
+}
+
+}  // namespace
+
+void InitUnpack(Napi::Env env, Napi::Object exports) {
+  exports.Set("cancellation", Napi::Function::New(env, CancellationJs));
+  exports.Set("cancel", Napi::Function::New(env, CancelJs));
+  exports.Set("imagesMake", Napi::Function::New(env, MakeJs));
+  exports.Set("imagesClose", Napi::Function::New(env, CloseJs));
+  exports.Set("unpackArchive", Napi::Function::New(env, ArchiveJs));
+  exports.Set("unpackShards", Napi::Function::New(env, ShardsJs));
+  exports.Set("copyImages", Napi::Function::New(env, CopyJs));
+  exports.Set("archiveRead", Napi::Function::New(env, ReadJs));
+}
+
+}  // namespace cedana

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <napi.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "stream/checksum.h"
+#include "stream/format.h"
+#include "stream/images.h"
+
+namespace cedana {
+
+// Tells how far it got, at most every 50 ms, on the thread that works; and whether to go on.
+class Progress {
+ public:
+  using Callback = std::function<void(uint64_t read)>;
+  Progress(Callback callback, std::shared_ptr<std::atomic<bool>> cancelled)
+      : callback_(std::move(callback)), cancelled_(std::move(cancelled)) {}
+  std::optional<Errno> Report(uint64_t bytes);  // more
+
+ private:
+  const Callback callback_;                             // may be empty
+  const std::shared_ptr<std::atomic<bool>> cancelled_;  // may be null
+  std::mutex mutex_;
+  uint64_t bytes_ = 0;
+  std::chrono::steady_clock::time_point last_{};
+};
+
+struct ArchivedFile {
+  std::string name;
+  uint64_t size;
+  std::string content;  // as much as was asked for
+};
+
+struct ImageSize {
+  std::string name;
+  uint64_t size;
+};
+
+struct Unpacked {
+  std::vector<FileDigest> files;
+  std::vector<FileDigest> shards;  // as they are stored
+};
+
+// What goes into `directory`; without one, everything is read and digested, and goes nowhere.
+Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, ImageDirectory* directory,
+                               Progress& progress);
+// All shards, in any order; together they have to hold exactly these images.
+Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
+                              const std::vector<ImageSize>& images, ImageDirectory* directory,
+                              Progress& progress);
+// Plain files of a directory.
+Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
+                            ImageDirectory& directory, Progress& progress);
+
+// The beginning of each named member, or of all. Stops as soon as all names were seen. Of a shard,
+// the pieces that it has are put together.
+Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, bool is_shard,
+                                              const std::optional<std::vector<std::string>>& names,
+                                              uint64_t max_bytes);
+
+void InitUnpack(Napi::Env env, Napi::Object exports);
+
+}  // namespace cedana
