@@ -17,13 +17,15 @@ const REMOVE_MS = 10_000
 const TOLD_EVERY_MS = 10
 
 interface Start extends Pick<ShimRequest, 'logAsUser' | 'windowSize' | 'waitAttach' | 'stdinFile' | 'stdinEnded' | 'signal'> {
+  /** Runtime plugin. */
+  readonly type: string
   readonly directory: string
   readonly program: Program
   readonly stdio: StdioMode
   readonly log: string
 }
 
-export async function startProgram(env: Environment, { directory, program, stdio, log, ...request }: Start): Promise<LaunchedShim> {
+export async function startProgram(env: Environment, { type, directory, program, stdio, log, ...request }: Start): Promise<LaunchedShim> {
   for (const { name, content } of program.files ?? []) {
     await mkdir(dirname(join(directory, name)), { recursive: true, mode: 0o700 })
     await writeFile(join(directory, name), content, { mode: 0o600 })
@@ -48,13 +50,19 @@ export async function startProgram(env: Environment, { directory, program, stdio
       stdinEnded: request.stdinEnded === true || isClosed,
     })
   } catch (thrown) {
-    throw await explained(program, thrown)
+    const error = CedanaError.from(thrown)
+    // One that fails removes what it has made. One that was given up when it had succeeded, or was killed, does not.
+    if (error.detail['step'] === 'launcher' && !(Number(error.detail['exitCode']) > 0))
+      await removeTarget(env, type, undefined, program.identity ?? {})
+    const reason: unknown = request.signal?.aborted === true ? request.signal.reason : undefined
+    if (reason !== undefined)
+      throw reason instanceof CedanaError ? reason : new CedanaError('CANCELLED', 'start cancelled', { cause: error })
+    throw await explained(program, error)
   }
 }
 
 /** A launcher tells why it failed in its own log: the last line of it. */
-async function explained({ argv, launcher }: Program, thrown: unknown): Promise<CedanaError> {
-  const error = CedanaError.from(thrown)
+async function explained({ argv, launcher }: Program, error: CedanaError): Promise<CedanaError> {
   if (launcher === undefined || error.detail['step'] !== 'launcher') return error
   const line = (await readText(launcher.log))?.trimEnd().split('\n').at(-1) ?? ''
   const said = messageOf(line)

@@ -49,6 +49,7 @@ export interface TreeRequest {
   readonly reader: CheckpointReader
   readonly verified: Verified
   readonly preflight: Promise<readonly Problem[]>
+  readonly type: string
   /** Of the job, there already. */
   readonly directory: string
   readonly work: CriuWork
@@ -136,7 +137,7 @@ export const programWork = (directory: string): string => join(directory, 'criu'
 const PROGRAM_LOG = 'restore.log'
 
 export async function restoreByProgram(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
-  const { request, signal, binary, plan, verified, preflight, directory, work, pending, job, stdio } = tree
+  const { type, request, signal, binary, plan, verified, preflight, directory, work, pending, job, stdio } = tree
   const { program } = plan
   if (!program) throw new CedanaError('BUG', 'no program to restore by')
   // The program has no point at which it would wait for us.
@@ -145,6 +146,7 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
   await mkdir(programWork(directory), { mode: 0o700 })
   const environment = { ...program.environment, ...(await criuFor(directory, env.searchPath, binary, plan)) }
   const launched = startProgram(env, {
+    type,
     directory,
     program: { ...program, environment },
     stdio,
@@ -160,7 +162,7 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
     const { pid, startTicks } = await launched
     return { pid, startTicks, launched }
   } catch (thrown) {
-    if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: thrown })
+    if (signal.aborted) throw thrown
     await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)
     const error = CedanaError.from(thrown)
     const isLauncher = error.detail['step'] === 'launcher'

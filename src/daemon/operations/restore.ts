@@ -212,7 +212,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const bringUp = plan.program ? restoreByProgram : restoreByCriu
   const started = await op.step(
     'criu restore',
-    () => bringUp(env, { call, request, signal, binary, plan, reader, verified, preflight, directory, work, pending, job, stdio }),
+    () => bringUp(env, { type, call, request, signal, binary, plan, reader, verified, preflight, directory, work, pending, job, stdio }),
     {
       category: 'criu',
       onFailure: async ({ pid, startTicks, launched }) => {

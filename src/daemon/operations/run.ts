@@ -81,7 +81,7 @@ export async function writePidFile(path: string, pid: number, caller: Caller): P
 }
 
 export async function run(env: Environment, call: Call, request: RunRequest): Promise<Started> {
-  const { op, host } = begin(env, 'run', call)
+  const { op, host, signal } = begin(env, 'run', call)
   await using _ = op
   checkStdio(env, request.stdio)
   checkGpu(request.gpuEnabled)
@@ -136,6 +136,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
     'start',
     () =>
       startProgram(env, {
+        type: request.type,
         directory,
         program: plan,
         stdio: request.stdio,
@@ -143,6 +144,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
         logAsUser: request.log !== '',
         windowSize: request.windowSize,
         waitAttach: request.waitAttach,
+        signal,
       }),
     {
       onFailure: async (shim) => {
