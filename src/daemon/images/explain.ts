@@ -317,7 +317,7 @@ const RULES: readonly Rule[] = [
 
 /** True of every log, or the echo of an error further up. */
 const NOISE =
-  /Can't setup RLIMIT_NOFILE|(?:Dumping|Restoring|Pre-dumping) FAILED|failed with -\d+$|Unable to open fd=|`- Can't open vma|exited, status=|Close the control socket|Message reply from daemon is trimmed|Can't open cwd|Can't dump page with parasite/
+  /Can't setup RLIMIT_NOFILE|(?:Dumping|Restoring|Pre-dumping) FAILED|failed with -\d+$|Unable to open fd=|`- Can't open vma|exited, status=|Close the control socket|Message reply from daemon is trimmed|Can't open cwd|Can't dump page with parasite|cgroupd: recv req error/
 const MAX_LINES = 3
 
 /** `(00.012345)  1234: Error (criu/x.c:1): text` → `Error (criu/x.c:1): text`. */

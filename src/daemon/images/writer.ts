@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { lstat, open, readdir, rmdir, statfs, unlink, type FileHandle } from 'node:fs/promises'
+import { lstat, open, readdir, readFile, rmdir, statfs, unlink, writeFile, type FileHandle } from 'node:fs/promises'
 import { close, closeSync, fchownSync, lchownSync, openSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
@@ -176,6 +176,17 @@ export class CheckpointWriter {
     await attempt(`write ${name} of ${this.path}`, async () => {
       await using file = await this.#create(name)
       await file.writeFile(content)
+    })
+  }
+
+  /** Changes an image that CRIU has written, when there is one of that name. */
+  async rewrite(name: string, change: (content: Uint8Array) => Uint8Array): Promise<void> {
+    await attempt(`write ${name} of ${this.path}`, async () => {
+      const path = at(this.stagingFd, name)
+      const content = await readFile(path).catch((thrown: unknown) => {
+        if (errnoOf(thrown) !== 'ENOENT') throw thrown
+      })
+      if (content) await writeFile(path, change(content))
     })
   }
 

@@ -16,6 +16,7 @@ import * as processes from '../host/processes.js'
 import { type PendingStdin, ShimConnection } from '../host/shim.js'
 import { defaultName, parseCompression, parseStreams, unixNanoseconds } from '../images/layout.js'
 import type { ManifestInput } from '../images/manifest.js'
+import { FILES, forgetOutsideSizes } from '../images/outside-files.js'
 import { dumpProblems, dumpSize, dumpSwitches } from '../images/preflight.js'
 import { encodeState, STATE } from '../images/state.js'
 import { removeStale } from '../images/stale.js'
@@ -244,6 +245,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const pending = await pendingStdin(found)
     if (pending) await writer.add(PENDING_STDIN, pending.bytes)
     await writer.add(CRIU_DUMP_LOG, await work.log())
+    const external = (plan.criu['external'] as readonly string[] | undefined) ?? []
+    if (external.some((key) => key.startsWith('file['))) await writer.rewrite(FILES, forgetOutsideSizes)
     return pending
   })
   // The images are complete: a tree that is to run on need not wait for the disk.
