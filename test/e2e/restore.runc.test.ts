@@ -1,5 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type BundleOptions, useContainers } from '../support/containers.js'
@@ -210,10 +212,88 @@ describe('what a container is made of', () => {
     const { length } = container.output()
     await world.ok(['restore', 'job', jid])
     await until('it counts on in the same file', () => container.output().length > length)
+    // The file is longer than at the dump by now.
+    const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'job', jid, '--leave-running'])).stdout)?.[1] ?? ''
+    const after = container.output().length
+    await until('it counts on after a dump', () => container.output().length > after)
     await world.ok(['kill', jid])
-    counted(container.output())
+    const before = container.output().split('\n').length
+    await world.ok(['restore', 'job', jid, '--path', path])
+    await until('it counts on from there', () => container.output().split('\n').length > before)
+    await world.ok(['kill', jid])
   })
 })
+
+describe('a network namespace of its own', () => {
+  /** What a network plugin does: a veth pair, one end in the container. */
+  const connect = (pid: number, subnet: string, outside: string, options: { bridge?: string } = {}): void => {
+    const ip = (...args: string[]) => execFileSync('ip', args)
+    const inside = (...args: string[]) => execFileSync('nsenter', ['--target', String(pid), '--net', 'ip', ...args])
+    ip('link', 'add', outside, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(pid))
+    if (options.bridge === undefined) ip('address', 'add', `${subnet}.1/24`, 'dev', outside)
+    else ip('link', 'set', outside, 'master', options.bridge)
+    ip('link', 'set', outside, 'up')
+    inside('address', 'add', `${subnet}.2/24`, 'dev', 'eth0')
+    for (const device of ['lo', 'eth0']) inside('link', 'set', device, 'up')
+    inside('route', 'add', 'default', 'via', `${subnet}.1`)
+  }
+  const look = (id: string): Promise<string> => sh(id, 'ip address show eth0 | grep -v valid_lft | sed "s/@.*//; s/^[0-9]*: //"; ip route')
+
+  test('its veth, addresses and routes are as they were, and an established TCP connection goes on', async () => {
+    const one = await job('tcp', { args: ['nc', '-l', '-p', '7000', '-e', 'cat'] })
+    const [subnet, device] = ['10.213.77', `cv${world.id.slice(0, 6)}`]
+    connect(one.pid, subnet, device)
+    const socket = await connected(7000, `${subnet}.2`)
+    expect(await echo(socket, 'before')).toBe('before')
+    const before = await look(one.id)
+    await throughCheckpoint(one)
+    expect(await echo(socket, 'after')).toBe('after')
+    expect(await look(one.id)).toBe(before)
+    socket.destroy()
+    await until('the server has seen the end', async () => (await world.inspect(one.jid))['is_running'] === false)
+  })
+
+  test('on a bridge; a bridge or a name that is in the way is said beforehand; --netns-eth0-ipv4-addr', async () => {
+    const [bridge, device, subnet] = [`cb${world.id.slice(0, 6)}`, `cw${world.id.slice(0, 6)}`, '10.213.78']
+    execFileSync('ip', ['link', 'add', bridge, 'type', 'bridge'])
+    try {
+      execFileSync('ip', ['address', 'add', `${subnet}.1/24`, 'dev', bridge])
+      execFileSync('ip', ['link', 'set', bridge, 'up'])
+      const one = await job('bridge')
+      connect(one.pid, subnet, device, { bridge })
+      const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'runc', one.id, '--leave-running', ...root()])).stdout)?.[1] ?? ''
+      const twin = ['restore', 'runc', '--path', path, '--id', containers.id('twin'), '--bundle', one.bundle]
+      expect((await world.fails(twin)).stderr).toContain(`network device ${device}, the other end of the container's eth0, exists already`)
+      await throughCheckpoint(one, [], ['--netns-eth0-ipv4-addr', `${subnet}.9`])
+      expect(await look(one.id)).toContain(`inet ${subnet}.9/24`)
+      expect(execFileSync('ip', ['link', 'show', device], { encoding: 'utf8' })).toContain(`master ${bridge}`)
+      await world.ok(['dump', 'job', one.jid])
+    } finally {
+      execFileSync('ip', ['link', 'delete', bridge])
+    }
+    const jid = (await world.ps()).find((row) => row[0]?.includes('bridge'))?.[0] ?? ''
+    expect((await world.fails(['restore', 'job', jid])).stderr).toContain(`bridge ${bridge}`)
+  })
+})
+
+const connected = async (port: number, host: string): Promise<Socket> => {
+  let socket: Socket | undefined
+  await until('it answers', async () => {
+    const tried = createConnection({ port, host })
+    const isThere = await new Promise<boolean>((resolve) => {
+      tried.once('connect', () => resolve(true))
+      tried.once('error', () => resolve(false))
+    })
+    if (isThere) socket = tried
+    return isThere
+  })
+  return socket!
+}
+const echo = async (socket: Socket, text: string): Promise<string> => {
+  socket.write(text)
+  const [chunk] = (await once(socket, 'data', { signal: AbortSignal.timeout(10_000) })) as [Buffer]
+  return chunk.toString()
+}
 
 describe('namespaces of the outside', () => {
   const names: string[] = []

@@ -1,7 +1,7 @@
 /** The options CRIU is asked with: what holds for every tree, what the runtime adds, what the user insists on. Pure. */
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, OpenFile, ProcessFacts, Snapshot, StdioMode } from '../../plugins/contract/job.js'
-import type { CriuOptions, Inherit } from '../../plugins/contract/plan.js'
+import type { Command, CriuOptions, Inherit } from '../../plugins/contract/plan.js'
 
 /** A field of criu_opts as the linked libcriu describes it. */
 export interface OptionField {
@@ -187,4 +187,18 @@ export function configFile(options: CriuOptions, inherit: readonly Inherit[]): s
   })
   const streams = inherit.flatMap(({ key, from }) => ('stdio' in from ? [`inherit-fd fd[${STREAM_FDS[from.stdio] ?? 0}]:${key}`] : []))
   return [...lines, ...streams].map((line) => `${line}\n`).join('')
+}
+
+const quote = (word: string): string => (/^\$[A-Z_]+$/.test(word) ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`)
+const shell = (argv: readonly string[]): string => argv.map(quote).join(' ')
+
+/** The commands as an action script of CRIU (criu(8), --action-script), which it runs at each stage: they are for one of them. */
+export function actionScript(commands: readonly Command[]): string {
+  // What is there at the start decides: the first command of several that make one thing makes the condition of the others true.
+  const conditions = [...new Set(commands.flatMap(({ unless }) => (unless ? [shell(unless)] : [])))]
+  const tests = conditions.map((condition, index) => `made${index}=false; ${condition} >/dev/null 2>&1 && made${index}=true`)
+  const lines = commands.map(({ argv, unless }) =>
+    unless ? `$made${conditions.indexOf(shell(unless))} || ${shell(argv)} || exit 1` : `${shell(argv)} || exit 1`,
+  )
+  return ['#!/bin/sh', '[ "$CRTOOLS_SCRIPT_ACTION" = setup-namespaces ] || exit 0', ...tests, ...lines, ''].join('\n')
 }

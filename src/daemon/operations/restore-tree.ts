@@ -7,13 +7,13 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { StdioMode } from '../../plugins/contract/job.js'
-import type { CriuOptions, Inherit, Problem, Program } from '../../plugins/contract/plan.js'
+import type { Command, CriuOptions, Inherit, Problem, Program } from '../../plugins/contract/plan.js'
 import * as criu from '../host/criu.js'
 import * as processes from '../host/processes.js'
 import { launchShim, type LaunchedShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
 import type { CheckpointReader } from '../images/reader.js'
 import type { JobRecord } from '../jobs/job.js'
-import { configFile } from './criu-options.js'
+import { actionScript, configFile } from './criu-options.js'
 import { CRIU_RESTORE_LOG, type CriuWork } from './criu-work.js'
 import { type Environment, refuseProblems } from './environment.js'
 import { startProgram } from './program.js'
@@ -24,6 +24,7 @@ export interface TreePlan {
   readonly inherit: readonly Inherit[]
   readonly problems: readonly Problem[]
   readonly program: Program | undefined
+  readonly setup: readonly Command[]
 }
 
 /** Under way from the moment the checkpoint is open. */
@@ -178,6 +179,9 @@ async function criuFor(directory: string, searchPath: string, binary: criu.CriuB
   await mkdir(bin, { mode: 0o700 })
   const quoted = binary.command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
   await writeFile(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o700 })
-  await writeFile(config, configFile(plan.criu, plan.inherit), { mode: 0o600 })
+  const script = join(directory, 'setup')
+  const setup = plan.setup.length === 0 ? '' : `action-script ${script}\n`
+  if (setup !== '') await writeFile(script, actionScript(plan.setup), { mode: 0o700 })
+  await writeFile(config, configFile(plan.criu, plan.inherit) + setup, { mode: 0o600 })
   return { PATH: `${bin}:${searchPath}`, CRIU_CONFIG_FILE: config }
 }

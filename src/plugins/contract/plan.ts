@@ -44,6 +44,12 @@ export interface Inherit {
     | { readonly path: string; /** open(2) flags */ readonly flags: number }
 }
 
+/** `unless`: not when this command succeeds. Words may be variables of CRIU's action scripts, `$CRTOOLS_INIT_PID`, by themselves. */
+export interface Command {
+  readonly argv: readonly string[]
+  readonly unless?: readonly string[] | undefined
+}
+
 /**
  * Of a program that is not the target itself but starts it and ends (`runc run --detach`): with 0 when the target runs, which is then nobody's
  * child, and the job's from then on. Paths are in the directory of the job.
@@ -88,6 +94,8 @@ export interface RestorePlan {
    * `criu` and `inherit` (of standard streams only) reach CRIU by its configuration file.
    */
   readonly program?: Program | undefined
+  /** Run when the namespaces of the target are there and nothing is in them; one that fails is the failure of the restore. */
+  readonly setup?: readonly Command[] | undefined
 }
 
 export type { IdSet, StdioMode }

@@ -3,6 +3,7 @@ import type { ProcessFacts, Snapshot } from '../contract/job.js'
 import type { DumpPlan, Problem } from '../contract/plan.js'
 import type { DumpContext } from '../contract/runtime.js'
 import { freezerOf } from './cgroup.js'
+import { encodeNetwork, lookAtNetwork, NETWORK } from './network.js'
 import { type ContainerState, findState, identityOf, missing } from './state.js'
 
 /** What runc and crun look for in a checkpoint: where the standard streams led. */
@@ -23,6 +24,8 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
   const [init] = snapshot.processes
   if (!state || !init) throw missing(identity)
   const freezer = freezerOf(init.cgroups)
+  const hasOwnNetwork = state.namespaces.some(({ type, path }) => type === 'network' && path === '')
+  const network = hasOwnNetwork ? await lookAtNetwork(host, init.pid) : undefined
   return {
     criu: {
       root: state.rootfs,
@@ -30,14 +33,17 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
       orphan_pts_master: true,
       // Sessions and terminals are all the container's own, whatever they look like from outside.
       shell_job: false,
+      // As the runtime will have it (CLONE_NEWNET): see network.ts.
+      ...(network ? { empty_ns: 0x40000000 } : {}),
       external: [...externalMounts(state, snapshot), ...externalNamespaces(state, init)],
       ...(freezer === undefined ? {} : { freeze_cgroup: freezer }),
     },
     attachments: [
       { name: DESCRIPTORS, content: json(standardStreams(init)) },
       { name: CONTAINER, content: json({ bundle: identity.bundle || state.bundle } satisfies SavedContainer) },
+      ...(network ? [{ name: NETWORK, content: encodeNetwork(network.network) }] : []),
     ],
-    problems: freezer === undefined ? [] : await strangers(host, freezer, snapshot),
+    problems: [...(network?.problems ?? []), ...(freezer === undefined ? [] : await strangers(host, freezer, snapshot))],
   }
 }
 

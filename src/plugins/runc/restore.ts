@@ -6,6 +6,7 @@ import type { Inherit, Problem, Program, RestorePlan } from '../contract/plan.js
 import type { RestoreContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
+import { decodeNetwork, NETWORK, networkCommands, networkProblems, withAddress } from './network.js'
 import type { RestoreOptions } from './options.js'
 import { bundleFor, readSpec } from './spec.js'
 import { findState, type Identity, identityOf, isCrun } from './state.js'
@@ -37,8 +38,13 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     const message = `external namespace file ${path} (${type}) does not exist`
     problems.push({ severity: 'error', id: 'namespace-missing', message, hint: 'make it, or change config.json of the bundle' })
   }
+  const hasOwnNetwork = namespaces.some(({ type, path = '' }) => type === 'network' && path === '')
+  const saved = hasOwnNetwork ? await context.attachment(NETWORK) : undefined
+  const network = saved && withAddress(decodeNetwork(saved), options.netnsEth0Ipv4Addr)
+  if (network) problems.push(...(await networkProblems(host, network)))
   return {
     criu: {},
+    setup: network && networkCommands(network),
     inherit: streams.inherit,
     problems: [...problems, ...streams.problems],
     program: program(
