@@ -157,8 +157,7 @@ class Connector {
     auto connector = std::make_shared<Connector>(std::move(socket.value()), std::move(wake));
     const auto started = StartThread([connector] {
       connector->Run();
-      // The garbage collector may leave the handle alone for long.
-      connector->socket_.Reset();
+      connector->Release();
     });
     if (!started.ok()) return started.error();
     return connector;
@@ -190,9 +189,10 @@ class Connector {
 
   void Close() {
     Fail(Errno{"connectorNext", ECANCELED});
+    const std::lock_guard lock(mutex_);
     const uint64_t one = 1;
     // The counter has room for more than is ever written.
-    static_cast<void>(::write(wake_.get(), &one, sizeof one));
+    if (wake_.valid()) static_cast<void>(::write(wake_.get(), &one, sizeof one));
   }
 
  private:
@@ -203,6 +203,13 @@ class Connector {
       if (::poll(polls.data(), polls.size(), -1) < 0) continue;
       if (polls[1].revents != 0 || !Sort()) return;
     }
+  }
+
+  // The garbage collector may leave the handle alone for long.
+  void Release() {
+    const std::lock_guard lock(mutex_);
+    socket_.Reset();
+    wake_.Reset();
   }
 
   // Everything there is. False: the socket is of no use any more.

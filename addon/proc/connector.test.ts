@@ -50,6 +50,17 @@ afterEach(() => {
 describe.skipIf(refusal !== undefined)(
   `the proc connector (needs CAP_NET_ADMIN in the first namespaces; here: ${refusal ?? 'permitted'})`,
   () => {
+    it('ends its thread and its socket when it is closed', async () => {
+      const before = { threads: threads(), descriptors: descriptors() }
+      const connector = await native.connectorOpen(BYTES)
+      expect(descriptors()).toBeGreaterThan(before.descriptors)
+      const next = native.connectorNext(connector)
+      native.connectorClose(connector)
+      await expect(next).rejects.toMatchObject({ code: 'ECANCELED' })
+      await expect(native.connectorNext(connector)).rejects.toMatchObject({ code: 'ECANCELED' })
+      await until('both end', () => threads() <= before.threads && descriptors() <= before.descriptors)
+    })
+
     it('tells when a watched process executes a program, and nothing of others', async () => {
       const connector = await open()
       const other = await waitingShell('true')
@@ -95,17 +106,6 @@ describe.skipIf(refusal !== undefined)(
       } finally {
         process.kill(-(storm.pid ?? 0), 'SIGKILL')
       }
-    })
-
-    it('ends its thread and its socket when it is closed', async () => {
-      const before = { threads: threads(), descriptors: descriptors() }
-      const connector = await native.connectorOpen(BYTES)
-      expect(descriptors()).toBeGreaterThan(before.descriptors)
-      const next = native.connectorNext(connector)
-      native.connectorClose(connector)
-      await expect(next).rejects.toMatchObject({ code: 'ECANCELED' })
-      await expect(native.connectorNext(connector)).rejects.toMatchObject({ code: 'ECANCELED' })
-      await until('both end', () => threads() <= before.threads && descriptors() <= before.descriptors)
     })
 
     it.each(['--user --map-root-user', '--pid --fork', '--net'])('says that it is not permitted in a namespace (%s)', (flags) => {
