@@ -1,5 +1,5 @@
 /** What a plugin waits with: the kernel's word of directories and of execs, until the operation is cancelled. */
-import type { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Log, Wakeups } from '../../plugins/contract/host.js'
 import { FollowedDirectory } from './directories.js'
 import { Execs } from './execs.js'
@@ -51,7 +51,7 @@ export class HostWakeups implements Wakeups {
     const woken = new Promise<void>((resolve) => (this.#resolve = resolve))
     if (!this.#isAwake && !this.signal.aborted) await woken
     this.#isAwake = false
-    this.signal.throwIfAborted()
+    if (this.signal.aborted) throw CedanaError.from(this.signal.reason)
     if (this.#failure) throw this.#failure
   }
 

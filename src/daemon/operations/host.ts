@@ -68,7 +68,10 @@ export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSigna
     continueTree: async (target) => {
       await processes.continueTree(target, await frozen.take(target))
     },
-    wakeups: () => new HostWakeups(signal, log),
+    // Of this host or of one made of it, which may have another signal.
+    wakeups() {
+      return new HostWakeups(this.signal, log)
+    },
     readText: processes.readText,
     exists: processes.exists,
     exec: (argv, options) => exec(argv, options?.timeoutMs, signal),

@@ -8,6 +8,7 @@ export const runc = defineRuntime({
   verbs: {
     run: 'stable',
     resolve: 'stable',
+    upcoming: 'stable',
     dump: 'stable',
     restore: 'stable',
     freeze: 'stable',

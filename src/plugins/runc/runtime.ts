@@ -7,10 +7,12 @@ import { query } from './query.js'
 import { restore } from './restore.js'
 import { run } from './run.js'
 import { identityOf, liveInit } from './state.js'
+import { upcoming } from './upcoming.js'
 
 /** Checked against the manifest's claims where plugin.ts loads it. */
 export const runtime = {
   run,
+  upcoming,
   dump,
   restore,
   freeze,

@@ -16,10 +16,14 @@ export interface Identity {
   readonly bundle: string
 }
 
-export interface ContainerState {
+/** The first process of a container. */
+export interface Init {
   readonly pid: number
   /** As in /proc/PID/stat. */
   readonly startTicks: string
+}
+
+export interface ContainerState extends Init {
   readonly bundle: string
   /** Absolute. */
   readonly rootfs: string
@@ -69,12 +73,14 @@ const RUNC_NAMESPACES: Readonly<Record<string, string>> = {
   NEWTIME: 'time',
 }
 
-function fromRunc(text: string): ContainerState {
-  const { init_process_pid, init_process_start, config } = JSON.parse(text) as RuncState
+const initOfRunc = (state: RuncState): Init => ({ pid: state.init_process_pid, startTicks: String(state.init_process_start) })
+const initOfCrun = (status: CrunStatus): Init => ({ pid: status.pid, startTicks: String(status['process-start-time']) })
+
+function fromRunc(state: RuncState): ContainerState {
+  const { config } = state
   const label = (config.labels ?? []).find((one) => one.startsWith('bundle='))
   return {
-    pid: init_process_pid,
-    startTicks: String(init_process_start),
+    ...initOfRunc(state),
     bundle: label?.slice('bundle='.length) ?? '',
     rootfs: config.rootfs,
     binds: (config.mounts ?? []).filter(({ device }) => device === 'bind').map(({ destination }) => destination),
@@ -83,11 +89,10 @@ function fromRunc(text: string): ContainerState {
   }
 }
 
-function fromCrun(text: string, spec: Spec): ContainerState {
-  const { pid, rootfs, bundle, ...status } = JSON.parse(text) as CrunStatus
+function fromCrun(status: CrunStatus, spec: Spec): ContainerState {
+  const { rootfs, bundle } = status
   return {
-    pid,
-    startTicks: String(status['process-start-time']),
+    ...initOfCrun(status),
     bundle,
     rootfs: absoluteIn(bundle, rootfs),
     binds: spec.mounts.filter(isBind).map(({ destination }) => destination),
@@ -96,17 +101,32 @@ function fromCrun(text: string, spec: Spec): ContainerState {
   }
 }
 
+const unreadable = (identity: Identity, cause: unknown): CedanaError =>
+  new CedanaError('HOST_UNFIT', `cannot read the state of container ${identity.id} in ${stateFile(identity)}`, {
+    cause,
+    hint: `name its runtime with --runtime (now ${identity.runtime})`,
+  })
+
 /** Undefined when the runtime knows no such container, or has only begun to make it. */
 export async function findState(host: Host, identity: Identity): Promise<ContainerState | undefined> {
   const text = await host.readText(stateFile(identity))
   if (text === undefined) return undefined
   try {
-    return isCrun(identity.runtime) ? fromCrun(text, await readSpec(host, `${identity.root}/${identity.id}`)) : fromRunc(text)
+    if (!isCrun(identity.runtime)) return fromRunc(JSON.parse(text) as RuncState)
+    return fromCrun(JSON.parse(text) as CrunStatus, await readSpec(host, `${identity.root}/${identity.id}`))
   } catch (cause) {
-    throw new CedanaError('HOST_UNFIT', `cannot read the state of container ${identity.id} in ${stateFile(identity)}`, {
-      cause,
-      hint: `name its runtime with --runtime (now ${identity.runtime})`,
-    })
+    throw unreadable(identity, cause)
+  }
+}
+
+/** As `findState`, and reads no more than it takes to know its init: the rest may be on its way out already. */
+export async function findInit(host: Host, identity: Identity): Promise<Init | undefined> {
+  const text = await host.readText(stateFile(identity))
+  if (text === undefined) return undefined
+  try {
+    return isCrun(identity.runtime) ? initOfCrun(JSON.parse(text) as CrunStatus) : initOfRunc(JSON.parse(text) as RuncState)
+  } catch (cause) {
+    throw unreadable(identity, cause)
   }
 }
 
@@ -127,7 +147,7 @@ export async function liveInit(host: Host, identity: Identity): Promise<Target> 
 }
 
 /** Undefined when it has died, be it reaped or not. */
-export async function initOf(host: Host, state: Pick<ContainerState, 'pid' | 'startTicks'>): Promise<Target | undefined> {
+export async function initOf(host: Host, state: Init): Promise<Target | undefined> {
   if (state.pid <= 0) return undefined
   const stat = await host.readText(`/proc/${state.pid}/stat`)
   if (stat === undefined || /[ZX]/.test(stat.charAt(stat.lastIndexOf(')') + 2))) return undefined
