@@ -322,8 +322,8 @@ export interface Native {
   pageServerAbort(server: PageServerHandle): Promise<void>
 
   // stream/checksum.cc
-  /** Size and digest of files of a directory, in parallel; with `sync` each is fsynced too. Throws ENOENT naming the file in `op`. */
-  digestFiles(directoryFd: number, names: string[], sync: boolean): Promise<NativeFileDigest[]>
+  /** Size and digest of files of a directory, on all cores; with `beside` but one. Throws ENOENT naming the file in `op`. */
+  digestFiles(directoryFd: number, names: string[], beside: boolean): Promise<NativeFileDigest[]>
   /** The digest that a file of these bytes has. */
   digestBytes(bytes: Uint8Array): string
 

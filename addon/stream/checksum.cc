@@ -7,7 +7,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -46,7 +45,7 @@ std::string Hex(const LeafDigest& digest) {
 // What the threads of DigestFiles share: each takes the next leaf of the next file.
 class DigestWork {
  public:
-  DigestWork(size_t files, bool sync) : sync_(sync), files_(files) {}
+  explicit DigestWork(size_t files) : files_(files) {}
 
   std::optional<Errno> Open(int directory_fd, const std::vector<std::string>& names) {
     for (size_t i = 0; i < names.size(); i++) {
@@ -60,7 +59,6 @@ class DigestWork {
       if (!S_ISREG(info.st_mode)) return Errno{"read " + file.name, EISDIR};
       file.size = static_cast<uint64_t>(info.st_size);
       file.leaves.resize(std::max<uint64_t>((file.size + kLeafBytes - 1) / kLeafBytes, 1));
-      file.pending = file.leaves.size();
       leaves_ += file.leaves.size();
     }
     return std::nullopt;
@@ -77,8 +75,6 @@ class DigestWork {
       XXH3_128bits_reset(state.get());
       if (!ReadLeaf(*file, leaf, buffer.get(), state.get())) return;
       file->leaves[leaf] = Canonical(XXH3_128bits_digest(state.get()));
-      if (file->pending.fetch_sub(1) > 1) continue;
-      if (sync_ && ::fsync(file->fd.get()) < 0) return Fail(Errno::Last("fsync " + file->name));
     }
   }
 
@@ -96,7 +92,6 @@ class DigestWork {
     UniqueFd fd;
     uint64_t size = 0;
     std::vector<LeafDigest> leaves;
-    std::atomic<size_t> pending = 0;
   };
 
   std::optional<std::pair<File*, size_t>> Take() {
@@ -133,7 +128,6 @@ class DigestWork {
     if (!error_) error_ = std::move(error);
   }
 
-  const bool sync_;
   std::vector<File> files_;
   size_t leaves_ = 0;
   std::mutex mutex_;
@@ -194,13 +188,14 @@ std::string DigestBytes(const std::byte* data, size_t size) {
 }
 
 Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
-                                            bool sync) {
-  DigestWork work(names.size(), sync);
+                                            bool beside) {
+  DigestWork work(names.size());
   if (auto error = work.Open(directory_fd, names)) return *std::move(error);
   {
     ThreadGroup threads;
-    const size_t cores = std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 4);
-    for (size_t i = 1; i < std::min(cores, work.leaves()); i++) {
+    const size_t cores = std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 5);
+    const size_t wanted = std::min<size_t>(beside ? cores - 1 : cores, 4);
+    for (size_t i = 1; i < std::min(wanted, work.leaves()); i++) {
       if (!threads.Start([&work] { work.Run(); }).ok()) break;  // fewer threads do as well
     }
     work.Run();
@@ -222,8 +217,8 @@ Napi::Value DigestFilesJs(const Napi::CallbackInfo& info) {
   return RunAsync(
       info.Env(), Where::kThread,
       [directory_fd = Int(info[0]), names = Texts(info[1]),
-       sync = info[2].As<Napi::Boolean>().Value()] {
-        return DigestFiles(directory_fd, names, sync);
+       beside = info[2].As<Napi::Boolean>().Value()] {
+        return DigestFiles(directory_fd, names, beside);
       },
       [](Napi::Env env, const std::vector<FileDigest>& files) -> Napi::Value {
         return ArrayOf(env, files,

@@ -50,9 +50,9 @@ struct FileDigest {
 };
 
 // Files of a directory, in the order of `names`, read by as many threads as there are cores (up to
-// four). With `sync` each is made durable too.
+// four). `beside`: beside something that waits for nothing else than its core, which is left to it.
 Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
-                                            bool sync);
+                                            bool beside);
 
 Napi::Object FileDigestToJs(Napi::Env env, const FileDigest& file);
 void InitChecksum(Napi::Env env, Napi::Object exports);

@@ -51,8 +51,8 @@ describe('digestFiles', () => {
     const contents = sizes.map((size, i) => pattern(size, i))
     contents.forEach((content, i) => writeFileSync(join(dir, `f${i}`), content))
     const names = sizes.map((_, i) => `f${i}`).reverse()
-    for (const sync of [false, true]) {
-      expect(await native.digestFiles(directoryFd, names, sync)).toEqual(
+    for (const beside of [false, true]) {
+      expect(await native.digestFiles(directoryFd, names, beside)).toEqual(
         names.map((name) => ({ name, size: sizes[+name.slice(1)], digest: expected(contents[+name.slice(1)] as Uint8Array) })),
       )
     }

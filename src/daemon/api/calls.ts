@@ -37,6 +37,43 @@ interface Running {
   readonly ended: Promise<void>
 }
 
+/** Who watches cannot see more, and each costs an operation of some milliseconds a part of them. */
+const PROGRESS_MS = 100
+
+/** Hands on the newest of what it is given, at most one in each `intervalMs`, and none while the receiver has no room: the giver never waits. */
+class Latest<T> {
+  private newest: T | undefined
+  private hasRoom = true
+  private readonly timer: NodeJS.Timeout
+
+  constructor(
+    intervalMs: number,
+    private readonly send: (value: T) => boolean,
+  ) {
+    this.timer = setInterval(() => this.flush(), intervalMs).unref()
+  }
+
+  put(value: T): void {
+    this.newest = value
+  }
+
+  /** The receiver has room again. */
+  resume(): void {
+    this.hasRoom = true
+  }
+
+  stop(): void {
+    clearInterval(this.timer)
+  }
+
+  private flush(): void {
+    if (this.newest === undefined || !this.hasRoom) return
+    const value = this.newest
+    this.newest = undefined
+    this.hasRoom = this.send(value)
+  }
+}
+
 const stopping = (): CedanaError => new CedanaError('CANCELLED', 'the daemon is stopping')
 
 export class Calls {
@@ -65,18 +102,15 @@ export class Calls {
     (
       call: ServerWritableStream<Q, { event: { $case: 'progress'; progress: WireProgress } | { $case: 'result'; result: R } | undefined }>,
     ): void => {
-      // A client that reads slowly misses progress; the operation never waits for it.
-      let hasRoom = true
-      const onProgress = (progress: Progress): void => {
-        if (!hasRoom) return
-        hasRoom = call.write({ event: { $case: 'progress', progress: toWireProgress(progress) } })
-        if (!hasRoom) call.once('drain', () => (hasRoom = true))
-      }
+      const progress = new Latest<Progress>(PROGRESS_MS, (one) =>
+        call.write({ event: { $case: 'progress', progress: toWireProgress(one) } }),
+      )
+      call.on('drain', () => progress.resume())
       this.carry(
         call,
         false,
         async (asked) => {
-          const result = await ask({ ...asked, onProgress }, call.request)
+          const result = await ask({ ...asked, onProgress: (one) => progress.put(one) }, call.request).finally(() => progress.stop())
           call.write({ event: { $case: 'result', result } })
           call.end()
         },

@@ -173,12 +173,16 @@ describe('calls', () => {
     })
   })
 
-  it('sends progress, then the result; unset switches stay unset', async () => {
+  it('sends the newest progress, then the result; unset switches stay unset', async () => {
     let seen: DumpRequest | undefined
+    let heard = (): void => undefined
+    const told = new Promise<void>((resolve) => (heard = resolve))
     await start({
       dump: async (call, request) => {
         seen = request
+        call.onProgress({ phase: 'plan', bytes: 0, totalBytes: 0, frozen: false })
         call.onProgress({ phase: 'criu dump', bytes: 1, totalBytes: 2, frozen: true })
+        await told
         return {
           checkpointId: 'id',
           paths: ['/c'],
@@ -193,7 +197,11 @@ describe('calls', () => {
       },
     })
     const progress: unknown[] = []
-    const result = await client().dump(DUMP, { onProgress: (one) => progress.push(one) })
+    const onProgress = (one: unknown): void => {
+      progress.push(one)
+      heard()
+    }
+    const result = await client().dump(DUMP, { onProgress })
     expect(seen).toEqual(DUMP)
     expect(progress).toEqual([{ phase: 'criu dump', bytes: 1, totalBytes: 2, frozen: true }])
     expect(result).toMatchObject({ paths: ['/c'], size: 2 ** 41, frozenUs: 13, state: { b: '12' }, plan: { content: 'AQI=' } })

@@ -21,7 +21,7 @@ export const files: HostFiles = {
   mkdirAs: ({ uid, gid, groups }, directoryFd, name, mode) => native.mkdirAs(uid, gid, [...groups], directoryFd, name, mode),
   mayWrite: ({ uid, gid, groups }, directory) => native.accessAs(uid, gid, [...groups], directory, constants.W_OK | constants.X_OK),
   renameNoReplace: (directoryFd, from, to) => native.renameNoReplace(directoryFd, from, directoryFd, to),
-  digestFiles: (directoryFd, names) => native.digestFiles(directoryFd, [...names], false),
+  digestFiles: (directoryFd, names, beside = false) => native.digestFiles(directoryFd, [...names], beside),
   digestBytes: (bytes) => native.digestBytes(bytes),
   pack: ({ outputFds, level, spillFd, ...request }) => {
     const handle = native.packOpen({ ...request, outputFds: [...outputFds], level: level ?? null, spillFd: spillFd ?? null })

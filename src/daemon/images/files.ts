@@ -74,7 +74,8 @@ export interface Files {
   mkdirAs(ids: Ids, directoryFd: number, name: string, mode: number): Promise<number>
   /** Renames inside one directory; EEXIST when the new name is taken. */
   renameNoReplace(directoryFd: number, from: string, to: string): Promise<void>
-  digestFiles(directoryFd: number, names: readonly string[]): Promise<readonly FileDigest[]>
+  /** `beside`: something else is at work that needs a core of its own. */
+  digestFiles(directoryFd: number, names: readonly string[], beside?: boolean): Promise<readonly FileDigest[]>
   digestBytes(bytes: Uint8Array): string
   pack(request: PackRequest): Packer
   /** In memory, up to so much; then in nameless files of that directory. */

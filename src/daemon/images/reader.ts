@@ -107,12 +107,10 @@ class DirectorySource implements ImageSource {
   }
 
   async read(names: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>> {
-    const contents = new Map<string, Uint8Array>()
-    for (const name of names) {
-      const content = await attempt(`read ${name} of ${this.path}`, () => readIfThere(at(this.fd, name)))
-      if (content) contents.set(name, content)
-    }
-    return contents
+    const read = (name: string): Promise<Uint8Array | undefined> =>
+      attempt(`read ${name} of ${this.path}`, () => readIfThere(at(this.fd, name)))
+    const contents = await Promise.all(names.map(async (name) => [name, await read(name)] as const))
+    return new Map(contents.flatMap(([name, content]) => (content ? [[name, content]] : [])))
   }
 }
 
@@ -397,19 +395,19 @@ export class CheckpointReader {
     await this.#verify(({ name }) => !isPages(name))
   }
 
-  /** The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. */
+  /** The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. CRIU is at work meanwhile. */
   async verifyPages(): Promise<void> {
-    await this.#verify(({ name }) => isPages(name))
+    await this.#verify(({ name }) => isPages(name), true)
   }
 
-  async #verify(concerned: (file: FileDigest) => boolean): Promise<void> {
+  async #verify(concerned: (file: FileDigest) => boolean, beside = false): Promise<void> {
     const { manifest } = this
     if (!manifest) return
     const reading = compareAll(
       manifest,
       this.path,
       this.images,
-      this.unpacked?.digests ?? ((names) => this.files.digestFiles(this.imagesFd, names)),
+      this.unpacked?.digests ?? ((names) => this.files.digestFiles(this.imagesFd, names, beside)),
       concerned,
     )
     this.#readings.push(reading)

@@ -2,8 +2,8 @@
  * CRIU's work directory, private to the daemon and gone after the operation. Of a failed one the log is kept, and turned into what the user can use:
  * the first real error in plain words, those lines, and where the log is.
  */
-import { closeSync, openSync } from 'node:fs'
-import { copyFile, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { copyFile, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { readImage, STATS } from '../images/criu-images.js'
@@ -19,15 +19,15 @@ export class CriuWork {
     readonly directory: string,
     readonly fd: number,
     private readonly logName: string,
-    /** Where the log of a failure is kept. */
-    private readonly kept: string,
+    /** Where logs of failures are kept, and how many. */
+    private readonly kept: { readonly directory: string; readonly count: number },
   ) {}
 
   static async open(env: Environment, operation: 'dump' | 'restore', logName: string): Promise<CriuWork> {
     await ensureDirectories(env)
-    await removeOldLogs(logsDirectory(env), env.config.checkpoint.keep_failed_logs)
-    const directory = await mkdtemp(join(await workDirectory(env), `${operation}-`))
-    return new CriuWork(directory, openSync(directory, 'r'), logName, join(logsDirectory(env), `${basename(directory)}.log`))
+    const directory = mkdtempSync(join(await workDirectory(env), `${operation}-`))
+    const kept = { directory: logsDirectory(env), count: env.config.checkpoint.keep_failed_logs }
+    return new CriuWork(directory, openSync(directory, 'r'), logName, kept)
   }
 
   async log(): Promise<Buffer> {
@@ -48,8 +48,9 @@ export class CriuWork {
     if (pages && !BROKEN.includes(String(pages.detail['errno']))) return pages
     const text = (await this.log()).toString('utf8')
     if (text === '') return error
-    const { kept } = this
+    const kept = join(this.kept.directory, `${basename(this.directory)}.log`)
     await copyFile(join(this.directory, this.logName), kept)
+    await removeOldLogs(this.kept.directory, this.kept.count)
     const { lines, cause } = explainCriuLog(text)
     const what = error.code === 'CRIU_DUMP_FAILED' ? 'dump' : 'restore'
     return new CedanaError(error.code, `criu ${what} failed: ${cause?.message ?? lines[0] ?? error.message}`, {
@@ -59,9 +60,9 @@ export class CriuWork {
     })
   }
 
-  async close(): Promise<void> {
+  close(): void {
     closeSync(this.fd)
-    await rm(this.directory, { recursive: true, force: true })
+    rmSync(this.directory, { recursive: true, force: true })
   }
 }
 

@@ -244,16 +244,14 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const input = await op.step('save input', async () => {
     const pending = await pendingStdin(found)
     if (pending) await writer.add(PENDING_STDIN, pending.bytes)
-    await writer.add(CRIU_DUMP_LOG, await work.log())
     const external = (plan.criu['external'] as readonly string[] | undefined) ?? []
     if (external.some((key) => key.startsWith('file['))) await writer.rewrite(FILES, forgetOutsideSizes)
     return pending
   })
-  // The images are complete: a tree that is to run on need not wait for the disk.
-  if (plan.leaveRunning) {
-    await op.step('resume', complete, { category: 'criu' })
-    isFrozen = false
-  }
+  // The images are complete: a tree that is to run on does not wait for the disk, nor the disk for CRIU's end.
+  const resumed = plan.leaveRunning ? complete().then(() => void (isFrozen = false)) : undefined
+  resumed?.catch(() => undefined)
+  await op.step('save log', async () => writer.add(CRIU_DUMP_LOG, await work.log()))
   const written = await op.step('flush pages', () => watched('flush pages', stored, () => pages.finish()))
   // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
   let released = false
@@ -265,6 +263,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     },
     { onFailure: (made) => (released ? undefined : removeFiles(call.caller, made.path)) },
   )
+  if (resumed) await op.step('resume', () => resumed, { category: 'criu' })
   const record: CheckpointRecord = {
     id: randomUUID(),
     jid: found.job?.jid ?? '',

@@ -1,5 +1,5 @@
 /** What the operations work with, handed in once: with a daemon or without, only this differs. */
-import { mkdir } from 'node:fs/promises'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Host, Log } from '../../plugins/contract/host.js'
@@ -64,12 +64,14 @@ export const workDirectory = async (env: Environment): Promise<string> => join(w
 
 export async function ensureDirectories(env: Environment): Promise<void> {
   for (const directory of [env.config.run_dir, jobsDirectory(env), logsDirectory(env), workDirectories(env), await workDirectory(env)]) {
-    await mkdir(directory, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+    try {
+      mkdirSync(directory, { recursive: true, mode: 0o700 })
+    } catch (cause) {
       throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}`, {
         cause,
         hint: 'set run_dir to a directory you may write to',
       })
-    })
+    }
   }
 }
 

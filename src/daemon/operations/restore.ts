@@ -146,8 +146,6 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const { manifest } = reader
   const stdio = chooseStdio(request, existing, manifest)
   checkStdio(env, stdio)
-  // Reading everything once takes a while: it goes on beside the planning and CRIU's own work.
-  const verified = verifying(reader)
   const snapshot = await op.step('read state', () => savedSnapshot(reader))
   mayRestore(env, call, reader, snapshot)
   const type = runtimeType(request, manifest, existing)
@@ -174,6 +172,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     return { manifest, snapshot, stdio, runtime }
   })
   const plan = await op.step('plan', () => planRestore(env, call.caller, request, planning))
+  // Reading everything once takes a while: it goes on beside CRIU's own work.
+  const verified = verifying(reader)
   // Neither changes anything: the look at the machine and CRIU's own at the kernel take their time side by side.
   const preflight = lookAhead(env, { reader, snapshot, plan, criuVersion: binary.version })
   preflight.catch(() => undefined)

@@ -1,5 +1,6 @@
 /** `run`: a job is in the database before its program starts, and the caller hears of it after both are true. */
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdirSync, rmSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
@@ -53,8 +54,8 @@ export function chooseJobId(env: Environment, wanted: string): string {
 export async function makeJobDirectory(env: Environment, name: string): Promise<string> {
   await ensureDirectories(env)
   const directory = join(jobsDirectory(env), name)
-  await rm(directory, { recursive: true, force: true })
-  await mkdir(directory, { mode: 0o700 })
+  rmSync(directory, { recursive: true, force: true })
+  mkdirSync(directory, { mode: 0o700 })
   return directory
 }
 
