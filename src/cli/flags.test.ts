@@ -11,6 +11,7 @@ const schema = z.strictObject({
   gpus: z.array(z.int()).default([]).meta({ description: 'devices' }),
   pivot: z.boolean().default(true).meta({ description: 'do not pivot' }),
   rootless: z.boolean().default(false).meta({ description: 'rootless' }),
+  noKeyring: z.boolean().default(false).meta({ description: 'no keyring' }),
 })
 
 async function parse(argv: string[]) {
@@ -43,10 +44,12 @@ test('and back, by the names of the schema', async () => {
     '3',
     '--no-pivot',
     '--rootless',
+    '--no-keyring',
     '--manage-cgroups',
     'ignore',
   ])
-  expect(given).toEqual({ id: 'a', rest: ['b', 'c'], streams: 4, gpus: [0, 1, 3], pivot: false, rootless: true, manageCgroups: 'ignore' })
+  const switches = { pivot: false, rootless: true, noKeyring: true }
+  expect(given).toEqual({ id: 'a', rest: ['b', 'c'], streams: 4, gpus: [0, 1, 3], manageCgroups: 'ignore', ...switches })
   expect(check(schema, given)).toEqual(given)
 })
 

@@ -101,8 +101,8 @@ const negated = (key: string): string => key.charAt(2).toLowerCase() + key.slice
 export function collect(fields: readonly Field[], args: readonly string[], flags: Readonly<Record<string, unknown>>): ParsedOptions {
   const rest = [...args]
   const entries = fields.map(({ key, property }): [string, unknown] => {
-    if (property.positional !== true)
-      return [key, coerce(property, negated(key) in flags && isNegative(key) ? flags[negated(key)] === false : flags[key])]
+    if (property.positional !== true && isNegative(key)) return [key, flags[negated(key)] === false ? true : undefined]
+    if (property.positional !== true) return [key, coerce(property, flags[key])]
     return [key, coerce(property, property.type === 'array' ? rest.splice(0) : rest.shift())]
   })
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
