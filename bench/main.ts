@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { evaluate, type Row, table } from './report.js'
 import { manyJobs } from './scenarios/jobs.js'
 import { dumpAndRestore } from './scenarios/process.js'
+import { upcomingContainers } from './scenarios/upcoming.js'
 import { openWorld, type World } from './world.js'
 
 const ROUNDS = 5
@@ -12,6 +13,7 @@ const ROUNDS = 5
 const SCENARIOS: Readonly<Record<string, (world: World) => Promise<Row[]>>> = {
   jobs: (world) => manyJobs(world, ROUNDS),
   small: (world) => dumpAndRestore(world, { name: 'small', mib: 4, rounds: 2 * ROUNDS }),
+  upcoming: upcomingContainers,
   memory: (world) => dumpAndRestore(world, { name: 'memory', mib: 1024, rounds: ROUNDS }),
 }
 

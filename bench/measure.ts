@@ -52,6 +52,12 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? (sorted[middle] ?? NaN) : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2
 }
 
+/** The smallest value that this part of all does not exceed. */
+export function percentile(values: readonly number[], part: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.ceil(part * sorted.length) - 1] ?? NaN
+}
+
 /** Runs each contender `rounds` times, in turns, so that a slow minute of the machine hits all of them. The first round warms up and is dropped. */
 export async function inTurns<K extends string>(
   rounds: number,

@@ -11,7 +11,7 @@ export interface Row {
   readonly target?: number
   /** … plus this. */
   readonly allowance?: number
-  /** Without a peer: the largest value allowed, the smallest with `atLeast`. */
+  /** Without such a target: the largest value allowed, the smallest with `atLeast`; a peer is only shown. */
   readonly limit?: number
   readonly atLeast?: boolean
 }
@@ -42,7 +42,8 @@ export function evaluate(row: Row): Result {
   }
   const limit = row.limit ?? NaN
   const target = `${row.atLeast ? '≥' : '≤'} ${limit} ${row.unit}`
-  return { ...common, peer: undefined, ratio: undefined, target, met: row.atLeast ? ours >= limit : ours <= limit }
+  const peer = row.peer && median(row.peer)
+  return { ...common, peer, ratio: peer && ours / peer, target, met: row.atLeast ? ours >= limit : ours <= limit }
 }
 
 export function table(results: readonly Result[]): string {

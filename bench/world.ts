@@ -16,8 +16,8 @@ export interface World {
   readonly env: NodeJS.ProcessEnv
   readonly daemon: ChildProcess & { readonly pid: number }
   readonly engine: Engine
-  /** Path of the built workload `touch`. */
-  readonly touch: string
+  /** Sources of workloads. */
+  readonly workloads: string
   close(): Promise<void>
 }
 
@@ -36,8 +36,6 @@ export async function openWorld(root: string): Promise<World> {
     CEDANA_PROFILING_ENABLED: 'false',
   }
   mkdirSync(join(dir, 'checkpoints'))
-  const touch = join(dir, 'touch')
-  await timed(['cc', '-O2', '-o', touch, resolve(root, 'bench/workloads/touch.c')])
   const cedana = resolve(root, 'bin/cedana')
   const daemon = spawn(process.execPath, [cedana, 'daemon', 'start'], { env, stdio: ['ignore', 'ignore', 'inherit'] }) as ChildProcess & {
     readonly pid: number
@@ -53,7 +51,7 @@ export async function openWorld(root: string): Promise<World> {
     env,
     daemon,
     engine,
-    touch,
+    workloads: resolve(root, 'bench/workloads'),
     close: async () => {
       engine.close()
       daemon.kill('SIGTERM')
@@ -61,6 +59,13 @@ export async function openWorld(root: string): Promise<World> {
       rmSync(dir, { recursive: true, force: true })
     },
   }
+}
+
+/** Path of a workload, built. */
+export async function built({ dir, workloads }: World, name: string): Promise<string> {
+  const path = join(dir, name)
+  await timed(['cc', '-O2', '-o', path, join(workloads, `${name}.c`)])
+  return path
 }
 
 export const cedana = (world: World, ...args: readonly string[]): Promise<{ ms: number; stdout: string }> =>

@@ -3,7 +3,7 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { inTurns, median, quietWorkload, timed } from '../measure.js'
 import type { Row } from '../report.js'
-import { cedana, pidFree, type World } from '../world.js'
+import { built, cedana, pidFree, type World } from '../world.js'
 
 const noSwitches = {
   tcpEstablished: undefined,
@@ -28,7 +28,7 @@ async function request<T>(work: () => Promise<T>): Promise<number> {
 }
 
 export async function dumpAndRestore(world: World, { name, mib, rounds }: ProcessScenario): Promise<Row[]> {
-  const child = await quietWorkload([world.touch, String(mib), 'random'], join(world.dir, `${name}.log`))
+  const child = await quietWorkload([await built(world, 'touch'), String(mib), 'random'], join(world.dir, `${name}.log`))
   const { pid } = child
   const images = join(world.dir, 'peer')
   const checkpoints = join(world.dir, 'checkpoints')
