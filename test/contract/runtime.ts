@@ -86,6 +86,7 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
         jid: 'contract',
         directory: '/run/cedana/jobs/contract',
         stdio: 'log' as const,
+        windowSize: undefined,
       })
       const plan = await run!(world.host, context, parse('run', world.run))
       expect(plan.argv.length).toBeGreaterThan(0)

@@ -94,8 +94,8 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
     const runPlan = await env.runtimes.verb(request.type, 'run')
     const options = env.runtimes.options(request.type, 'run', request.options)
     const caller = request.asRoot ? { ...call.caller, uid: 0, gid: 0, groups: [0] } : call.caller
-    const { environment, workingDirectory, stdio } = request
-    return runPlan(host, { caller, environment, workingDirectory, jid, directory: directoryPath, stdio }, options)
+    const { environment, workingDirectory, stdio, windowSize } = request
+    return runPlan(host, { caller, environment, workingDirectory, jid, directory: directoryPath, stdio, windowSize }, options)
   })
   refuseProblems(plan.problems)
 

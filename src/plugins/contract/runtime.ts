@@ -13,6 +13,8 @@ export interface RunContext {
   readonly jid: string
   /** The private directory that the job is going to have. */
   readonly directory: string
+  /** Of the caller's terminal. */
+  readonly windowSize: { readonly rows: number; readonly columns: number } | undefined
   /** Standard streams that it is to have; `inherit`: it is to stay in the foreground of the caller, without a daemon. */
   readonly stdio: StdioMode
 }

@@ -33,6 +33,10 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     const hint = 'take the path of the cgroup namespace out of config.json'
     problems.push({ severity: 'error', id: 'cgroup-namespace', message: 'CRIU does not support joining cgroup namespace', hint })
   }
+  if (isCrun(identity.runtime) && !(await restores(host, identity.runtime))) {
+    const hint = 'restore it with --runtime runc (and --root, where that is not /run/runc)'
+    problems.push({ severity: 'error', id: 'runtime-without-criu', message: `this ${identity.runtime} was built without CRIU`, hint })
+  }
   for (const { type, path = '' } of namespaces) {
     if (path === '' || (await host.exists(path))) continue
     const message = `external namespace file ${path} (${type}) does not exist`
@@ -57,14 +61,18 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   }
 }
 
+/** Not every crun has been built to; runc has. */
+async function restores(host: Host, runtime: string): Promise<boolean> {
+  const { stdout } = await host.exec([runtime, '--version'])
+  return stdout.includes('+CRIU')
+}
+
 async function chosenIdentity(context: RestoreContext, options: Options): Promise<Identity> {
-  const named = identityOf({
-    ...context.identity,
-    ...(options.id === undefined ? {} : { id: options.id }),
-    ...(options.root === undefined ? {} : { root: options.root }),
-    ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
-    ...(options.bundle === '' ? {} : { bundle: options.bundle }),
-  })
+  const former = identityOf(context.identity)
+  const { id = former.id, runtime = former.runtime } = options
+  // Where crun keeps its state runc would not look for its own.
+  const root = options.root ?? (isCrun(runtime) === isCrun(former.runtime) ? former.root : '')
+  const named = identityOf({ id, runtime, root, bundle: options.bundle || former.bundle })
   if (named.bundle !== '') return named
   const saved = await context.attachment(CONTAINER)
   if (saved) return { ...named, bundle: (JSON.parse(Buffer.from(saved).toString()) as SavedContainer).bundle }

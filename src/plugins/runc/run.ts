@@ -4,7 +4,9 @@ import type { RunPlan } from '../contract/plan.js'
 import type { RunContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import type { RunOptions } from './options.js'
-import { findState, identityOf } from './state.js'
+import { findState, identityOf, isCrun } from './state.js'
+
+const USUAL_SIZE = { rows: 24, columns: 80 }
 import { bundleFor, readSpec } from './spec.js'
 
 /**
@@ -42,7 +44,10 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
   }
   const { pidFile, consoleSocket, log } = supervisedIn(context.directory)
   const terminal = context.stdio === 'tty'
-  const used = bundleFor(spec, bundle, { terminal, directory: context.directory })
+  // crun does not wait until somebody could have given the terminal a size: its program would have looked before.
+  const { rows: height, columns: width } = context.windowSize ?? USUAL_SIZE
+  const consoleSize = terminal && isCrun(identity.runtime) ? { height, width } : undefined
+  const used = bundleFor(spec, bundle, { terminal, consoleSize, directory: context.directory })
   const argv: [string, ...string[]] = [
     ...runtimeCommand(identity, { log, logFormat: 'json' }, options),
     'run',

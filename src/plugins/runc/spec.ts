@@ -59,11 +59,17 @@ export const absoluteIn = (directory: string, path: string): string => (path.sta
 export const isBind = ({ type, options }: Spec['mounts'][number]): boolean =>
   type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind')
 
+export interface Terminal {
+  readonly terminal: boolean
+  /** Undefined: as the bundle says. */
+  readonly consoleSize?: { readonly height: number; readonly width: number } | undefined
+}
+
 /** The same container from a bundle that lies elsewhere, with or without a terminal. */
-function movedSpec(spec: Spec, bundle: string, terminal: boolean): Spec {
+function movedSpec(spec: Spec, bundle: string, { terminal, consoleSize }: Terminal): Spec {
   return {
     ...spec,
-    process: { ...spec.process, terminal },
+    process: { ...spec.process, terminal, ...(consoleSize && { consoleSize }) },
     root: { ...spec.root, path: absoluteIn(bundle, spec.root.path) },
     mounts: spec.mounts.map((mount) =>
       isBind(mount) && mount.source !== undefined ? { ...mount, source: absoluteIn(bundle, mount.source) } : mount,
@@ -77,9 +83,10 @@ export interface UsedBundle {
 }
 
 /** The bundle as it is, or, where it must differ in its terminal, one of the job's own: the user's is never written to. */
-export function bundleFor(spec: Spec, bundle: string, { terminal, directory }: { terminal: boolean; directory: string }): UsedBundle {
-  if ((spec.process.terminal ?? false) === terminal) return { path: bundle, files: [] }
-  const content = Buffer.from(JSON.stringify(movedSpec(spec, bundle, terminal)))
+export function bundleFor(spec: Spec, bundle: string, wanted: Terminal & { readonly directory: string }): UsedBundle {
+  const { terminal, consoleSize, directory } = wanted
+  if ((spec.process.terminal ?? false) === terminal && !consoleSize) return { path: bundle, files: [] }
+  const content = Buffer.from(JSON.stringify(movedSpec(spec, bundle, wanted)))
   return { path: `${directory}/${OWN_BUNDLE}`, files: [{ name: `${OWN_BUNDLE}/${CONFIG}`, content }] }
 }
 const OWN_BUNDLE = 'bundle'
