@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { evaluate, type Row, table } from './report.js'
 import { manyJobs } from './scenarios/jobs.js'
 import { dumpAndRestore } from './scenarios/process.js'
+import { daemonLoad, frozenTime, packedDumps, packedRestores } from './scenarios/stream.js'
 import { upcomingContainers } from './scenarios/upcoming.js'
 import { openWorld, type World } from './world.js'
 
@@ -15,6 +16,10 @@ const SCENARIOS: Readonly<Record<string, (world: World) => Promise<Row[]>>> = {
   small: (world) => dumpAndRestore(world, { name: 'small', mib: 4, rounds: 2 * ROUNDS }),
   upcoming: upcomingContainers,
   memory: (world) => dumpAndRestore(world, { name: 'memory', mib: 1024, rounds: ROUNDS }),
+  frozen: (world) => frozenTime(world, ROUNDS),
+  packed: (world) => packedDumps(world, ROUNDS),
+  unpacked: (world) => packedRestores(world, ROUNDS),
+  load: (world) => daemonLoad(world, ROUNDS),
 }
 
 const root = join(import.meta.dirname, process.env['CEDANA_BENCH_ROOT'] ?? '..')

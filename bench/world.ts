@@ -1,7 +1,7 @@
 /** A daemon of its own, a directory on the disk that is measured, and the peers: plain CRIU and bare node. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { connect } from '../src/daemon/api/client.js'
 import type { Engine } from '../src/daemon/api/engine.js'
@@ -37,7 +37,10 @@ export async function openWorld(root: string): Promise<World> {
   }
   mkdirSync(join(dir, 'checkpoints'))
   const cedana = resolve(root, 'bin/cedana')
-  const daemon = spawn(process.execPath, [cedana, 'daemon', 'start'], { env, stdio: ['ignore', 'ignore', 'inherit'] }) as ChildProcess & {
+  const daemon = spawn(process.execPath, ['--import', loopProbe(dir), cedana, 'daemon', 'start'], {
+    env,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  }) as ChildProcess & {
     readonly pid: number
   }
   for (const until = Date.now() + 15_000; !existsSync(address); await new Promise((done) => setTimeout(done, 20))) {
@@ -70,6 +73,34 @@ export async function built({ dir, workloads }: World, name: string): Promise<st
 
 export const cedana = (world: World, ...args: readonly string[]): Promise<{ ms: number; stdout: string }> =>
   timed([process.execPath, world.cedana, ...args], world.env)
+
+/** Loaded by the daemon: on SIGUSR2 it writes how late its event loop was since the last time, and begins anew. */
+const loopProbe = (dir: string): string =>
+  `data:text/javascript,${encodeURIComponent(`
+    import { monitorEventLoopDelay } from 'node:perf_hooks'
+    import { renameSync, writeFileSync } from 'node:fs'
+    const delay = monitorEventLoopDelay({ resolution: 1 })
+    delay.enable()
+    process.on('SIGUSR2', () => {
+      writeFileSync('${dir}/loop.new', String(delay.percentile(99) / 1e6))
+      renameSync('${dir}/loop.new', '${dir}/loop')
+      delay.reset()
+    })`)}`
+
+/** The 99th percentile since the last call. The probe's own timer is a millisecond. */
+export async function loopDelayMs(world: World): Promise<number> {
+  const file = join(world.dir, 'loop')
+  rmSync(file, { force: true })
+  world.daemon.kill('SIGUSR2')
+  while (!existsSync(file)) await new Promise((done) => setTimeout(done, 5))
+  return Number(readFileSync(file, 'utf8'))
+}
+
+/** Highest resident memory of a process since `resetPeak`. */
+export function peakMiB(pid: number): number {
+  return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN) / 1024
+}
+export const resetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5')
 
 /** Resident memory of a process in MiB, split as the kernel does: shared pages of files counted in full. */
 export function residentMiB(pid: number): number {
