@@ -53,6 +53,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   criuOptions: true,
   pageSocket: true,
   pageServerOpen: true,
+  pageServerPrepare: true,
   pageServerProgress: true,
   pageServerFinish: true,
   pageServerAbort: true,

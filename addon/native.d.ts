@@ -183,6 +183,8 @@ export interface PageServerOptions {
   readonly criuVersion: number
   /** Bytes of buffers between socket and disk; the socket is not read while they are full. A packer has its own. */
   readonly memoryBytes: number
+  /** Nothing is stored before CRIU's last command as long as there is memory: CRIU has the machine. A packer knows itself (`background`). */
+  readonly patient: boolean
   /** Pages that are all zero and private anonymous are not stored; needs `rootPid`. */
   readonly dropZeroPages: boolean
   /** PID (ours) of the root of the dumped tree, to look up which memory is private anonymous; null: no page is dropped. */
@@ -209,7 +211,7 @@ export interface PackerOptions {
   readonly threads: number
   /** Bytes of all buffers; without `spillFd`, whoever fills waits while they are full. */
   readonly memoryBytes: number
-  /** Packing yields the processors to everything else. */
+  /** Packing begins when CRIU has sent its last page, and yields the processors to everything else. */
   readonly background: boolean
   /** Empty file that takes what memory cannot hold. Not closed. */
   readonly spillFd: number | null
@@ -315,6 +317,8 @@ export interface Native {
   pageSocket(): { socketFd: number; peerFd: number }
   /** CRIU's page server on our end of the pair. Threads start at once. */
   pageServerOpen(options: PageServerOptions): PageServerHandle
+  /** Touches memory for so much, up to the limit: the first touch costs more than the copy, and CRIU need not wait for it. */
+  pageServerPrepare(server: PageServerHandle, bytes: number): Promise<void>
   pageServerProgress(server: PageServerHandle): PageServerProgress
   /** After CRIU finished writing: resolves when every byte is written and synced, with the digest of each file computed in passing. */
   pageServerFinish(server: PageServerHandle): Promise<PageServerResult>

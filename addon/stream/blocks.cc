@@ -97,6 +97,25 @@ size_t BlockPool::available() {
   return limit_ - made_ + free_.size();
 }
 
+void BlockPool::Prepare(size_t blocks) {
+  while (true) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopped_ || made_ >= std::min(blocks, limit_)) return;
+      made_++;
+    }
+    std::byte* block = MapBlock();
+    if (block != nullptr) ::madvise(block, kBlockBytes, MADV_POPULATE_WRITE);
+    const std::lock_guard lock(mutex_);
+    if (block == nullptr) {
+      made_--;
+      return;
+    }
+    free_.push_back(block);
+    freed_.notify_one();
+  }
+}
+
 void BlockPool::Trim() {
   const std::lock_guard lock(mutex_);
   for (std::byte* block : free_) {

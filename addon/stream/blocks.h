@@ -32,6 +32,8 @@ class BlockPool {
   std::byte* Acquire();
   void Release(std::byte* block);
   void Stop();
+  // Makes and touches so many now, instead of one by one while somebody waits. On any thread.
+  void Prepare(size_t blocks);
   // Gives the memory of all that are free back.
   void Trim();
   // How many more can be had without waiting.

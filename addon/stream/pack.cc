@@ -88,7 +88,8 @@ class Packer::Image final : public OutputFile {
 Result<std::shared_ptr<Packer>> Packer::Open(Options options, std::vector<UniqueFd> outputs) {
   const int threads = options.threads;
   const size_t memory = options.memory_bytes;
-  const int niceness = options.background ? kBackground : 0;
+  const bool background = options.background;
+  const int niceness = background ? kBackground : 0;
   UniqueFd spill = std::move(options.spill);
   std::shared_ptr<Packer> packer(new Packer(std::move(options)));
   // What is packed waits in strings and in blocks to be written; the rest is for what comes.
@@ -114,6 +115,7 @@ Result<std::shared_ptr<Packer>> Packer::Open(Options options, std::vector<Unique
   auto packing = BlockWriter::Start({.memory_bytes = memory > taken ? memory - taken : 0,
                                      .threads = threads,
                                      .niceness = niceness,
+                                     .patient = background,
                                      .spill = std::move(spill)});
   if (!packing.ok()) return packing.error();
   packer->packing_ = std::move(packing.value());

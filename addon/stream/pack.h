@@ -52,6 +52,8 @@ class Packer final : public ImageSink {
   Result<OutputFile*> CreateImage(const std::string& name) override;
   // A regular file of a directory, as an image.
   std::optional<Errno> AddFile(int directory_fd, const std::string& name);
+  void Prepare(uint64_t bytes) override { packing_->Prepare(bytes); }
+  void Go() override { packing_->Go(); }
   Result<std::vector<FileDigest>> Drain() override;
   // Ends the outputs and makes them durable. Once.
   Result<std::vector<FileDigest>> Finish();

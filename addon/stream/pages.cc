@@ -34,6 +34,8 @@ constexpr uint64_t kSharedMemory = 2;
 
 constexpr int kSocketBytes = 8 << 20;
 constexpr int kStorers = 2;
+constexpr int kNaps = 20;  // before the reader takes it that nothing flows
+constexpr useconds_t kNapMicroseconds = 100;
 
 const size_t kPageBytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
 
@@ -56,6 +58,8 @@ class DirectorySink final : public ImageSink {
   Result<OutputFile*> CreateImage(const std::string& name) override {
     return writer_->Create(directory_.get(), name, {.durable = true});
   }
+  void Prepare(uint64_t bytes) override { writer_->Prepare(bytes); }
+  void Go() override { writer_->Go(); }
   Result<std::vector<FileDigest>> Drain() override { return writer_->Drain(); }
   void Fail(Errno error) override { writer_->Fail(std::move(error)); }
   void OnFailure(std::function<void()> callback) override {
@@ -99,6 +103,18 @@ PageServer::PageServer(Options options, UniqueFd socket)
       header_bytes_(options_.criu_version >= 40200 ? 32 : 24) {}
 
 PageServer::~PageServer() { Abort(); }
+
+void PageServer::Prepare(uint64_t bytes) {
+  std::shared_ptr<ImageSink> sink;
+  {
+    const std::lock_guard lock(sink_mutex_);
+    sink = sink_;
+  }
+  if (!sink) return;
+  ThreadGroup helper;
+  static_cast<void>(helper.Start([&] { sink->Prepare(bytes); }));  // only quicker
+  sink->Prepare(bytes);
+}
 
 Result<PageServer::Outcome> PageServer::Finish() {
   reader_.Join();
@@ -180,7 +196,9 @@ std::optional<Errno> PageServer::Serve() {
       case kForceClose: {
         constexpr int32_t kTaken = 0;
         if ((error = CloseStream())) return error;
-        return Answer(&kTaken, sizeof kTaken);
+        if ((error = Answer(&kTaken, sizeof kTaken))) return error;
+        sink_->Go();
+        return std::nullopt;
       }
       default:  // pages that are in a parent image, or asked back: nothing we could serve
         return Errno{"page server command " + std::to_string(command.code), EPROTO};
@@ -279,7 +297,14 @@ std::optional<Errno> PageServer::Receive(std::span<std::byte> data, bool then_he
     msghdr message{};
     message.msg_iov = parts;
     message.msg_iovlen = 2;
-    const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_WAITALL);
+    // Who sleeps in the socket is woken for each of CRIU's many small buffers, and waking costs
+    // more than the copy: while pages flow nobody sleeps there.
+    ssize_t n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
+    for (int i = 0; n < 0 && errno == EAGAIN && i < kNaps; i++) {
+      ::usleep(kNapMicroseconds);
+      n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
+    }
+    if (n < 0 && errno == EAGAIN) n = ::recvmsg(socket_.get(), &message, MSG_WAITALL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return Errno::Last("page server receive");
     if (n == 0)
@@ -332,8 +357,9 @@ Napi::Value OpenJs(const Napi::CallbackInfo& info) {
     UniqueFd directory(::fcntl(Int(given.Get("directoryFd")), F_DUPFD_CLOEXEC, 3));
     if (!directory.valid()) return Throw(env, Errno::Last("dup directory"));
     const int64_t memory_bytes = given.Get("memoryBytes").As<Napi::Number>().Int64Value();
-    auto writer = BlockWriter::Start(
-        {.memory_bytes = static_cast<size_t>(memory_bytes), .threads = kStorers});
+    auto writer = BlockWriter::Start({.memory_bytes = static_cast<size_t>(memory_bytes),
+                                      .threads = kStorers,
+                                      .patient = given.Get("patient").As<Napi::Boolean>().Value()});
     if (!writer.ok()) return Throw(env, writer.error());
     sink = std::make_shared<DirectorySink>(std::move(directory), std::move(writer.value()));
   }
@@ -355,6 +381,17 @@ Napi::Value ProgressJs(const Napi::CallbackInfo& info) {
   result.Set("writtenBytes", static_cast<double>(progress.written));
   result.Set("zeroBytes", static_cast<double>(progress.zero));
   return result;
+}
+
+Napi::Value PrepareJs(const Napi::CallbackInfo& info) {
+  return RunAsync(
+      info.Env(), Where::kThread,
+      [server = HandleOf<PageServer>(info[0]),
+       bytes = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value())]() -> Result<Unit> {
+        server->Prepare(bytes);
+        return Unit{};
+      },
+      [](Napi::Env env, Unit&) { return env.Undefined(); });
 }
 
 Napi::Value FinishJs(const Napi::CallbackInfo& info) {
@@ -387,6 +424,7 @@ Napi::Value AbortJs(const Napi::CallbackInfo& info) {
 void InitPages(Napi::Env env, Napi::Object exports) {
   exports.Set("pageSocket", Napi::Function::New(env, SocketJs));
   exports.Set("pageServerOpen", Napi::Function::New(env, OpenJs));
+  exports.Set("pageServerPrepare", Napi::Function::New(env, PrepareJs));
   exports.Set("pageServerProgress", Napi::Function::New(env, ProgressJs));
   exports.Set("pageServerFinish", Napi::Function::New(env, FinishJs));
   exports.Set("pageServerAbort", Napi::Function::New(env, AbortJs));

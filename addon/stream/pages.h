@@ -53,6 +53,8 @@ class PageServer {
   ~PageServer();
 
   [[nodiscard]] Progress progress() const;
+  // Memory for so much, before CRIU asks for it.
+  void Prepare(uint64_t bytes);
   // Waits for CRIU's last command, and until all is stored. Once.
   Result<Outcome> Finish();
   // CRIU sees a broken connection and rolls back.

@@ -56,7 +56,16 @@ function smallFolder(mib: number): string {
 function server(path: string, options: Partial<PageServerOptions> = {}) {
   const directoryFd = openSync(path, 'r')
   const { socketFd, peerFd: socket } = native.pageSocket()
-  const opened = { socketFd, packer: null, directoryFd, criuVersion: 40201, memoryBytes: 32 << 20, dropZeroPages: false, rootPid: null }
+  const opened = {
+    socketFd,
+    packer: null,
+    directoryFd,
+    criuVersion: 40201,
+    memoryBytes: 32 << 20,
+    patient: false,
+    dropZeroPages: false,
+    rootPid: null,
+  }
   const server = native.pageServerOpen({ ...opened, ...options })
   closeSync(directoryFd)
   return { server, socket }
@@ -179,9 +188,14 @@ describe('the page server', () => {
     closeSync(fd)
   })
 
-  it('needs little memory for much data', async () => {
+  it.each([
+    ['little memory', { memoryBytes: 1 }],
+    ['little memory and patience', { memoryBytes: 1, patient: true }],
+    ['much memory and patience', { memoryBytes: 1 << 28, patient: true }],
+  ])('takes much data with %s', async (_, options) => {
     const path = folder()
-    const { server: handle, socket } = server(path, { memoryBytes: 1 })
+    const { server: handle, socket } = server(path, options)
+    await native.pageServerPrepare(handle, 20 << 20)
     const criu = new Client(socket)
     criu.say(OPEN, process_(1))
     for (let i = 0; i < 10; i++) criu.say(ADD_F, process_(1), i * 1001 * PAGE, 1001, PRESENT, bytesOf(1001, i))

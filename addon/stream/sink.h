@@ -21,6 +21,9 @@ class ImageSink {
 
   virtual Result<OutputFile*> CreatePages(const std::string& name) = 0;
   virtual Result<OutputFile*> CreateImage(const std::string& name) = 0;
+  // As of a BlockWriter.
+  virtual void Prepare(uint64_t bytes) = 0;
+  virtual void Go() = 0;
   // Waits until all files are where they go. Those since the last time, in their order.
   virtual Result<std::vector<FileDigest>> Drain() = 0;
   virtual void Fail(Errno error) = 0;

@@ -151,6 +151,7 @@ Result<std::unique_ptr<BlockWriter>> BlockWriter::Start(Options options) {
 BlockWriter::BlockWriter(Options options)
     : niceness_(options.niceness),
       blocks_(options.memory_bytes),
+      patient_(options.patient),
       spill_fd_(std::move(options.spill)) {}
 
 BlockWriter::~BlockWriter() {
@@ -175,6 +176,7 @@ OutputFile* BlockWriter::Add(std::unique_ptr<OutputFile> file) {
 }
 
 Result<std::vector<FileDigest>> BlockWriter::Drain() {
+  Go();
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return jobs_.empty() && busy_ == 0; });
   if (error_) return *error_;
@@ -209,6 +211,7 @@ void BlockWriter::Fail(Errno error) {
     failed_ = true;
   }
   blocks_.Stop();
+  Go();
   const std::lock_guard lock(failure_mutex_);
   if (on_failure_) on_failure_();
 }
@@ -253,6 +256,19 @@ void BlockWriter::Work() {
     busy_--;
     if (jobs_.empty() && busy_ == 0) idle_.notify_all();
   }
+}
+
+bool BlockWriter::MayWork() {
+  if (jobs_.front().state == Job::kSpilling) return false;
+  if (!patient_ || closing_ || failed_) return true;
+  const bool has_spill = spill_fd_.valid() && !spill_failed_;
+  return !has_spill && blocks_.available() < kPressed;
+}
+
+void BlockWriter::Go() {
+  const std::lock_guard lock(mutex_);
+  patient_ = false;
+  queued_.notify_all();
 }
 
 void BlockWriter::Do(const Job& job) {

@@ -107,6 +107,8 @@ class BlockWriter {
     size_t memory_bytes = 0;  // of blocks, two at least
     int threads = 1;
     int niceness = 0;  // of the threads
+    // Nothing is stored before Go() as long as there is memory: whoever fills has the machine.
+    bool patient = false;
     // Where blocks wait while memory is short; without it, who fills them waits.
     UniqueFd spill = {};
   };
@@ -120,6 +122,10 @@ class BlockWriter {
   Result<OutputFile*> Create(int directory_fd, const std::string& name, DiskFile::Options options);
   OutputFile* Add(std::unique_ptr<OutputFile> file);
 
+  // Memory for so much content, touched. On any thread.
+  void Prepare(uint64_t bytes) { blocks_.Prepare(bytes / kBlockBytes + 1); }
+  // Ends the patience.
+  void Go();
   // After the last Close: waits until all is stored. The files since the last time, in their order.
   Result<std::vector<FileDigest>> Drain();
   // The same, for the last time: memory is given back. More than once, and by several threads.
@@ -149,6 +155,7 @@ class BlockWriter {
   void Do(const Job& job);
   std::optional<Errno> Load(Job& job, std::byte* block);
   void Enqueue(OutputFile* file, OutputFile::Part part);
+  [[nodiscard]] bool MayWork();
   void Spill();
   Job* NextToSpill();
 
@@ -165,6 +172,7 @@ class BlockWriter {
   std::deque<Job> jobs_;
   uint64_t tickets_ = 0;
   int busy_ = 0;
+  bool patient_;
   bool closing_ = false;
   std::optional<Errno> error_;
   std::deque<std::unique_ptr<OutputFile>> files_;

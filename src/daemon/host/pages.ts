@@ -6,6 +6,8 @@ import { failure } from '../images/failures.js'
 import type { Packer } from '../images/files.js'
 
 export interface PageServer {
+  /** Memory for so many bytes, so that CRIU need not wait for it. */
+  prepare(bytes: number): Promise<void>
   progress(): PageServerProgress
   /** Resolves when every page is durable. Throws NO_SPACE and the like. */
   finish(): Promise<{ readonly files: readonly NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }>
@@ -29,6 +31,7 @@ export function openPageServer({ packer, ...options }: PageServerRequest): PageS
     return finishing
   }
   return {
+    prepare: (bytes) => native.pageServerPrepare(server, bytes),
     progress: () => native.pageServerProgress(server),
     finish,
     failure: () =>

@@ -205,11 +205,13 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         criuVersion: binary.version,
         packer: writer.packer,
         memoryBytes,
+        patient: plan.leaveRunning,
         dropZeroPages: true,
         rootPid: found.target.pid,
       }),
     { onFailure: (server) => server.abort() },
   )
+  if (plan.leaveRunning) await op.step('prepare memory', () => pages.prepare(total))
   // What is being packed or written ends at once when the caller goes away, not when it is done.
   const breakOff = (): void => {
     void writer.packer?.abort()
