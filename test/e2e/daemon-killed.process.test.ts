@@ -1,10 +1,8 @@
 /** The daemon is killed with SIGKILL at each step of run, dump and restore while 20 jobs are alive. Afterwards all are there, and what is said of them is true. */
-import { buildSync } from 'esbuild'
-import { spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, openSync, closeSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { useMortalDaemon } from '../support/mortal-daemon.js'
 import { isAlive } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
@@ -12,39 +10,10 @@ import { useWorld } from '../support/world.js'
 
 const JOBS = 20
 const world = useWorld({ withoutDaemon: true })
-const ROOT = join(import.meta.dirname, '..', '..')
-let bundle: string
-let fault: string
-let daemon: ChildProcess
+const daemon = useMortalDaemon(world)
 const bystanders: { jid: string; pid: number; log: string }[] = []
 
-async function start(): Promise<void> {
-  const log = openSync(world.daemonLog, 'a')
-  daemon = spawn(process.execPath, [bundle], {
-    env: { ...world.env, CEDANA_TEST_FAULT: fault },
-    detached: true,
-    stdio: ['ignore', log, log],
-  })
-  closeSync(log)
-  await until('the daemon answers', async () => (await world.cedana(['ps'])).code === 0, 20_000)
-}
-
 beforeAll(async () => {
-  bundle = join(ROOT, 'dist', `faulty-daemon-${process.pid}.mjs`)
-  fault = join(world.dir, 'fault')
-  buildSync({
-    entryPoints: [join(ROOT, 'test/support/faulty-daemon.ts')],
-    outfile: bundle,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
-    external: ['better-sqlite3', 'grpc-health-check', '@grpc/reflection'],
-    banner: { js: 'import { createRequire as requireFrom } from "node:module"; const require = requireFrom(import.meta.url);' },
-    define: { 'import.meta.url': JSON.stringify(`file://${join(ROOT, 'src/daemon/main.ts')}`) },
-    logLevel: 'error',
-  })
-  await start()
   const counter = await program('counter')
   for (let number = 0; number < JOBS; number++) {
     const jid = world.jid('bystander')
@@ -54,9 +23,6 @@ beforeAll(async () => {
 }, 120_000)
 afterAll(async () => {
   for (const { jid } of bystanders) await world.cedana(['kill', jid])
-  daemon.kill('SIGTERM')
-  await once(daemon, 'exit')
-  rmSync(bundle, { force: true })
 }, 60_000)
 
 const STEPS = {
@@ -97,17 +63,6 @@ const STEPS = {
   ],
 } as const
 
-/** Tells the daemon where to die, runs the command that takes it there, and starts the next daemon. */
-async function killAt(operation: keyof typeof STEPS, step: string, args: readonly string[]): Promise<void> {
-  writeFileSync(fault, `${operation}: after ${step}`)
-  const ended = once(daemon, 'exit')
-  const outcome = await world.cedana(args)
-  rmSync(fault)
-  expect(outcome.code, `${operation} survived the daemon's end after ${step}: ${outcome.stdout}`).not.toBe(0)
-  await ended
-  await start()
-}
-
 async function bystandersAreWell(): Promise<void> {
   const rows = new Map((await world.ps()).map((row) => [row[0], row]))
   for (const { jid, pid } of bystanders) {
@@ -123,7 +78,7 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
     async (step) => {
       const counter = await program('counter')
       const jid = world.jid('run')
-      await killAt('run', step, ['run', 'process', '--jid', jid, '--', counter])
+      await daemon.killAfter('run', step, ['run', 'process', '--jid', jid, '--', counter])
       const row = await world.row(jid)
       // Either it never came to be, or it is a job like any other.
       if (row) {
@@ -142,7 +97,7 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
     async (step) => {
       const job = await world.job('counter')
       const path = join(world.checkpoints, `killed-${step.replaceAll(' ', '-')}`)
-      await killAt('dump', step, ['dump', 'job', job.jid, '--name', path.slice(path.lastIndexOf('/') + 1)])
+      await daemon.killAfter('dump', step, ['dump', 'job', job.jid, '--name', path.slice(path.lastIndexOf('/') + 1)])
       await until('criu lets go', async () => ((await world.row(job.jid))?.[3] ?? 'stop') !== 'stop')
       if (isAlive(job.pid)) {
         const length = job.output().length
@@ -170,7 +125,7 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
     async (step) => {
       const job = await world.job('counter')
       await world.dump(job)
-      await killAt('restore', step, ['restore', 'job', job.jid])
+      await daemon.killAfter('restore', step, ['restore', 'job', job.jid])
       const row = await world.row(job.jid)
       if (row?.[3] === 'halted') await world.ok(['restore', 'job', job.jid])
       const length = job.output().length
