@@ -163,6 +163,9 @@ describe('upcoming', () => {
       machine.processes.set(9, { startTicks: '300', name: 'crun', args: ['crun', 'run', '--detach', 'web'] })
     })
     await settle()
+    // On its way out, killed before it was started.
+    machine.change(() => machine.processes.set(9, { startTicks: '300', name: 'crun', args: [] }))
+    await settle()
     expect(outcome).toEqual({})
     machine.change(() => machine.processes.set(9, { startTicks: '300', name: 'web', args: ['web'] }))
     await done
