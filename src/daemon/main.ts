@@ -11,7 +11,7 @@ import { parseEndpoint } from './api/endpoint.js'
 import { removeStale } from './api/listener.js'
 import type { Config } from './config.js'
 import { letGo, takeOver, verbsOf } from './daemon.js'
-import { IN_MEMORY, openDatabase, type OpenDatabase } from './db/database.js'
+import { IN_MEMORY, LOCK, openDatabase, type OpenDatabase } from './db/database.js'
 import { beTheOnlyOne } from './db/only-one.js'
 import { hostId } from './host/host-id.js'
 import { type CriuBinary, formatVersion } from './host/criu.js'
@@ -125,7 +125,9 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     await ensureDirectories(env)
     // Before anything is taken over: what a living daemon works with looks like what a dead one has left.
     if (endpoint.protocol === 'unix') await removeStale(endpoint.path)
-    using _ = await beTheOnlyOne(join(config.run_dir, 'daemon.lock'), STOPPED_MS)
+    using _run = await beTheOnlyOne(join(config.run_dir, 'daemon.lock'), STOPPED_MS)
+    // One that works in another run directory does not stop for us.
+    using _database = await beTheOnlyOne(config.db.path + LOCK, 0)
     database.hosts.put({ id: env.jobs.hostId, name: hostname(), bootId: processes.bootId, seenAt: Date.now() })
     await takeOver(env)
     await env.criu().catch((thrown: unknown) => {

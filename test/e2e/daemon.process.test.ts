@@ -97,6 +97,16 @@ describe('daemon start', () => {
     expect(stderr).toContain('config.json')
   })
 
+  test('a second one with the same database is refused, whatever else it has of its own', async () => {
+    const world = await ownWorld({})
+    const own = { CEDANA_ADDRESS: join(world.dir, 'second.sock'), CEDANA_RUN_DIR: join(world.dir, 'second') }
+    const { code, stderr } = await world.fails(['daemon', 'start'], { env: own })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/another daemon is running: it holds \S+cedana[.]db[.]lock/)
+    expect(stderr).toContain('db.path')
+    await world.ok(['ps'])
+  })
+
   test('over TCP on the loopback only, with a token', async () => {
     const probe = createServer().listen(0, '127.0.0.1')
     await once(probe, 'listening')

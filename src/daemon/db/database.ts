@@ -19,6 +19,8 @@ export interface OpenDatabase {
   close(): void
 }
 
+/** Suffix of the file whose lock the daemon of a database holds. */
+export const LOCK = '.lock'
 /** For one process, gone with it. */
 export const IN_MEMORY = ':memory:'
 
@@ -63,7 +65,7 @@ function makePrivate(path: string): void {
     const { mode } = statSync(dirname(path))
     const everybodyMayReplace = (mode & 0o002) !== 0 && (mode & 0o1000) === 0
     if (everybodyMayReplace) throw unfit(`directory ${dirname(path)} lets everybody replace its files`, 'set db.path to a file elsewhere')
-    for (const suffix of ['', '-wal', '-shm']) claim(path + suffix, constants.O_CREAT)
+    for (const suffix of ['', '-wal', '-shm', LOCK]) claim(path + suffix, constants.O_CREAT)
     // SQLite makes this one only for the moment that a new database becomes a WAL one.
     claim(`${path}-journal`, 0)
   } catch (thrown) {

@@ -5,7 +5,7 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 const RETRY_MS = 50
 
 /**
- * One daemon per run directory: the next would take the work of the first for something that a dead one has left. The lock is that of an empty
+ * One daemon per run directory, and per database: the next would take the work of the first for something that a dead one has left. The lock is that of an empty
  * SQLite file: Node has no call for one, and unlike flock() this one does not pass on to children, which outlive the daemon.
  * It ends when it is disposed of, or with the process, however that ends. `waitMs`: for a holder that is about to end.
  */
