@@ -92,6 +92,7 @@ export interface NativeSocket {
   readonly state: string
   readonly local: string
   readonly remote: string
+  readonly peerPid: number
 }
 export interface NativeMount {
   readonly id: number

@@ -207,6 +207,7 @@ Napi::Object SocketToJs(Napi::Env env, const SocketFacts& socket) {
       .Set("state", socket.state)
       .Set("local", socket.local)
       .Set("remote", socket.remote)
+      .Set("peerPid", socket.peer_pid)
       .Done();
 }
 

@@ -135,6 +135,8 @@ describe('scanTree', () => {
     // Node pads abstract names with zero bytes, which the kernel prints as @.
     expect(socket('abstract')).toMatchObject({ family: 'unix', state: 'LISTEN' })
     expect(socket('abstract')?.local.replace(/@+$/, '')).toBe(`@cedana test ${child.pid}`)
+    // Its output goes through a pair of sockets whose other end is here.
+    expect(snapshot.sockets.find((s) => s.fd === 1)).toMatchObject({ family: 'unix', state: 'CONNECTED', peerPid: process.pid })
     // Both ends of the connection belong to the process.
     expect(snapshot.sockets.filter((s) => s.state === 'ESTABLISHED')).toHaveLength(2)
   })

@@ -7,9 +7,12 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <unordered_map>
+
+#include "proc/unix-peers.h"
 
 namespace cedana {
 
@@ -157,6 +160,20 @@ void DescribeAll(pid_t pid, const Protocol& protocol, const ByInode& wanted) {
   }
 }
 
+// CRIU dumps both ends of a connection or none.
+void FindPeersOutside(std::vector<SocketFacts>& sockets, const ByInode& ours) {
+  std::optional<UnixPeers> peers;
+  for (auto& socket : sockets) {
+    const std::string_view kind = socket.kind;
+    const bool is_stream = kind == "stream" || kind == "seqpacket";
+    if (socket.state != "CONNECTED" || !is_stream) continue;
+    if (!peers) peers.emplace();
+    const auto peer = peers->Of(socket.inode);
+    // A connection that its server has not accepted yet has an end that nobody holds.
+    if (peer && ours.find(*peer) == ours.end()) socket.peer_pid = HolderOf(*peer);
+  }
+}
+
 }  // namespace
 
 std::vector<SocketFacts> ReadSockets(const std::vector<ProcessFacts>& processes) {
@@ -183,6 +200,7 @@ std::vector<SocketFacts> ReadSockets(const std::vector<ProcessFacts>& processes)
   ByInode wanted;
   for (auto& socket : sockets) wanted.emplace(socket.inode, &socket);
   for (const auto& [key, table] : tables) DescribeAll(table.first, *table.second, wanted);
+  FindPeersOutside(sockets, wanted);
   return sockets;
 }
 

@@ -18,6 +18,8 @@ struct SocketFacts {
   std::string state;
   std::string local;
   std::string remote;
+  // Of a unix stream whose other end nobody here holds: a process that does. 0: none known.
+  pid_t peer_pid = 0;
 };
 
 // The sockets among the open files of these processes, described by the tables of their network

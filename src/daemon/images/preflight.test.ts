@@ -75,6 +75,7 @@ const tcp = (state: string, changes: Partial<Socket> = {}): Socket => ({
   state,
   local: '10.0.0.1:80',
   remote: '10.0.0.2:4000',
+  peerPid: 0,
   ...changes,
 })
 const pts = file({ fd: 0, path: '/dev/pts/3', type: 'character', isTty: true, device: 0x1a, deviceId: (136 << 8) | 3 })
@@ -84,6 +85,17 @@ const switches = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}): Dum
 const rights = { capabilities: new Set(['CAP_SYS_RESOURCE']), daemonPid: 7 }
 const ids = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}, host = rights) =>
   dumpProblems(snapshot, host, switches(snapshot, changes)).map(({ id }) => id)
+
+it('names who is at the other end of a unix connection', () => {
+  const socket = tcp('CONNECTED', { family: 'unix', local: '', remote: '', inode: '77', peerPid: 4711 })
+  const snapshot = tree([facts()], [socket])
+  expect(dumpProblems(snapshot, rights, switches(snapshot))).toEqual([
+    expect.objectContaining({ severity: 'error', id: 'unix-peer', message: expect.stringMatching(/fd 5.* to process 4711,/) as string }),
+  ])
+  expect(dumpProblems(snapshot, rights, { ...switches(snapshot), external: ['unix[77]'] })).toEqual([])
+  const inside = tree([facts()], [{ ...socket, peerPid: 0 }])
+  expect(ids(inside)).toEqual([])
+})
 
 describe('switches of a dump', () => {
   it('are all off for a plain process', () => {

@@ -114,6 +114,7 @@ export function dumpProblems(snapshot: Snapshot, facts: DumpFacts, switches: Dum
     ...processes.flatMap((process) => ownProblems(process, facts)),
     ...processes.flatMap((process) => process.files.flatMap((file) => fileProblems(process, file))),
     ...userProblems(processes, facts),
+    ...unixProblems(snapshot, switches),
     ...switchProblems(snapshot, switches),
   ]
 }
@@ -191,6 +192,18 @@ function userProblems(processes: readonly ProcessFacts[], facts: DumpFacts): rea
     hint: 'give the daemon CAP_SYS_RESOURCE, or run the program as root',
     pid: process.pid,
   }))
+}
+
+/** CRIU knows no half of a connection, unless the user names it as one that somebody else restores. */
+function unixProblems({ processes, sockets }: Snapshot, { external }: DumpSwitches): readonly Problem[] {
+  return sockets.flatMap(({ pid, fd, inode, local, peerPid }) => {
+    const process = processes.find((one) => one.pid === pid)
+    if (peerPid === 0 || process === undefined || external.includes(`unix[${inode}]`)) return []
+    const name = local === '' ? '' : ` ${local}`
+    const message = `${who(process)} has the unix socket${name} (fd ${fd}) connected to process ${peerPid}, which is not part of the tree`
+    const hint = 'close the connection first, or dump a tree with both processes'
+    return [{ severity: 'error', id: 'unix-peer', message, hint, pid } as const]
+  })
 }
 
 function switchProblems(snapshot: Snapshot, switches: DumpSwitches): readonly Problem[] {

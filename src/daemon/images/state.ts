@@ -66,6 +66,7 @@ const Socket = z.looseObject({
   state: z.string(),
   local: z.string(),
   remote: z.string(),
+  peerPid: z.int().default(0),
 })
 const Mount = z.looseObject({
   id: z.int(),

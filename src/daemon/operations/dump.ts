@@ -83,7 +83,10 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
   return {
     criu: options,
     runtime,
-    problems: [...dumpProblems(snapshot, facts, switches), ...runtime.problems],
+    problems: [
+      ...dumpProblems(snapshot, facts, { ...switches, external: [...switches.external, ...request.external] }),
+      ...runtime.problems,
+    ],
     leaveRunning: options['leave_running'] === true,
   }
 }

@@ -61,6 +61,8 @@ export interface Socket {
   /** `address:port`, `[address]:port`, or the path of a unix socket (`@name` when abstract, empty when unnamed). */
   readonly local: string
   readonly remote: string
+  /** Of a connected unix stream whose other end is outside the tree: a process that holds it. 0: none known. */
+  readonly peerPid: number
 }
 
 export interface Mount {
