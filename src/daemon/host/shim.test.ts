@@ -922,7 +922,8 @@ describe('daemon', () => {
   it('may be killed while the job writes: nothing is lost', { timeout: 60_000 }, async () => {
     bundle()
     const log = join(scratch, 'ten-megabytes.log')
-    const wanted = request({ log, argv: shell('seq 1 1300000; echo done >&2; read line; exit 8') })
+    // Attached to before it writes: what is replayed to a late one is less than it waits for.
+    const wanted = request({ log, waitAttach: true, argv: shell('seq 1 1300000; echo done >&2; read line; exit 8') })
     writeFileSync(
       launcher,
       `import { launchShim, ShimConnection } from './shim.mjs'
