@@ -77,17 +77,20 @@ function messageOf(line: string): string {
   }
 }
 
-/** The PID of the target: of the program, or what a program that stays with its target says, which it does a moment after its start. */
+/**
+ * The PID of the target: of the program itself, or what a program that stays with its target says once that is there. Undefined when it has ended
+ * before.
+ */
 export async function toldPid(
   program: Program | undefined,
-  { pidFile }: { readonly pidFile: string },
   started: { readonly pid: number; readonly startTicks: string },
-): Promise<number> {
-  if (program?.pidFile === undefined || pidFile === '') return started.pid
-  const isThere = (): Promise<boolean> => isAlive({ ...started, bootId } as Target)
-  for (let told = ''; ; told = (await readText(program.pidFile)) ?? '') {
-    if (/^\d+$/.test(told.trim())) return Number(told)
-    if (!(await isThere())) return started.pid
+): Promise<number | undefined> {
+  if (program?.pidFile === undefined) return started.pid
+  for (;;) {
+    const isThere = await isAlive({ ...started, bootId } as Target)
+    const told = (await readText(program.pidFile))?.trim() ?? ''
+    if (/^\d+$/.test(told)) return Number(told)
+    if (!isThere) return undefined
     await sleep(TOLD_EVERY_MS)
   }
 }

@@ -16,7 +16,7 @@ import type { JobRecord } from '../jobs/job.js'
 import { actionScript, configFile } from './criu-options.js'
 import { CRIU_RESTORE_LOG, type CriuWork } from './criu-work.js'
 import { type Environment, refuseProblems } from './environment.js'
-import { startProgram } from './program.js'
+import { startProgram, toldPid } from './program.js'
 import type { Call, RestoreRequest } from './verbs.js'
 
 export interface TreePlan {
@@ -60,8 +60,11 @@ export interface TreeRequest {
 }
 
 export interface RestoredTree {
+  /** Of what the shim watches. */
   readonly pid: number
   readonly startTicks: string
+  /** Of the target, where that is not the same. */
+  readonly targetPid: number
   readonly launched: Promise<LaunchedShim>
 }
 
@@ -113,7 +116,7 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
     const pid = await Promise.race([session.restore(options), launched.then((shim) => shim.pid)])
     // The shim tells the same when CRIU has ended and its own record is on disk; the job's record need not wait for that.
     const root = await processes.identify(pid).catch(() => launched)
-    return { pid, startTicks: root.startTicks, launched }
+    return { pid, startTicks: root.startTicks, targetPid: pid, launched }
   } catch (thrown) {
     session.close()
     await launched.catch(() => undefined)
@@ -161,7 +164,10 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
   })
   try {
     const { pid, startTicks } = await launched
-    return { pid, startTicks, launched }
+    // The images are needed for as long as the restore takes, which a program that stays does not tell by ending.
+    const targetPid = await toldPid(program, { pid, startTicks })
+    if (targetPid === undefined) throw new CedanaError('CRIU_RESTORE_FAILED', `${program.argv[0]} restored nothing`)
+    return { pid, startTicks, targetPid, launched }
   } catch (thrown) {
     if (signal.aborted) throw thrown
     await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)

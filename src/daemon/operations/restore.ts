@@ -26,7 +26,7 @@ import { CRIU_RESTORE_LOG, CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, warnings } from './environment.js'
-import { removeTarget, toldPid } from './program.js'
+import { removeTarget } from './program.js'
 import { restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
@@ -256,9 +256,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const problems = await preflight
   const messages = [
     ...warnings(problems),
-    ...(await op.step('write pid file', async () =>
-      writePidFile(request.pidFile, await toldPid(plan.program, request, started), call.caller),
-    )),
+    ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.targetPid, call.caller))),
   ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })

@@ -164,9 +164,10 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
     const running = env.jobs.update(jid, { state: 'running', pid, startTicks, args: args ?? plan.argv, startedAt: Date.now() })
     env.jobs.watch(running)
   })
-  const messages = await op.step('write pid file', async () =>
-    writePidFile(request.pidFile, await toldPid(plan, request, started), call.caller),
-  )
+  const messages = await op.step('write pid file', async () => {
+    const pid = request.pidFile === '' ? undefined : await toldPid(plan, started)
+    return writePidFile(request.pidFile, pid ?? started.pid, call.caller)
+  })
   env.log.info({ op: 'run', job: job.jid, pid: started.pid }, 'job started')
   return op.done({ jid, pid: started.pid, messages, steps: op.steps })
 }
