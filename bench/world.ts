@@ -65,9 +65,9 @@ export async function openWorld(root: string): Promise<World> {
 }
 
 /** Path of a workload, built. */
-export async function built({ dir, workloads }: World, name: string): Promise<string> {
+export async function built({ dir, workloads }: World, name: string, flags: readonly string[] = []): Promise<string> {
   const path = join(dir, name)
-  await timed(['cc', '-O2', '-o', path, join(workloads, `${name}.c`)])
+  await timed(['cc', '-O2', ...flags, '-o', path, join(workloads, `${name}.c`)])
   return path
 }
 

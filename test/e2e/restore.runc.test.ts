@@ -119,7 +119,7 @@ describe('dump and restore of a job', () => {
     expect(await status(one.id)).toBeUndefined()
   })
 
-  test('a flipped bit is found before anything of the container is made', async () => {
+  test('a flipped bit is found before anything of the container runs', async () => {
     const one = await job('flip')
     await one.counts()
     const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'job', one.jid])).stdout)?.[1] ?? ''

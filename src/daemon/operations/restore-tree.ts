@@ -24,7 +24,8 @@ export interface TreePlan {
   readonly inherit: readonly Inherit[]
   readonly problems: readonly Problem[]
   readonly program: Program | undefined
-  readonly setup: readonly Command[]
+  /** Undefined: no scripts. */
+  readonly setup: readonly Command[] | undefined
 }
 
 /** Under way from the moment the checkpoint is open. */
@@ -144,11 +145,19 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
   const { type, request, signal, binary, plan, verified, preflight, directory, work, pending, job, stdio } = tree
   const { program } = plan
   if (!program) throw new CedanaError('BUG', 'no program to restore by')
-  // The program has no point at which it would wait for us.
   refuseProblems(await preflight)
-  await verified.all
+  await verified.images
+  // The program does not wait for us, but CRIU does for its action script, where it can run one.
+  if (!plan.setup) await verified.pages
+  const gate = join(directory, 'verified')
+  void verified.pages
+    .then(
+      () => writeFile(gate, ''),
+      () => writeFile(`${gate}.not`, ''),
+    )
+    .catch(() => undefined)
   await mkdir(programWork(directory), { mode: 0o700 })
-  const environment = { ...program.environment, ...(await criuFor(directory, env.searchPath, binary, plan)) }
+  const environment = { ...program.environment, ...(await criuFor(directory, env.searchPath, { binary, plan, gate })) }
   const launched = startProgram(env, {
     type,
     directory,
@@ -170,6 +179,8 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
     return { pid, startTicks, targetPid, launched }
   } catch (thrown) {
     if (signal.aborted) throw thrown
+    // A damaged checkpoint explains whatever CRIU had to say.
+    await verified.all
     await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)
     const error = CedanaError.from(thrown)
     const isLauncher = error.detail['step'] === 'launcher'
@@ -180,14 +191,18 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
 }
 
 /** The environment in which a program finds our CRIU, and CRIU our options. */
-async function criuFor(directory: string, searchPath: string, binary: criu.CriuBinary, plan: TreePlan): Promise<Record<string, string>> {
+async function criuFor(
+  directory: string,
+  searchPath: string,
+  { binary, plan, gate }: { readonly binary: criu.CriuBinary; readonly plan: TreePlan; readonly gate: string },
+): Promise<Record<string, string>> {
   const [bin, config] = [join(directory, 'bin'), join(directory, 'criu.conf')]
   await mkdir(bin, { mode: 0o700 })
   const quoted = binary.command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
   await writeFile(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o700 })
-  const script = join(directory, 'setup')
-  const setup = plan.setup.length === 0 ? '' : `action-script ${script}\n`
-  if (setup !== '') await writeFile(script, actionScript(plan.setup), { mode: 0o700 })
-  await writeFile(config, configFile(plan.criu, plan.inherit) + setup, { mode: 0o600 })
+  const script = join(directory, 'actions')
+  if (plan.setup) await writeFile(script, actionScript(plan.setup, { gate, keeper: process.pid }), { mode: 0o700 })
+  const actions = plan.setup ? `action-script ${script}\n` : ''
+  await writeFile(config, configFile(plan.criu, plan.inherit) + actions, { mode: 0o600 })
   return { PATH: `${bin}:${searchPath}`, CRIU_CONFIG_FILE: config }
 }

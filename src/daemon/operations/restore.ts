@@ -110,7 +110,7 @@ function planRestore(
     inherit: [...usual, ...runtime.inherit],
     problems: runtime.problems,
     program: runtime.program,
-    setup: runtime.setup ?? [],
+    setup: runtime.setup,
   }
 }
 

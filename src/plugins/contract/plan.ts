@@ -94,7 +94,10 @@ export interface RestorePlan {
    * `criu` and `inherit` (of standard streams only) reach CRIU by its configuration file.
    */
   readonly program?: Program | undefined
-  /** Run when the namespaces of the target are there and nothing is in them; one that fails is the failure of the restore. */
+  /**
+   * Run when the namespaces of the target are there and nothing is in them; one that fails is the failure of the restore. Absent: the program's CRIU
+   * cannot run commands here.
+   */
   readonly setup?: readonly Command[] | undefined
 }
 

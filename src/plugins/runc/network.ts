@@ -73,9 +73,12 @@ function endOf(link: Link, routes: readonly z.output<typeof Route>[]): End {
 }
 
 async function look(host: Host, prefix: readonly string[]): Promise<{ links: readonly Link[]; routes: readonly z.output<typeof Route>[] }> {
-  const links = await ip(host, prefix, ['-details', 'address'], Link)
-  const routes = [...(await ip(host, prefix, ['-4', 'route'], Route)), ...(await ip(host, prefix, ['-6', 'route'], Route))]
-  return { links, routes }
+  const [links, ...routes] = await Promise.all([
+    ip(host, prefix, ['-details', 'address'], Link),
+    ip(host, prefix, ['-4', 'route'], Route),
+    ip(host, prefix, ['-6', 'route'], Route),
+  ])
+  return { links, routes: routes.flat() }
 }
 
 /** What is in the network namespace of a process, with the other ends of its veth devices where they are on this host. */

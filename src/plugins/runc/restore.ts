@@ -46,9 +46,16 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const saved = hasOwnNetwork ? await context.attachment(NETWORK) : undefined
   const network = saved && withAddress(decodeNetwork(saved), options.netnsEth0Ipv4Addr)
   if (network) problems.push(...(await networkProblems(host, network)))
+  // CRIU enters that namespace first, and cannot see the end of its scripts then.
+  const canRunScripts = !namespaces.some(({ type, path = '' }) => type === 'pid' && path !== '')
+  if (network && network.links.length > 0 && !canRunScripts) {
+    const names = network.links.map(({ inside }) => inside.name).join(', ')
+    const message = `network devices of the container (${names}) cannot be made again: its PID namespace is one of the outside`
+    problems.push({ severity: 'error', id: 'network-not-made', message, hint: 'give it a network namespace by its path' })
+  }
   return {
     criu: {},
-    setup: network && networkCommands(network),
+    setup: canRunScripts ? (network ? networkCommands(network) : []) : undefined,
     inherit: streams.inherit,
     problems: [...problems, ...streams.problems],
     program: program(
