@@ -26,6 +26,7 @@ export async function manage(command: CliCommand): Promise<void> {
     (name) => `manage a target of type ${name}`,
   )) {
     sub.example(`cedana manage ${manifest.name} --jid train ${sample}`)
+    if (manifest.verbs.upcoming !== undefined) sub.example(`cedana manage ${manifest.name} --upcoming --timeout 5m ${sample}`)
     sub.does<ManageFlags>(async (session, flags, args) => {
       const { world, signal } = session
       const started = await session.ask((engine) =>

@@ -54,6 +54,7 @@ export interface Host {
   stopTree(target: Target): Promise<void>
   continueTree(target: Target): Promise<void>
   wakeups(): Wakeups
+  /** Whether there is something of that name, whatever it is. */
   exists(path: string): Promise<boolean>
   /** Contents of a small text file (/proc, runtime state); undefined when it does not exist. */
   readText(path: string): Promise<string | undefined>
