@@ -94,8 +94,10 @@ export async function openEngine(
     ...localEngine(verbsOf(env, criuVersion), caller),
     close: () => {
       env.jobs.close()
+      // Nobody will ever ask for what is written down nowhere.
+      const forgotten = withJobs ? [] : env.jobs.all().map((job) => job.directory)
       database.close()
-      rmSync(own, { recursive: true, force: true })
+      for (const directory of [own, ...forgotten.filter(Boolean)]) rmSync(directory, { recursive: true, force: true })
     },
   }
 }

@@ -14,6 +14,7 @@ describe('run --no-server', () => {
   test('[must] gives the output and the exit code of the process; no `Running managed` line', async () => {
     const outcome = await world.cedana(['run', 'process', '--no-server', '--', 'sh', '-c', 'cat; echo err >&2; exit 42'], { stdin: 'in\n' })
     expect(outcome).toMatchObject({ code: 42, stdout: 'in\n', stderr: 'err\n' })
+    expect(readdirSync(join(world.runDir, 'jobs'))).toEqual([])
   })
 
   test('[must] the PID file is written as well', async () => {
