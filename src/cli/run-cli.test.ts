@@ -117,6 +117,14 @@ describe('jobs', () => {
       { jid: 'other', is_running: true },
       {},
     ])
+    const ids = async (...flags: string[]) => (await runFake(['ps', '-q', ...flags], { engine: { listJobs } })).stdout.trim().split('\n')
+    expect(await ids('--sort', '-job')).toEqual(['train', 'other'])
+    expect(await ids('--sort', 'job')).toEqual(['other', 'train'])
+    expect(await ids('--filter', 'status=sleep,pid=5')).toEqual(['other'])
+    expect((await runFake(['ps', '--filter', 'status'], { engine: { listJobs } })).stderr).toMatch(
+      /^Error: --filter status is not of the form/,
+    )
+    expect((await runFake(['ps', '--sort', 'x'], { engine: { listJobs } })).stderr).toMatch(/^Error: no column x: choose among job, type/)
     expect((await runFake(['ps'], { engine: { listJobs: async () => [] } })).stdout).toBe('No jobs found\n')
     expect((await runFake(['ps', '-o', 'json'], { engine: { listJobs: async () => [] } })).stdout).toBe('[]\n')
   })

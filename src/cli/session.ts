@@ -54,6 +54,9 @@ export interface OutputOptions {
   readonly quiet?: boolean
   readonly headers?: boolean
   readonly trunc?: boolean
+  /** `column=value`, of lists. */
+  readonly filter?: readonly string[]
+  readonly sort?: string
 }
 
 /** Which engine: the daemon's, or one in this process. */

@@ -8,6 +8,11 @@ import type { CliCommand } from './command.js'
 import { parseDuration } from './render/units.js'
 import { OUTPUT_FORMATS, type World } from './session.js'
 
+const repeated = (value: string, previous: readonly string[] | undefined): readonly string[] => [
+  ...(previous ?? []),
+  ...value.split(',').filter(Boolean),
+]
+
 /** `--output`; with `-o`, unless the command has another use for it. */
 export function outputFlags(
   command: CliCommand,
@@ -23,10 +28,11 @@ export function outputFlags(
   return command
 }
 
-const repeated = (value: string, previous: readonly string[] | undefined): readonly string[] => [
-  ...(previous ?? []),
-  ...value.split(',').filter(Boolean),
-]
+/** Of commands that print a Listing. */
+export const listFlags = (command: CliCommand): CliCommand =>
+  outputFlags(command, { list: true })
+    .option('--filter <COLUMN=VALUE>', 'only rows with this value in a column (repeatable, comma-separated)', repeated)
+    .option('--sort <COLUMN>', 'order of the rows, -COLUMN for the reverse (default: newest first)')
 
 export function integer(value: string): number {
   if (!/^-?\d+$/.test(value)) throw new InvalidArgumentError('It is not a whole number.')

@@ -2,15 +2,15 @@ import type { CheckpointView } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 import { printListing, type Listing } from '../render/listing.js'
 import { formatSize, formatTime } from '../render/units.js'
-import { checkpointName, outputFlags } from '../shared-flags.js'
+import { checkpointName, listFlags, outputFlags } from '../shared-flags.js'
 import { checkpointInspect } from './checkpoint-inspect.js'
 
 const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string): Listing<CheckpointView> => ({
   items: [...checkpoints].sort((a, b) => b.time - a.time),
   columns: [
     { header: 'id', cell: (one) => ({ text: one.id }) },
-    { header: 'time', cell: (one) => ({ text: formatTime(one.time) }) },
-    { header: 'size', align: 'right', cell: (one) => ({ text: formatSize(one.size) }) },
+    { header: 'time', cell: (one) => ({ text: formatTime(one.time) }), order: (one) => one.time },
+    { header: 'size', align: 'right', cell: (one) => ({ text: formatSize(one.size) }), order: (one) => one.size },
     { header: 'path', cell: (one) => ({ text: one.path, colour: one.exists ? undefined : 'grey' }) },
   ],
   wide: [
@@ -25,7 +25,7 @@ const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string):
 })
 
 export function checkpointList(command: CliCommand): void {
-  outputFlags(command.argument('[JID]', 'job id; not said: all jobs'), { list: true })
+  listFlags(command.argument('[JID]', 'job id; not said: all jobs'))
     .example('cedana checkpoints train', 'cedana checkpoints -o wide')
     .does(async (session, _options, [jid = '']) => {
       const checkpoints = await session.ask((engine) => engine.listCheckpoints(jid, { signal: session.signal }))

@@ -3,7 +3,7 @@ import type { CliCommand } from '../command.js'
 import { printListing, type Listing } from '../render/listing.js'
 import type { Colour } from '../render/style.js'
 import { formatAge, formatSize, formatTime } from '../render/units.js'
-import { outputFlags } from '../shared-flags.js'
+import { listFlags } from '../shared-flags.js'
 
 const STATUS_COLOURS: Readonly<Record<string, Colour>> = {
   running: 'green',
@@ -25,14 +25,28 @@ const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => 
     { header: 'pid', align: 'right', cell: (job) => ({ text: String(job.pid) }) },
     { header: 'status', cell: (job) => ({ text: job.status, colour: STATUS_COLOURS[job.status] ?? 'grey' }) },
     { header: 'gpu', cell: (job) => (job.gpuEnabled ? { text: 'yes', colour: 'green' } : { text: 'no', colour: 'grey' }) },
-    { header: 'checkpoint', align: 'right', cell: (job) => ({ text: formatAge(job.latestCheckpoint?.time ?? 0, now) }) },
-    { header: 'size', align: 'right', cell: (job) => ({ text: formatSize(job.latestCheckpoint?.size ?? 0) }) },
+    {
+      header: 'checkpoint',
+      align: 'right',
+      cell: (job) => ({ text: formatAge(job.latestCheckpoint?.time ?? 0, now) }),
+      order: (job) => job.latestCheckpoint?.time ?? 0,
+    },
+    {
+      header: 'size',
+      align: 'right',
+      cell: (job) => ({ text: formatSize(job.latestCheckpoint?.size ?? 0) }),
+      order: (job) => job.latestCheckpoint?.size ?? 0,
+    },
     { header: 'log', cell: (job) => ({ text: job.log }) },
   ],
   wide: [
     { header: 'checkpoints', align: 'right', cell: (job) => ({ text: String(job.checkpoints) }) },
     { header: 'exit', cell: (job) => ({ text: exitText(job), colour: job.exit?.code === 0 ? undefined : 'red' }) },
-    { header: 'ended', cell: (job) => ({ text: [job.endReason, formatTime(job.exitedAt)].filter(Boolean).join(' ') }) },
+    {
+      header: 'ended',
+      cell: (job) => ({ text: [job.endReason, formatTime(job.exitedAt)].filter(Boolean).join(' ') }),
+      order: (job) => job.exitedAt,
+    },
     { header: 'created', cell: (job) => ({ text: formatTime(job.createdAt) }) },
     { header: 'uid', align: 'right', cell: (job) => ({ text: String(job.uid) }) },
     { header: 'command', cell: (job) => ({ text: job.args.join(' ') }) },
@@ -43,13 +57,20 @@ const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => 
 })
 
 export function jobList(command: CliCommand): void {
-  outputFlags(command, { list: true })
+  listFlags(command)
     .option('-a, --all', 'also jobs of other hosts')
-    .example('cedana ps', 'cedana ps -o wide', 'cedana ps -q', "cedana ps -o json | jq '.[] | select(.is_running)'")
+    .example(
+      'cedana ps',
+      'cedana ps -o wide',
+      'cedana ps -q --filter status=running',
+      'cedana ps --sort -size',
+      "cedana ps -o json | jq '.[] | select(.is_running)'",
+    )
     .does<{ readonly all?: boolean }>(async (session, { all = false }) => {
       const { signal } = session
       // Documents and the wide table show everything.
-      const brief = !session.isStructured && session.format !== 'wide'
+      const { filter, sort } = session.options
+      const brief = !session.isStructured && session.format !== 'wide' && filter === undefined && sort === undefined
       const jobs = await session.ask((engine) => engine.listJobs({ allHosts: all, jids: [], brief }, { signal }))
       await printListing(session, jobListing(jobs, Date.now()))
     })
