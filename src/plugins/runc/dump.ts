@@ -12,6 +12,7 @@ export const DESCRIPTORS = 'descriptors.json'
 export const CONTAINER = 'container.json'
 export interface SavedContainer {
   readonly bundle: string
+  readonly systemdCgroup: boolean
 }
 
 /**
@@ -40,7 +41,10 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
     },
     attachments: [
       { name: DESCRIPTORS, content: json(standardStreams(init)) },
-      { name: CONTAINER, content: json({ bundle: identity.bundle || state.bundle } satisfies SavedContainer) },
+      {
+        name: CONTAINER,
+        content: json({ bundle: identity.bundle || state.bundle, systemdCgroup: state.systemdCgroup } satisfies SavedContainer),
+      },
       ...(network ? [{ name: NETWORK, content: encodeNetwork(network.network) }] : []),
     ],
     problems: [...(network?.problems ?? []), ...(freezer === undefined ? [] : await strangers(host, freezer, snapshot))],

@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { OpenFile, Snapshot, StdioMode } from '../contract/job.js'
-import type { Inherit, Problem, Program, RestorePlan } from '../contract/plan.js'
+import type { Command, Inherit, Problem, Program, RestorePlan } from '../contract/plan.js'
 import type { RestoreContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
@@ -19,53 +19,62 @@ type Options = z.output<typeof RestoreOptions>
  */
 export async function restore(host: Host, context: RestoreContext, options: Options): Promise<RestorePlan> {
   if (context.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may restore a container')
-  const identity = await chosenIdentity(context, options)
+  const saved = await savedContainer(context)
+  const identity = chosenIdentity(context, options, saved)
   const spec = await readSpec(host, identity.bundle)
-  const state = await findState(host, identity)
   const namespaces = spec.linux?.namespaces ?? []
   const streams = streamsOf(context)
+  const network = await networkOf(host, context, { namespaces, address: options.netnsEth0Ipv4Addr })
+  const bundle = bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory })
+  const effective = { ...options, systemdCgroup: options.systemdCgroup || (saved?.systemdCgroup ?? false) }
+  return {
+    criu: {},
+    setup: network.setup,
+    inherit: streams.inherit,
+    problems: [...(await containerProblems(host, identity, namespaces)), ...network.problems, ...streams.problems],
+    program: program(identity, effective, context, bundle, streams),
+  }
+}
+
+type Namespaces = readonly { readonly type: string; readonly path?: string | undefined }[]
+const isOwn = (namespaces: Namespaces, type: string): boolean => namespaces.some((one) => one.type === type && (one.path ?? '') === '')
+const isGiven = (namespaces: Namespaces, type: string): boolean => namespaces.some((one) => one.type === type && (one.path ?? '') !== '')
+
+async function containerProblems(host: Host, identity: Identity, namespaces: Namespaces): Promise<readonly Problem[]> {
   const problems: Problem[] = []
-  if (state) {
+  const add = (id: string, message: string, hint: string): void => void problems.push({ severity: 'error', id, message, hint })
+  if (await findState(host, identity)) {
     const hint = `delete that one first (${identity.runtime} delete ${identity.id}), or choose another id with --id`
-    problems.push({ severity: 'error', id: 'container-exists', message: `container ${identity.id} exists already`, hint })
+    add('container-exists', `container ${identity.id} exists already`, hint)
   }
-  if (namespaces.some(({ type, path = '' }) => type === 'cgroup' && path !== '')) {
-    const hint = 'take the path of the cgroup namespace out of config.json'
-    problems.push({ severity: 'error', id: 'cgroup-namespace', message: 'CRIU does not support joining cgroup namespace', hint })
-  }
+  if (isGiven(namespaces, 'cgroup'))
+    add('cgroup-namespace', 'CRIU does not support joining cgroup namespace', 'take the path of the cgroup namespace out of config.json')
   if (isCrun(identity.runtime) && !(await restores(host, identity.runtime))) {
     const hint = 'restore it with --runtime runc (and --root, where that is not /run/runc)'
-    problems.push({ severity: 'error', id: 'runtime-without-criu', message: `this ${identity.runtime} was built without CRIU`, hint })
+    add('runtime-without-criu', `this ${identity.runtime} was built without CRIU`, hint)
   }
   for (const { type, path = '' } of namespaces) {
     if (path === '' || (await host.exists(path))) continue
-    const message = `external namespace file ${path} (${type}) does not exist`
-    problems.push({ severity: 'error', id: 'namespace-missing', message, hint: 'make it, or change config.json of the bundle' })
+    add('namespace-missing', `external namespace file ${path} (${type}) does not exist`, 'make it, or change config.json of the bundle')
   }
-  const hasOwnNetwork = namespaces.some(({ type, path = '' }) => type === 'network' && path === '')
-  const saved = hasOwnNetwork ? await context.attachment(NETWORK) : undefined
-  const network = saved && withAddress(decodeNetwork(saved), options.netnsEth0Ipv4Addr)
-  if (network) problems.push(...(await networkProblems(host, network)))
-  // CRIU enters that namespace first, and cannot see the end of its scripts then.
-  const canRunScripts = !namespaces.some(({ type, path = '' }) => type === 'pid' && path !== '')
-  if (network && network.links.length > 0 && !canRunScripts) {
-    const names = network.links.map(({ inside }) => inside.name).join(', ')
-    const message = `network devices of the container (${names}) cannot be made again: its PID namespace is one of the outside`
-    problems.push({ severity: 'error', id: 'network-not-made', message, hint: 'give it a network namespace by its path' })
-  }
-  return {
-    criu: {},
-    setup: canRunScripts ? (network ? networkCommands(network) : []) : undefined,
-    inherit: streams.inherit,
-    problems: [...problems, ...streams.problems],
-    program: program(
-      identity,
-      options,
-      context,
-      bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory }),
-      streams,
-    ),
-  }
+  return problems
+}
+
+/** What is done before CRIU restores the first socket; undefined where CRIU cannot have anything done. */
+async function networkOf(
+  host: Host,
+  context: RestoreContext,
+  { namespaces, address }: { readonly namespaces: Namespaces; readonly address: string | undefined },
+): Promise<{ readonly setup: readonly Command[] | undefined; readonly problems: readonly Problem[] }> {
+  const saved = isOwn(namespaces, 'network') ? await context.attachment(NETWORK) : undefined
+  const network = saved && withAddress(decodeNetwork(saved), address)
+  // CRIU enters a PID namespace that it is given first, and cannot see the end of its scripts then.
+  if (!isGiven(namespaces, 'pid'))
+    return { setup: network ? networkCommands(network) : [], problems: network ? await networkProblems(host, network) : [] }
+  const names = (network?.links ?? []).map(({ inside }) => inside.name).join(', ')
+  const message = `network devices of the container (${names}) cannot be made again: its PID namespace is one of the outside`
+  const hint = 'give it a network namespace by its path'
+  return { setup: undefined, problems: names === '' ? [] : [{ severity: 'error', id: 'network-not-made', message, hint }] }
 }
 
 /** Not every crun has been built to; runc has. */
@@ -74,15 +83,18 @@ async function restores(host: Host, runtime: string): Promise<boolean> {
   return stdout.includes('+CRIU')
 }
 
-async function chosenIdentity(context: RestoreContext, options: Options): Promise<Identity> {
+async function savedContainer(context: RestoreContext): Promise<SavedContainer | undefined> {
+  const bytes = await context.attachment(CONTAINER)
+  return bytes && (JSON.parse(Buffer.from(bytes).toString()) as SavedContainer)
+}
+
+function chosenIdentity(context: RestoreContext, options: Options, saved: SavedContainer | undefined): Identity {
   const former = identityOf(context.identity)
   const { id = former.id, runtime = former.runtime } = options
   // Where crun keeps its state runc would not look for its own.
   const root = options.root ?? (isCrun(runtime) === isCrun(former.runtime) ? former.root : '')
-  const named = identityOf({ id, runtime, root, bundle: options.bundle || former.bundle })
+  const named = identityOf({ id, runtime, root, bundle: options.bundle || former.bundle || (saved?.bundle ?? '') })
   if (named.bundle !== '') return named
-  const saved = await context.attachment(CONTAINER)
-  if (saved) return { ...named, bundle: (JSON.parse(Buffer.from(saved).toString()) as SavedContainer).bundle }
   throw new CedanaError('BAD_OPTIONS', `the bundle of container ${named.id} is not known`, { hint: 'name it with --bundle' })
 }
 

@@ -31,6 +31,8 @@ export interface ContainerState extends Init {
   readonly binds: readonly string[]
   readonly maskedPaths: readonly string[]
   readonly namespaces: readonly Namespace[]
+  /** Its cgroup was made by systemd. */
+  readonly systemdCgroup: boolean
 }
 
 /** crun's name for a program of any path: it keeps its state in another form. */
@@ -53,6 +55,7 @@ interface RuncState {
     readonly mask_paths: readonly string[] | null
     readonly namespaces: readonly { readonly type: string; readonly path: string }[] | null
     readonly labels: readonly string[] | null
+    readonly cgroups: { readonly Systemd?: boolean } | null
   }
 }
 interface CrunStatus {
@@ -60,6 +63,7 @@ interface CrunStatus {
   readonly 'process-start-time': number
   readonly rootfs: string
   readonly bundle: string
+  readonly 'systemd-cgroup': boolean
 }
 
 const RUNC_NAMESPACES: Readonly<Record<string, string>> = {
@@ -86,6 +90,7 @@ function fromRunc(state: RuncState): ContainerState {
     binds: (config.mounts ?? []).filter(({ device }) => device === 'bind').map(({ destination }) => destination),
     maskedPaths: config.mask_paths ?? [],
     namespaces: (config.namespaces ?? []).map(({ type, path }) => ({ type: RUNC_NAMESPACES[type] ?? type, path })),
+    systemdCgroup: config.cgroups?.Systemd ?? false,
   }
 }
 
@@ -98,6 +103,7 @@ function fromCrun(status: CrunStatus, spec: Spec): ContainerState {
     binds: spec.mounts.filter(isBind).map(({ destination }) => destination),
     maskedPaths: spec.linux?.maskedPaths ?? [],
     namespaces: (spec.linux?.namespaces ?? []).map(({ type, path }) => ({ type, path: path ?? '' })),
+    systemdCgroup: status['systemd-cgroup'],
   }
 }
 
