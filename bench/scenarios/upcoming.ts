@@ -67,6 +67,16 @@ async function times(world: World, containers: Containers): Promise<{ ours: Seen
   return { ours, peer }
 }
 
+/** The daemon has done what there was to do: all of those who wait, wait. */
+async function settled(world: World): Promise<void> {
+  for (let seconds = 0, before = NaN; seconds < 30; seconds++) {
+    const now = processorTime(world.daemon.pid)
+    if (now === before) return
+    before = now
+    await sleep(1000)
+  }
+}
+
 /** Share of one core, in percent, that the daemon takes. */
 async function load(world: World): Promise<number> {
   const before = processorTime(world.daemon.pid)
@@ -79,8 +89,7 @@ async function idleCost(world: World, containers: Containers): Promise<number> {
   const waits = cancels.map(({ signal }) => world.engine.manage(upcoming(containers, containers.id('idle')), { signal }))
   let ended = 0
   for (const wait of waits) wait.finally(() => ended++).catch(() => {})
-  // Until all of them wait.
-  await sleep(1000)
+  await settled(world)
   const percent = await load(world)
   if (ended > 0) throw new Error(`${ended} waits ended by themselves`)
   for (const cancel of cancels) cancel.abort()
@@ -103,7 +112,9 @@ export async function upcomingContainers(world: World): Promise<Row[]> {
         .map((line) => line.split(' ').map(Number))
         .map(([pid = 0, atNs = NaN]) => [pid, atNs]),
     )
-    const late = (seen: readonly Seen[]): number[] => seen.map(({ pid, atNs }) => (atNs - (execs.get(pid) ?? NaN)) / 1e6)
+    if (ours.some(({ pid }) => !execs.has(pid))) throw new Error('an exec was not heard of')
+    // The peer, which asks the runtime, may hear of a start before there was an exec, and end what then has none.
+    const late = (seen: readonly Seen[]): number[] => seen.map(({ pid, atNs }) => (atNs - (execs.get(pid) ?? atNs)) / 1e6)
     const what = `container's exec to managed, ${PROCESSES_PER_SECOND} processes/s around`
     const byPolling = { peer: late(peer), peerName: `runc state every ${PEER_INTERVAL_MS} ms`, unit: 'ms' }
     return [
