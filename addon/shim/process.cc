@@ -112,16 +112,14 @@ std::vector<pid_t> ChildrenOf(pid_t parent) {
   return children;
 }
 
-void KillLeavesBelow(pid_t parent, pid_t spared) {
+// Who made comes before what it made.
+void CollectBelow(pid_t parent, std::vector<UniqueFd>* found) {
   for (const pid_t pid : ChildrenOf(parent)) {
     // It may not be ours to reap, and its number have become another's since.
-    const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
     if (!process.valid() || StatField(pid, 4) != static_cast<unsigned long long>(parent)) continue;
-    if (!ChildrenOf(pid).empty()) {
-      KillLeavesBelow(pid, spared);
-    } else if (pid != spared) {
-      syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
-    }
+    found->push_back(std::move(process));
+    CollectBelow(pid, found);
   }
 }
 
@@ -180,7 +178,12 @@ std::string BootId() { return ReadText("/proc/sys/kernel/random/boot_id"); }
 
 std::vector<pid_t> Children() { return ChildrenOf(getpid()); }
 
-void KillLeaves(pid_t spared) { KillLeavesBelow(getpid(), spared); }
+void KillBelowChildren() {
+  std::vector<UniqueFd> found;
+  for (const pid_t pid : Children()) CollectBelow(pid, &found);
+  for (const UniqueFd& process : found)
+    syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
+}
 
 void KillDescendants() {
   do {

@@ -51,9 +51,9 @@ unsigned long long StartTicks(pid_t pid);
 std::string BootId();
 // Our direct children, zombies among them.
 std::vector<pid_t> Children();
-// Kills what is below us and has no children itself, but for `spared`: who made it sees it fail, and
-// may undo what else it did.
-void KillLeaves(pid_t spared);
+// Kills all that is below our children, but not them: they see it fail, and may undo what else they
+// did.
+void KillBelowChildren();
 // Kills and reaps until nothing is left below us.
 void KillDescendants();
 

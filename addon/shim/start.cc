@@ -19,7 +19,7 @@ namespace {
 // How long a launcher that is given up may take to undo what it did. CRIU has nothing to undo.
 constexpr int kUndoMs = 5000;
 constexpr int kUndoStepMs = 20;
-constexpr int kLeavesMs = 1000;
+constexpr int kKillAgainMs = 1000;
 // How long after a launcher's end the root may take to become our child, and its terminal to come.
 constexpr int kSettleMs = 2000;
 constexpr int kSettleStepMs = 5;
@@ -77,8 +77,8 @@ Made WaitForMaker(pid_t maker, Console* console, int patience_ms) {
       made.given_up = made.given_up || info.ssi_signo == SIGTERM;
     }
     if (!made.given_up) continue;
-    // Again only when it has got over that: what has lost its children may be at undoing.
-    if (patience_ms % kLeavesMs == 0) KillLeaves(maker);
+    // Again only when it has got over that: it may need others to undo what it did.
+    if (patience_ms % kKillAgainMs == 0) KillBelowChildren();
     if (patience_ms <= 0) kill(maker, SIGKILL);
     patience_ms -= kUndoStepMs;
   }

@@ -103,6 +103,10 @@ describe.each(['runc', 'crun'] as const)('%s', (runtime) => {
     const { wanted } = launching(containers, {
       terminal: true,
       args: ['sh', '-c', script],
+      // crun starts the program before anybody could have given the terminal a size.
+      change: (spec) => {
+        if (runtime === 'crun') spec.process['consoleSize'] = { height: 33, width: 99 }
+      },
       request: { stdio: 'tty', log, waitAttach: true, windowSize: { rows: 33, columns: 99 } },
     })
     const launched = await launchShim(wanted)
@@ -145,7 +149,7 @@ describe.each(['runc', 'crun'] as const)('%s', (runtime) => {
     const reached = join(world.dir, `reached-${runtime}`)
     const { wanted, id } = launching(containers, {
       change: (spec) => {
-        spec['hooks'] = { prestart: [{ path: '/bin/sh', args: ['sh', '-c', `echo $$ > ${reached}; exec sleep 60`] }] }
+        spec['hooks'] = { prestart: [{ path: '/bin/sh', args: ['sh', '-c', `echo $$ > ${reached}; while :; do sleep 60; done`] }] }
       },
     })
     const controller = new AbortController()
