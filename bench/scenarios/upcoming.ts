@@ -1,5 +1,5 @@
 /** Containers that are waited for: how soon after their program's start they are jobs, and what it costs to wait. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Containers } from '../../test/support/oci.js'
@@ -100,9 +100,11 @@ async function idleCost(world: World, containers: Containers): Promise<number> {
 export async function upcomingContainers(world: World): Promise<Row[]> {
   const containers = new Containers({ dir: world.dir, id: 'bench', mark: 'CEDANA_BENCH=upcoming' })
   containers.open()
-  const listing = join(world.dir, 'execs.log')
+  // Not where those who wait may watch for the state directory to be made.
+  const logs = mkdtempSync(join(world.dir, 'logs-'))
+  const listing = join(logs, 'execs.log')
   const listener = await quietWorkload([await built(world, 'execs')], listing)
-  const storm = await quietWorkload([await built(world, 'storm'), String(PROCESSES_PER_SECOND)], join(world.dir, 'storm.log'))
+  const storm = await quietWorkload([await built(world, 'storm'), String(PROCESSES_PER_SECOND)], join(logs, 'storm.log'))
   try {
     const { ours, peer } = await times(world, containers)
     const idle = await idleCost(world, containers)
