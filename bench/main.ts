@@ -36,7 +36,7 @@ const rows: Row[] = []
 for (const [name, scenario] of Object.entries(SCENARIOS)) {
   if (wanted.length > 0 && !wanted.includes(name)) continue
   process.stderr.write(`${name} …\n`)
-  const world = await openWorld(root)
+  const world = await openWorld(root, name === 'frozen' ? { CEDANA_CHECKPOINT_MEMORY_LIMIT_MB: '1280' } : {})
   try {
     rows.push(...(await scenario(world)))
   } finally {

@@ -21,7 +21,7 @@ export interface World {
   close(): Promise<void>
 }
 
-export async function openWorld(root: string): Promise<World> {
+export async function openWorld(root: string, variables: Readonly<Record<string, string>> = {}): Promise<World> {
   const parent = process.env['CEDANA_BENCH_DIR'] ?? '/var/tmp'
   const dir = mkdtempSync(join(parent, 'cedana-bench-'))
   const address = join(dir, 'cedana.sock')
@@ -34,6 +34,7 @@ export async function openWorld(root: string): Promise<World> {
     CEDANA_CHECKPOINT_DIR: join(dir, 'checkpoints'),
     CEDANA_LOG_LEVEL: 'warn',
     CEDANA_PROFILING_ENABLED: 'false',
+    ...variables,
   }
   mkdirSync(join(dir, 'checkpoints'))
   const cedana = resolve(root, 'bin/cedana')

@@ -1,6 +1,7 @@
 #include "stream/pages.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ constexpr uint64_t kSharedMemory = 2;
 
 constexpr int kSocketBytes = 8 << 20;
 constexpr int kStorers = 2;
+constexpr int kUrgent = -10;
 constexpr int kNaps = 20;  // before the reader takes it that nothing flows
 constexpr useconds_t kNapMicroseconds = 100;
 
@@ -90,6 +92,7 @@ Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd s
   std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(socket)));
   server->sink_->OnFailure([socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
   const auto started = server->reader_.Start([raw = server.get()] {
+    ::setpriority(PRIO_PROCESS, 0, kUrgent);  // of this thread: a target stands still
     if (auto error = raw->Serve()) raw->sink_->Fail(*std::move(error));
   });
   if (!started.ok()) return started.error();
