@@ -75,17 +75,17 @@ export async function built({ dir, workloads }: World, name: string, flags: read
 export const cedana = (world: World, ...args: readonly string[]): Promise<{ ms: number; stdout: string }> =>
   timed([process.execPath, world.cedana, ...args], world.env)
 
-/** Loaded by the daemon: on SIGUSR2 it writes how late its event loop was since the last time, and begins anew. */
+/** Loaded by the daemon: on SIGUSR2 it writes how late its event loop was since the last time, and begins anew; until the first time it costs nothing. */
 const loopProbe = (dir: string): string =>
   `data:text/javascript,${encodeURIComponent(`
     import { monitorEventLoopDelay } from 'node:perf_hooks'
     import { renameSync, writeFileSync } from 'node:fs'
     const delay = monitorEventLoopDelay({ resolution: 1 })
-    delay.enable()
     process.on('SIGUSR2', () => {
       writeFileSync('${dir}/loop.new', String(delay.percentile(99) / 1e6))
       renameSync('${dir}/loop.new', '${dir}/loop')
       delay.reset()
+      delay.enable()
     })`)}`
 
 /** The 99th percentile since the last call. The probe's own timer is a millisecond. */
