@@ -214,7 +214,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
       }),
     { onFailure: (server) => server.abort() },
   )
-  if (plan.leaveRunning) await op.step('prepare memory', () => pages.prepare(total))
+  // It keeps ahead of CRIU, which has a start to make: waiting for it would cost more time than the target is spared.
+  if (plan.leaveRunning) pages.prepare(total)
   // What is being packed or written ends at once when the caller goes away, not when it is done.
   const breakOff = (): void => {
     void writer.packer?.abort()
