@@ -42,7 +42,9 @@ export async function dumpAndRestoreContainer(world: World, rounds: number): Pro
     },
   })
   const end = async (): Promise<void> => {
-    await container.kill()
+    await containers.command('kill', container.id, 'KILL')
+    // The daemon may have removed what it restored before anybody sees it stopped.
+    while ((await container.state())?.status === 'running') await new Promise((resolve) => setTimeout(resolve, 20))
     await container.remove()
   }
   await end()
