@@ -1,43 +1,19 @@
 /** Every step of run, dump and restore fails once, before and after it did its work: nothing is lost, nothing is left, nothing is locked. */
 import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { loadConfig } from '../../src/daemon/config.js'
-import { startDaemon } from '../../src/daemon/main.js'
-import { failing, type Point, pointName } from '../support/faults.js'
+import { describe, expect, test } from 'vitest'
+import { useFailingDaemon } from '../support/failing-daemon.js'
+import { type Point, pointName } from '../support/faults.js'
 import { isAlive } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
 const world = useWorld({ withoutDaemon: true })
-const plan = failing()
-const stop = new AbortController()
-let daemon: Promise<void>
-
-beforeAll(async () => {
-  const { config } = loadConfig({ env: { ...world.env, CEDANA_LOG_LEVEL: 'disabled' }, uid: 0 })
-  await new Promise<void>((onReady, reject) => {
-    daemon = startDaemon(config, { signal: stop.signal, faults: plan, onReady: () => onReady() })
-    daemon.catch(reject)
-  })
-}, 30_000)
-afterAll(async () => {
-  stop.abort()
-  await daemon
-})
+const { plan, pointsOf } = useFailingDaemon(world)
 
 const isRunning = (pid: number): boolean => pid > 0 && isAlive(pid)
 const jobDirectories = (): string[] => readdirSync(join(world.runDir, 'jobs'))
-
-/** The points an operation passes when all goes well. */
-async function pointsOf(operation: string, work: () => Promise<unknown>): Promise<readonly Point[]> {
-  plan.seen.length = 0
-  await work()
-  const points = plan.seen.filter((point) => point.operation === operation)
-  expect(points.length).toBeGreaterThan(10)
-  return points
-}
 
 /** Runs `work` with the fault armed; it must fail, and say so. */
 async function strike(point: Point, args: readonly string[]): Promise<void> {

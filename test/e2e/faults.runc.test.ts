@@ -1,40 +1,16 @@
 /** Every step of run and restore of a container fails once, before and after it did its work: the runtime then knows of nothing, and the same command works. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { loadConfig } from '../../src/daemon/config.js'
-import { startDaemon } from '../../src/daemon/main.js'
+import { expect, test } from 'vitest'
 import { useContainers } from '../support/containers.js'
-import { failing, type Point, pointName } from '../support/faults.js'
+import { useFailingDaemon } from '../support/failing-daemon.js'
+import { type Point, pointName } from '../support/faults.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
 const world = useWorld({ withoutDaemon: true })
 const containers = useContainers(world)
-const plan = failing()
-const stop = new AbortController()
-let daemon: Promise<void>
-
-beforeAll(async () => {
-  const { config } = loadConfig({ env: { ...world.env, CEDANA_LOG_LEVEL: 'disabled' }, uid: 0 })
-  await new Promise<void>((onReady, reject) => {
-    daemon = startDaemon(config, { signal: stop.signal, faults: plan, onReady: () => onReady() })
-    daemon.catch(reject)
-  })
-}, 30_000)
-afterAll(async () => {
-  stop.abort()
-  await daemon
-})
-
-/** The points an operation passes when all goes well. */
-async function pointsOf(operation: string, work: () => Promise<unknown>): Promise<readonly Point[]> {
-  plan.seen.length = 0
-  await work()
-  const points = plan.seen.filter((point) => point.operation === operation)
-  expect(points.length).toBeGreaterThan(10)
-  return points
-}
+const { plan, pointsOf } = useFailingDaemon(world)
 
 async function strike(point: Point, args: readonly string[], jid: string): Promise<void> {
   plan.arm(point)
