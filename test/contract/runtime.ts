@@ -128,6 +128,7 @@ export function runtimeContract(manifest: RuntimeManifest, makeWorld: () => Runt
             jid: 'contract',
             directory: '/run/cedana/jobs/contract',
             images: '/tmp',
+            work: '/tmp/work',
             identity,
             switches: { tcpEstablished: false, extUnixSockets: false, fileLocks: false, shellJob: false },
             attachment: async (name: string) => plan.attachments.find((one) => one.name === name)?.content,

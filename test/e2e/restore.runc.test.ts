@@ -108,6 +108,15 @@ describe('dump and restore of a job', () => {
     counted(one.output())
   })
 
+  test.each(['none', 'lz4', 'zstd'])('in several streams: %s', async (compression) => {
+    const one = await job('streams')
+    await one.counts()
+    await throughCheckpoint(one, ['--streams', '2', '--compression', compression])
+    await one.counts()
+    await world.ok(['kill', one.jid])
+    counted(one.output())
+  })
+
   test('the exit code after a restore; the attached output goes on', async () => {
     const one = await job('code', { args: ['sh', '-c', 'read line; echo got $line; exit 5'] }, ['--attachable'])
     await world.ok(['dump', 'job', one.jid])

@@ -27,7 +27,7 @@ import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, warnings } from './environment.js'
 import { removeTarget } from './program.js'
-import { restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
+import { programWork, restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
@@ -164,6 +164,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       jid,
       directory: join(jobsDirectory(env), directoryName),
       images: reader.imagesPath,
+      work: programWork(join(jobsDirectory(env), directoryName)),
       identity: manifest?.details ?? existing?.details ?? {},
       switches: restoreSwitches(request, manifest),
       attachment: async (name: string) => (await reader.images.read([name])).get(name),

@@ -34,6 +34,8 @@ export interface RestoreContext {
   readonly directory: string
   /** Path of the directory that holds CRIU's images, for as long as the restore takes. */
   readonly images: string
+  /** Where a program that has CRIU restore lets it work and leave its log, `restore.log`; there by then. */
+  readonly work: string
   /** The options of `resolve` that named the target when it was dumped. */
   readonly identity: ParsedOptions
   /** What the checkpoint was made with, and the request wants. */

@@ -157,7 +157,7 @@ function program(
   const argv: [string, ...string[]] = [
     ...runtimeCommand(identity, isForeground ? options : { log, logFormat: 'json' }, options),
     'restore',
-    ...['--bundle', bundle.path, '--image-path', context.images, '--work-path', `${context.directory}/criu`, '--pid-file', pidFile],
+    ...['--bundle', bundle.path, '--image-path', context.images, '--work-path', context.work, '--pid-file', pidFile],
     ...(isForeground && !options.detach ? [] : ['--detach']),
     ...(socket === '' ? [] : ['--console-socket', socket]),
     ...(isCrun(identity.runtime) || (isForeground && !options.noSubreaper) ? [] : ['--no-subreaper']),
