@@ -1,7 +1,7 @@
 /** What can be known beforehand: of a tree about to be dumped, and of a checkpoint about to be restored on this machine. */
 import { readFile, readlink, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { OpenFile, ProcessFacts, Snapshot, Socket, StdioMode } from '../../plugins/contract/job.js'
+import { externalKey, type OpenFile, type ProcessFacts, type Snapshot, type Socket, type StdioMode } from '../../plugins/contract/job.js'
 import type { Inherit, Problem } from '../../plugins/contract/plan.js'
 import { readNeeds, type NeededAddress, type NeededFile } from './contents.js'
 import type { Manifest } from './manifest.js'
@@ -70,7 +70,7 @@ export function dumpSwitches(snapshot: Snapshot, { stdio, given }: SwitchContext
     shellJob: given.shellJob ?? (sessionOutside(snapshot) || foreignTerminal),
     fileLocks: given.fileLocks ?? files.some((file) => file.isLocked),
     linkRemap: given.linkRemap ?? files.some(isDeleted),
-    external: [...new Set(externalFiles(snapshot).map(fileKey))],
+    external: [...new Set(externalFiles(snapshot).map(externalKey))],
     foreignTerminal,
     ownTerminal: stdio === 'tty',
   }
@@ -86,8 +86,6 @@ function sessionOutside({ processes }: Snapshot): boolean {
   return root !== undefined && !pids.has(root.session)
 }
 
-const fileKey = (file: OpenFile): string => `file[${file.mountId.toString(16)}:${BigInt(file.inode).toString(16)}]`
-
 /** Only processes that see the root's mounts: the mounts of others are not in the snapshot. */
 function externalFiles({ processes, mounts }: Snapshot): readonly OpenFile[] {
   const [root] = processes
@@ -102,7 +100,7 @@ function externalFiles({ processes, mounts }: Snapshot): readonly OpenFile[] {
 
 /** Descriptors to open anew for files that were external at the dump, with the flags they had. */
 export function externalInherits(snapshot: Snapshot): readonly Inherit[] {
-  const files = new Map(externalFiles(snapshot).map((file) => [fileKey(file), file]))
+  const files = new Map(externalFiles(snapshot).map((file) => [externalKey(file), file]))
   return [...files].map(([key, { path, flags }]) => ({ key, from: { path, flags } }))
 }
 

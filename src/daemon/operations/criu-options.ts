@@ -1,6 +1,6 @@
 /** The options CRIU is asked with: what holds for every tree, what the runtime adds, what the user insists on. Pure. */
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { Caller, OpenFile, ProcessFacts, Snapshot, StdioMode } from '../../plugins/contract/job.js'
+import { externalKey, type Caller, type OpenFile, type ProcessFacts, type Snapshot, type StdioMode } from '../../plugins/contract/job.js'
 import type { Command, CriuOptions, Inherit } from '../../plugins/contract/plan.js'
 
 /** A field of criu_opts as the linked libcriu describes it. */
@@ -124,7 +124,7 @@ export function parseCriuOpts(text: string, fields: readonly OptionField[], call
 
 /** CRIU's name of a descriptor in --external and inherit_fd. */
 function descriptorKey(file: OpenFile): string {
-  if (file.isTty) return `tty[${file.deviceId.toString(16)}:${file.device.toString(16)}]`
+  if (file.isTty) return externalKey(file)
   return file.path.startsWith('/') ? file.path.slice(1) : file.path
 }
 

@@ -46,6 +46,10 @@ export interface OpenFile {
   readonly isSemaphore: boolean
 }
 
+/** What CRIU calls a file that is not the tree's own, in `external` and `inherit_fd` (criu(8)). */
+export const externalKey = ({ isTty, deviceId, device, mountId, inode }: OpenFile): string =>
+  isTty ? `tty[${deviceId.toString(16)}:${device.toString(16)}]` : `file[${mountId.toString(16)}:${BigInt(inode).toString(16)}]`
+
 export const SOCKET_FAMILIES = ['inet', 'inet6', 'unix', 'netlink', 'packet', 'other'] as const
 export type SocketFamily = (typeof SOCKET_FAMILIES)[number]
 

@@ -1,7 +1,7 @@
 import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
-import type { OpenFile, Snapshot, StdioMode } from '../contract/job.js'
+import { externalKey, type OpenFile, type Snapshot, type StdioMode } from '../contract/job.js'
 import type { Command, Inherit, Problem, Program, RestorePlan } from '../contract/plan.js'
 import type { RestoreContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
@@ -132,11 +132,6 @@ function streamsOf({ snapshot, stdio: { now } }: RestoreContext): Streams {
 
 const STREAMS = ['stdin', 'stdout', 'stderr'] as const
 const inherited = (file: OpenFile): Inherit => ({ key: externalKey(file), from: { stdio: STREAMS[file.fd as 0 | 1 | 2] } })
-
-const externalKey = (file: OpenFile): string =>
-  file.isTty
-    ? `tty[${file.deviceId.toString(16)}:${file.device.toString(16)}]`
-    : `file[${file.mountId.toString(16)}:${BigInt(file.inode).toString(16)}]`
 
 function mountsOf({ mounts }: Snapshot): (file: OpenFile) => boolean {
   const ids = new Set(mounts.map(({ id }) => id))
