@@ -64,6 +64,7 @@ constexpr int kSlotStderr = 12;  // write end (pipe); the caller's (inherit)
 constexpr int kSlotTty = 13;     // slave of the new terminal (tty)
 constexpr int kSlotLog = 14;     // the log, O_APPEND (log)
 constexpr int kSlotLogCopy = 16;  // the same: CRIU takes a descriptor away with each use (log)
+constexpr int kSlotTtyCopy = 17;  // the same for a second key (tty)
 constexpr int kSlotNull = 15;    // /dev/null, O_RDWR (always)
 constexpr int kFirstOpenFd = 20;
 

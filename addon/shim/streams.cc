@@ -229,6 +229,7 @@ std::vector<std::pair<int, int>> CriuDescriptors(Stdio stdio, const Streams& str
       break;
     case Stdio::kTty:
       fds.emplace_back(streams.slave.get(), kSlotTty);
+      fds.emplace_back(streams.slave.get(), kSlotTtyCopy);
       break;
     case Stdio::kLog:
       fds.emplace_back(streams.job[1].get(), kSlotLog);

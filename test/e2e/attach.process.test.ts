@@ -262,6 +262,28 @@ describe('run --tty', () => {
     expect((await again.exit).code).toBe(0)
   })
 
+  test('a shell with job control, which has /dev/tty open, survives dump and restore', async () => {
+    const jid = world.jid('dash')
+    const terminal = world.terminal(['run', 'process', '--tty', '--attach', '--jid', jid, '--', 'dash', '-i'])
+    terminal.type('dash -i\n')
+    terminal.type('value=7; sleep 600 & ls -l /proc/$$/fd; echo is-$((value + 1))\n')
+    await terminal.says('is-8')
+    expect(terminal.stdout).toContain('/dev/tty')
+    for (const round of [1, 2]) {
+      await world.ok(['dump', 'job', jid])
+      const again = world.terminal(['restore', 'job', jid, '--attach'])
+      again.type(`echo again-$((value + ${round})); jobs\n`)
+      await again.says(`again-${7 + round}`)
+      await again.says('Running')
+      // The shell hands the terminal to what it runs in the foreground, by its /dev/tty.
+      again.type('sleep 600\n\x03\necho back-$((value * 2))\n')
+      await again.says('back-14')
+      again.type('\x10\x11')
+      expect((await again.exit).code).toBe(130)
+    }
+    await world.ok(['job', 'kill', jid])
+  })
+
   test('every key is the job’s, Ctrl-C too; ctrl-p ctrl-q detaches, and the job goes on', async () => {
     const jid = world.jid('ttykeys')
     const script = 'trap "echo interrupted; exit 8" INT; echo up; while :; do sleep 0.02; done'

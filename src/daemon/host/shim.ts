@@ -11,7 +11,7 @@ export { ShimConnection, waitForShimExit, type PendingStdin, type ShimOutput, ty
 export { readShimExit, readShimState, type ShimExit, type ShimState } from './shim-files.js'
 
 /** The numbers that the job's streams have in CRIU, for inherit_fd. Which exist depends on the stdio mode. */
-export const SHIM_SLOTS = { stdin: 10, stdout: 11, stderr: 12, tty: 13, log: 14, null: 15, logCopy: 16 } as const
+export const SHIM_SLOTS = { stdin: 10, stdout: 11, stderr: 12, tty: 13, log: 14, null: 15, logCopy: 16, ttyCopy: 17 } as const
 /** The number of `restore.open[index]` in CRIU. */
 export const shimOpenSlot = (index: number): number => 20 + index
 

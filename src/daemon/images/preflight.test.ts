@@ -111,10 +111,11 @@ describe('switches of a dump', () => {
     })
   })
 
-  it('refuse /dev/tty where the other side of the terminal is not in the tree', () => {
+  it('refuse /dev/tty of two terminals, which look alike', () => {
     const devTty = file({ fd: 10, path: '/dev/tty', type: 'character', isTty: true, deviceId: 5 << 8 })
-    expect(ids(tree([facts({ files: [pts, devTty] })]), { stdio: 'tty' })).toContain('dev-tty')
-    expect(ids(tree([facts({ files: [pts] })]), { stdio: 'tty' })).toEqual([])
+    const own = facts({ files: [pts, devTty], terminal: 34816 })
+    expect(ids(tree([own, facts({ files: [devTty], terminal: 34817 })]), { stdio: 'tty' })).toEqual(['dev-tty'])
+    expect(ids(tree([own, facts({ files: [devTty], terminal: 34816 })]), { stdio: 'tty' })).toEqual([])
   })
 
   it('follow the sockets of the tree', () => {

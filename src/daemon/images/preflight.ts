@@ -80,6 +80,15 @@ const hasForeignTerminal = (files: readonly OpenFile[]): boolean =>
   files.some((file) => file.isTty && file.deviceId !== PTMX && PTS_MAJORS.has(major(file.deviceId))) &&
   !files.some((file) => file.deviceId === PTMX)
 
+const isDevTty = ({ deviceId }: OpenFile): boolean => deviceId === DEV_TTY
+const holdersOfDevTty = ({ processes }: Snapshot): readonly ProcessFacts[] => processes.filter(({ files }) => files.some(isDevTty))
+
+/** Of a job with a terminal: what is open as /dev/tty and means that terminal, not one that the tree made for itself. */
+export function controllingTerminals(snapshot: Snapshot): readonly OpenFile[] {
+  const terminal = snapshot.processes[0]?.terminal
+  return holdersOfDevTty(snapshot).flatMap((process) => (process.terminal === terminal ? process.files.filter(isDevTty) : []))
+}
+
 function sessionOutside({ processes }: Snapshot): boolean {
   const pids = new Set<number>(processes.map(({ pid }) => pid))
   const [root] = processes
@@ -217,18 +226,10 @@ function switchProblems(snapshot: Snapshot, switches: DumpSwitches): readonly Pr
       hint: 'use --tcp-established',
     })
   }
-  for (const process of switches.ownTerminal ? snapshot.processes : []) {
-    const opened = process.files.find((file) => file.deviceId === DEV_TTY)
-    if (!opened) continue
-    // CRIU looks for the other side of the terminal behind /dev/tty in the tree, and the shim has it.
-    const message = `${who(process)} has /dev/tty open (fd ${opened.fd}), which cannot be dumped with the terminal of a job`
-    problems.push({
-      severity: 'error',
-      id: 'dev-tty',
-      message,
-      hint: 'use a program that works on its standard streams (bash and not dash), or --attachable',
-      pid: process.pid,
-    })
+  const terminals = switches.ownTerminal ? new Map(holdersOfDevTty(snapshot).map((process) => [process.terminal, process])) : undefined
+  if (terminals && terminals.size > 1) {
+    const message = `${[...terminals.values()].map(who).join(' and ')} have /dev/tty of different terminals open, which CRIU cannot tell apart`
+    problems.push({ severity: 'error', id: 'dev-tty', message, hint: 'end one of them first' })
   }
   if (root && !switches.shellJob && sessionOutside(snapshot)) {
     const message = `${who(root)} belongs to session ${root.session}, whose leader is not part of the tree`

@@ -2,6 +2,7 @@
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { externalKey, type Caller, type OpenFile, type ProcessFacts, type Snapshot, type StdioMode } from '../../plugins/contract/job.js'
 import type { Command, CriuOptions, Inherit } from '../../plugins/contract/plan.js'
+import { controllingTerminals } from '../images/preflight.js'
 
 /** A field of criu_opts as the linked libcriu describes it. */
 export interface OptionField {
@@ -134,7 +135,7 @@ const standardStreams = (root: ProcessFacts | undefined): readonly OpenFile[] =>
 export function externalTerminal(snapshot: Snapshot, stdio: StdioMode): CriuOptions {
   if (stdio !== 'tty') return {}
   const terminals = standardStreams(snapshot.processes[0]).filter((file) => file.isTty)
-  return { external: [...new Set(terminals.map(descriptorKey))] }
+  return { external: [...new Set([...terminals, ...controllingTerminals(snapshot)].map(descriptorKey))] }
 }
 
 /**
@@ -166,6 +167,9 @@ export function stdioInherits(snapshot: Snapshot, mode: StdioMode): readonly Inh
     if (slot === undefined || (file.isTty && mode === 'inherit') || file.path === '/dev/null' || file.type === 'socket') continue
     const key = descriptorKey(file)
     if (!inherits.has(key)) inherits.set(key, { key, from: { stdio: slot } })
+  }
+  if (mode === 'tty') {
+    for (const key of controllingTerminals(snapshot).map(descriptorKey)) inherits.set(key, { key, from: { stdio: 'ttyCopy' } })
   }
   return [...inherits.values()]
 }

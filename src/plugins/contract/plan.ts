@@ -40,7 +40,7 @@ export interface DumpPlan {
 export interface Inherit {
   readonly key: string
   readonly from:
-    | { readonly stdio: 'stdin' | 'stdout' | 'stderr' | 'log' | 'logCopy' | 'tty' }
+    | { readonly stdio: 'stdin' | 'stdout' | 'stderr' | 'log' | 'logCopy' | 'tty' | 'ttyCopy' }
     | { readonly path: string; /** open(2) flags */ readonly flags: number }
 }
 
