@@ -16,8 +16,8 @@ export default defineConfig({
       project('unit', 0, ['src/**/*.test.ts', 'addon/**/*.test.ts', 'bench/**/*.test.ts', 'test/support/**/*.test.ts']),
       project('contract', 1, ['test/contract/**/*.test.ts']),
       project('style', 2, ['test/style/**/*.test.ts'], { testTimeout: 120_000, maxWorkers: 1 }),
-      // Real processes, CRIU, root; one file at a time.
-      project('e2e', 3, ['test/e2e/**/*.test.ts'], { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 1 }),
+      // Real processes, CRIU, root.
+      project('e2e', 3, ['test/e2e/**/*.test.ts'], { testTimeout: 120_000, hookTimeout: 120_000 }),
     ],
   },
 })
