@@ -26,6 +26,8 @@ export class CliCommand extends Command {
   /** Said when an option is unknown and is not like one there is. */
   unknownOptionHint: string | undefined
   private readonly inherited = new Set<Option>()
+  /** Options of all commands whose names mean something else here. */
+  private readonly taken = new Set<string>()
 
   constructor(
     name: string | undefined,
@@ -77,11 +79,17 @@ export class CliCommand extends Command {
     return this.inherited.has(option)
   }
 
+  /** One that all commands have. */
+  isGlobal(option: Option): boolean {
+    return this.inherited.has(option) && option.helpGroupHeading === GLOBAL
+  }
+
   /** A command's own flag takes the place of an inherited one of the same name. */
   override addOption(option: Option): this {
     const shadowed = this.options.find((one) => this.inherited.has(one) && one.long === option.long)
     if (shadowed !== undefined) {
       const options = this.options as Option[]
+      if (this.isGlobal(shadowed)) this.taken.add(shadowed.attributeName())
       options.splice(options.indexOf(shadowed), 1)
       ;(this as unknown as EventEmitter).removeAllListeners(`option:${shadowed.name()}`)
     }
@@ -102,15 +110,23 @@ export class CliCommand extends Command {
   does<O = Record<string, never>>(handler: Handler<O>): this {
     return this.action(async () => {
       const options = this.mergedOptions()
-      const session = new Session(this.app.world, options)
+      const session = new Session(this.app.world, this.globalOptions(options))
       this.app.session = session
       await session.writeConfig()
       this.app.exitCode = (await handler(session, options as O, this.args)) ?? 0
     })
   }
 
+  /** As the session is to see them: what is taken here is what was said before the command's name. */
+  private globalOptions(merged: Record<string, unknown>): Record<string, unknown> {
+    const above = this.parent === null || this.taken.size === 0 ? {} : (this.parent as CliCommand).mergedOptions()
+    const before = [...this.taken].map((name) => [name, above[name]] as const)
+    return { ...merged, ...Object.fromEntries(before) }
+  }
+
   private mergedOptions(): Record<string, unknown> {
-    const above = this.parent === null ? {} : (this.parent as CliCommand).mergedOptions()
+    const all = this.parent === null ? {} : (this.parent as CliCommand).mergedOptions()
+    const above = Object.fromEntries(Object.entries(all).filter(([name]) => !this.taken.has(name)))
     // A default here must not undo what was said above.
     const said = Object.entries(this.opts()).filter(([name]) => !(name in above) || this.getOptionValueSource(name) !== 'default')
     return { ...above, ...Object.fromEntries(said) }

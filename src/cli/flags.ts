@@ -49,7 +49,8 @@ const repeat = (value: string, previous: readonly string[] | undefined): readonl
 function toOption({ flag, property }: Field, prefix: string, world: World): Option {
   const { type, description = '', short, default: fallback } = property
   const isDefault = fallback !== undefined && fallback !== false && fallback !== '' && !(Array.isArray(fallback) && fallback.length === 0)
-  const text = `${prefix}${description}${isDefault ? ` (default: ${JSON.stringify(fallback)})` : ''}`
+  const known = [...(property.variable === undefined ? [] : [`$${property.variable}`]), ...(isDefault ? [JSON.stringify(fallback)] : [])]
+  const text = `${prefix}${description}${known.length > 0 ? ` (default: ${known.join(' or ')})` : ''}`
   const lead = short === undefined ? '' : `-${short}, `
   const value = property.value ?? (type === 'integer' || type === 'number' ? 'N' : flag.toUpperCase().replaceAll('-', '_'))
   const option =
@@ -65,24 +66,29 @@ function toOption({ flag, property }: Field, prefix: string, world: World): Opti
 const label = ({ key, property }: Field): string =>
   property.value ?? (property.type === 'array' ? key.replace(/s$/, '') : key).toUpperCase()
 
-/** Flags and arguments of a schema. `isOverride`: flags of another plugin's target, offered on `job` sub-commands; what is there already stays. */
-export function addFields(command: CliCommand, fields: readonly Field[], prefix = ''): void {
-  for (const field of fields) {
+/**
+ * Flags and arguments of a schema. `prefix`: flags of another plugin's target, offered on `job` sub-commands. What is there already stays, but what
+ * all commands have: by its name a command for one runtime means something of its own. Answers the fields that the command line now says.
+ */
+export function addFields(command: CliCommand, fields: readonly Field[], prefix = ''): readonly Field[] {
+  return fields.filter((field) => {
     const { property } = field
+    const same = command.options.find(
+      ({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`),
+    )
     if (property.positional === true) {
-      if (prefix !== '') continue
+      if (prefix !== '') return false
       command.addArgument(
         new Argument(
           `${field.isRequired ? '<' : '['}${label(field)}${property.type === 'array' ? '...' : ''}${field.isRequired ? '>' : ']'}`,
           property.description,
         ),
       )
-    } else if (
-      !command.options.some(({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`))
-    ) {
+    } else if (same === undefined || (prefix === '' && command.isGlobal(same))) {
       command.addOption(toOption(field, prefix, command.app.world))
-    }
-  }
+    } else if (command.isGlobal(same)) return false
+    return true
+  })
 }
 
 function coerce(property: Property, value: unknown): unknown {
@@ -93,16 +99,24 @@ function coerce(property: Property, value: unknown): unknown {
   return isNumber && isSafe ? Number(value) : value
 }
 
+const variable = (property: Property, env: World['env']): string | undefined =>
+  property.variable === undefined ? undefined : env[property.variable] || undefined
+
 /** commander takes `--no-pivot` for the opposite of `--pivot`, which is true until then. */
 const isNegative = (key: string): boolean => /^no[A-Z]/.test(key)
 const negated = (key: string): string => key.charAt(2).toLowerCase() + key.slice(3)
 
-/** What was given on the command line, by the schema's names; unchecked. */
-export function collect(fields: readonly Field[], args: readonly string[], flags: Readonly<Record<string, unknown>>): ParsedOptions {
+/** What was given on the command line, or by the environment, by the schema's names; unchecked. */
+export function collect(
+  fields: readonly Field[],
+  args: readonly string[],
+  flags: Readonly<Record<string, unknown>>,
+  env: World['env'] = {},
+): ParsedOptions {
   const rest = [...args]
   const entries = fields.map(({ key, property }): [string, unknown] => {
     if (property.positional !== true && isNegative(key)) return [key, flags[negated(key)] === false ? true : undefined]
-    if (property.positional !== true) return [key, coerce(property, flags[key])]
+    if (property.positional !== true) return [key, coerce(property, flags[key] ?? variable(property, env))]
     return [key, coerce(property, property.type === 'array' ? rest.splice(0) : rest.shift())]
   })
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined))

@@ -12,7 +12,7 @@ type Reader = (args: readonly string[], flags: object) => ParsedOptions
 async function reader(command: CliCommand, schema: OptionSchema | undefined): Promise<Reader> {
   const fields = await fieldsOf(schema)
   addFields(command, fields)
-  return (args, flags) => check(schema, collect(fields, args, flags as Record<string, unknown>))
+  return (args, flags) => check(schema, collect(fields, args, flags as Record<string, unknown>, command.app.world.env))
 }
 
 export interface TypeCommand {
@@ -63,8 +63,7 @@ export async function jobCommand(
   const command = parent.add('job', summary).argument('<JID>', 'job id')
   const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   const fields = await Promise.all(manifests.map(async ({ name, options }) => ({ name, fields: await fieldsOf(options[schema]) })))
-  for (const one of fields) addFields(command, one.fields, `(${one.name}) `)
-  const flags = fields.flatMap((one) => one.fields).filter(({ property }) => property.positional !== true)
+  const flags = fields.flatMap((one) => addFields(command, one.fields, `(${one.name}) `))
   return { command, read: (_args, given) => collect(flags, [], given as Record<string, unknown>) }
 }
 

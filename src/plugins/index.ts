@@ -1,6 +1,7 @@
 /** The built-in plugins, one line each. */
+import { containerd } from './containerd/plugin.js'
 import { process } from './process/plugin.js'
 import { runc } from './runc/plugin.js'
 import type { RuntimeManifest } from './contract/runtime.js'
 
-export const builtins: readonly RuntimeManifest[] = [process, runc]
+export const builtins: readonly RuntimeManifest[] = [process, runc, containerd]

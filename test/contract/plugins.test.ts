@@ -9,17 +9,21 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { hostFor } from '../../src/daemon/operations/host.js'
 import { builtins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
+import { useContainerd } from '../support/containerd.js'
 import { useContainers } from '../support/containers.js'
 import { until } from '../support/wait.js'
 import { type RuntimeWorld, runtimeContract } from './runtime.js'
 
 const registry = new Registry(builtins)
 const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
-const id = basename(directory).slice(-6)
-const containers = useContainers({ dir: directory, id, mark: `CEDANA_TEST=${id}` })
+// Registered first, so called last.
 afterAll(() => {
   rmSync(directory, { recursive: true })
 })
+const id = basename(directory).slice(-6)
+const surroundings = { dir: directory, id, mark: `CEDANA_TEST=${id}` }
+const containers = useContainers(surroundings)
+const containerd = useContainerd(surroundings)
 const host = hostFor({ runtimes: registry, log: pino({ level: 'silent' }), config: { run_dir: directory } }, new AbortController().signal)
 
 const states = async (target: Parameters<RuntimeWorld['states']>[0]): Promise<readonly string[]> =>
@@ -66,7 +70,25 @@ function runcWorld(): RuntimeWorld {
   }
 }
 
-const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = { process: processWorld, runc: runcWorld }
+/** The same of containerd. */
+function containerdWorld(): RuntimeWorld {
+  const { address, namespace } = containerd
+  return {
+    host,
+    states,
+    run: { image: 'test.local/none:1', args: ['sh'], address, namespace },
+    absent: { options: { id: 'absent', address, namespace }, code: 'NO_SUCH_CONTAINER' },
+    start: async () => {
+      const name = containerd.id('live')
+      const pid = await containerd.run(await containerd.busybox(), name, ['sh', '-c', 'sleep 100 & wait'])
+      const target = await host.identify(pid)
+      await until('the shell has a child', async () => (await states(target)).length > 1)
+      return { target, options: { id: name, address, namespace }, stop: () => containerd.remove(name) }
+    },
+  }
+}
+
+const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = { process: processWorld, runc: runcWorld, containerd: containerdWorld }
 
 for (const manifest of builtins)
   runtimeContract(

@@ -74,5 +74,7 @@ module.exports = {
     tsPreCompilationDeps: true,
     doNotFollow: { path: 'node_modules' },
     detectProcessBuiltinModuleCalls: true,
+    // Without these a door of a package that is only in its "exports" is not found.
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default'] },
   },
 }

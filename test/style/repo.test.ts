@@ -82,18 +82,26 @@ describe('style', () => {
 
   test('generated code is fresh', async () => {
     const scratch = await mkdtemp(join(tmpdir(), 'cedana-gen-'))
+    const places = [
+      { sources: 'src/daemon/api', gen: 'src/daemon/api/gen' },
+      { sources: 'src/plugins/containerd/proto', gen: 'src/plugins/containerd/gen' },
+    ]
     try {
-      const api = join(scratch, 'src/daemon/api')
-      for (const name of ['cedana.proto', 'buf.yaml', 'buf.gen.yaml']) await cp(join(root, 'src/daemon/api', name), join(api, name))
-      await mkdir(join(api, 'gen'))
+      for (const { sources, gen } of places) {
+        for (const name of (await readdir(join(root, sources))).filter((one) => /[.](proto|yaml)$/.test(one)))
+          await cp(join(root, sources, name), join(scratch, sources, name))
+        await mkdir(join(scratch, gen), { recursive: true })
+      }
       await cp(join(root, 'scripts/gen'), join(scratch, 'scripts/gen'))
       await symlink(join(root, 'node_modules'), join(scratch, 'node_modules'))
       await promisify(execFile)(join(scratch, 'scripts/gen'))
-      const generated = (await readdir(join(api, 'gen'), { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
-      expect((await files('src/daemon/api/gen')).map((name) => name.slice('src/daemon/api/gen/'.length)).sort()).toEqual(generated)
-      for (const name of generated) {
-        const committed = await readFile(join(root, 'src/daemon/api/gen', name), 'utf8')
-        expect(committed === (await readFile(join(api, 'gen', name), 'utf8')), `${name} is not what scripts/gen makes`).toBe(true)
+      for (const { gen } of places) {
+        const generated = (await readdir(join(scratch, gen), { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
+        expect((await files(gen)).map((name) => name.slice(gen.length + 1)).sort()).toEqual(generated)
+        for (const name of generated) {
+          const committed = await readFile(join(root, gen, name), 'utf8')
+          expect(committed === (await readFile(join(scratch, gen, name), 'utf8')), `${name} is not what scripts/gen makes`).toBe(true)
+        }
       }
     } finally {
       await rm(scratch, { recursive: true })

@@ -16,6 +16,8 @@ export interface OptionMeta {
   readonly executable?: boolean
   /** A path: the client makes it absolute. */
   readonly path?: boolean
+  /** A variable of the client's environment that says it where the command line does not. */
+  readonly variable?: string
   /** Accepted, not shown in help. */
   readonly hidden?: boolean
 }
