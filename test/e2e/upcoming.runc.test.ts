@@ -225,6 +225,8 @@ describe('with process events', () => {
     })
 
     test('for a kind of target that cannot be waited for', async () => {
+      const mistyped = await world.fails(['manage', 'runc', 'never', '--upcoming', '--runtime', 'rnuc'])
+      expect(mistyped.stderr).toContain('cannot run rnuc: no such program')
       const { stderr } = await world.fails(['manage', 'process', '1', '--upcoming'])
       expect(stderr).toContain('manage upcoming is not supported for linux processes')
     })

@@ -26,6 +26,10 @@ class FakeMachine {
   }
 
   readonly host = {
+    exec: async ([program]: readonly string[]) => {
+      if (program === 'rnuc') throw new Error('cannot run rnuc')
+      return { code: 0, stdout: '', stderr: '' }
+    },
     wakeups: () => ({
       directory: (path: string) => void this.asked.push(`watch ${path}`),
       exec: async (pid: number, isImminent: () => Promise<boolean>) => {
@@ -141,6 +145,14 @@ describe('upcoming', () => {
     await done
     expect(outcome.error).toMatchObject({ message: 'cancelled' })
     expect(machine.isClosed).toBe(true)
+  })
+
+  it('does not begin to wait for what a runtime would make that is not there', async () => {
+    const machine = new FakeMachine()
+    const { outcome, done } = begin(machine, { ...RUNC, runtime: 'rnuc' })
+    await done
+    expect(outcome.error).toMatchObject({ message: 'cannot run rnuc' })
+    expect(machine.asked).toEqual([])
   })
 
   it('says of an exec that it is imminent when the container has been started', async () => {

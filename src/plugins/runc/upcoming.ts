@@ -24,6 +24,8 @@ async function started(host: Host, identity: Identity, init: Init): Promise<Targ
 export async function upcoming(host: Host, options: ParsedOptions): Promise<Target> {
   const identity = identityOf(options)
   const directory = `${identity.root}/${identity.id}`
+  // With a name that is mistyped the wait would have no end.
+  await host.exec([identity.runtime, '--version'], { timeoutMs: 10_000 })
   using wakeups = host.wakeups()
   wakeups.directory(directory)
   for (let init: Init | undefined; ; await wakeups.next()) {
