@@ -72,6 +72,14 @@ const FUNCTIONS: Record<keyof Native, true> = {
   unpackShards: true,
   copyImages: true,
   archiveRead: true,
+  cudaOpen: true,
+  cudaFacts: true,
+  cudaProcess: true,
+  cudaLock: true,
+  cudaCheckpoint: true,
+  cudaRestore: true,
+  cudaUnlock: true,
+  cudaMemory: true,
 }
 
 type Callable = (...args: unknown[]) => unknown

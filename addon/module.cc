@@ -2,6 +2,7 @@
 
 #include "base/main-thread.h"
 #include "criu/session.h"
+#include "cuda/checkpoint.h"
 #include "proc/connector.h"
 #include "proc/credentials.h"
 #include "proc/notify.h"
@@ -29,6 +30,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   cedana::InitChecksum(env, exports);
   cedana::InitPack(env, exports);
   cedana::InitUnpack(env, exports);
+  cedana::InitCuda(env, exports);
   return exports;
 }
 

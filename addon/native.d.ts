@@ -34,6 +34,11 @@ export interface CancellationHandle {
   readonly __opaque: 'cancellation'
 }
 
+/** cuda/driver.cc: opaque, the libraries of the NVIDIA driver, loaded until the process ends. */
+export interface CudaHandle {
+  readonly __opaque: 'cuda'
+}
+
 export interface NativeExit {
   /** Exit code, or null when a signal ended it or the kernel does not tell (before 6.15 for processes that are not our children). */
   readonly code: number | null
@@ -230,6 +235,33 @@ export interface Unpacked {
   readonly shards: NativeFileDigest[]
 }
 
+export interface CudaDevice {
+  /** 32 hexadecimal digits. */
+  readonly uuid: string
+  readonly name: string
+  readonly totalBytes: number
+}
+export interface CudaFacts {
+  /** Newest CUDA that the driver is for: 12080 is 12.8. */
+  readonly cudaVersion: number
+  /** Of the driver itself, such as `570.86.15`; empty when NVML does not tell. */
+  readonly driver: string
+  /** It has the checkpoint calls. */
+  readonly hasCheckpoint: boolean
+  readonly devices: CudaDevice[]
+}
+export interface CudaProcess {
+  readonly result: number
+  readonly restoreThread: number
+  /** CUprocessState: 0 running, 1 locked, 2 checkpointed, 3 failed. */
+  readonly state: number
+}
+export interface CudaPair {
+  /** Device ids, as in CudaDevice. */
+  readonly from: string
+  readonly to: string
+}
+
 export interface Native {
   // proc/pidfd.cc
   /** pidfd_open(2). Throws ESRCH. */
@@ -386,4 +418,20 @@ export interface Native {
     names: string[] | null,
     maxBytes: number,
   ): Promise<{ name: string; size: number; content: Uint8Array }[]>
+
+  // cuda/checkpoint.cc. Answers are CUresult (0: success); each call takes as long as the driver does. For a process that does nothing else: a driver may
+  // hang, or abort.
+  /** Loads libcuda (by path or name) and, where it is there, NVML; `result` is that of cuInit. ENOENT with the loader's words in `op`. */
+  cudaOpen(library: string, management: string): Promise<{ cuda: CudaHandle; result: number }>
+  cudaFacts(cuda: CudaHandle): Promise<CudaFacts>
+  /** A `result` other than 0: most likely not a process of CUDA. */
+  cudaProcess(cuda: CudaHandle, pid: number): Promise<CudaProcess>
+  /** `timeoutMs` 0: waits for as long as work submitted before takes. */
+  cudaLock(cuda: CudaHandle, pid: number, timeoutMs: number): Promise<number>
+  cudaCheckpoint(cuda: CudaHandle, pid: number): Promise<number>
+  /** `pairs` empty: onto the devices it was on. */
+  cudaRestore(cuda: CudaHandle, pid: number, pairs: CudaPair[]): Promise<number>
+  cudaUnlock(cuda: CudaHandle, pid: number): Promise<number>
+  /** Device memory of each process, over all devices; null when NVML does not tell. */
+  cudaMemory(cuda: CudaHandle): Promise<{ pid: number; bytes: number }[] | null>
 }

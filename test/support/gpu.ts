@@ -1,0 +1,83 @@
+/** The double of the NVIDIA driver, in a directory of its own, and programs that use it. */
+import { execFile, execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdir, readFile, rename, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const SOURCE = join(import.meta.dirname, 'fake-cuda.c')
+const FLAGS = ['-shared', '-fPIC', '-std=gnu17', '-D_GNU_SOURCE', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-pthread']
+
+async function build(): Promise<string> {
+  const hash = createHash('sha256')
+    .update(FLAGS.join(' '))
+    .update(await readFile(SOURCE))
+  const path = join(`/tmp/cedana-test-programs-${process.getuid?.() ?? 0}`, hash.digest('hex').slice(0, 16), 'libcuda.so.1')
+  if (await stat(path).catch(() => undefined)) return path
+  await mkdir(join(path, '..'), { recursive: true })
+  const temporary = `${path}.${process.pid}`
+  await promisify(execFile)('cc', [...FLAGS, '-o', temporary, SOURCE])
+  await rename(temporary, path)
+  return path
+}
+
+export type Mode = 'before' | 'after' | 'lose' | 'abort' | 'abort-after' | 'hang'
+export interface Settings {
+  readonly version?: number
+  readonly driver?: string
+  readonly devices?: number
+  readonly gib?: number
+  readonly name?: string
+  readonly seed?: number
+  readonly rate?: number
+  readonly init?: number
+  readonly nvml?: number
+  /** `K MODE CODE` */
+  readonly fault?: string
+}
+
+export class FakeGpu {
+  #settings: Settings = {}
+
+  constructor(
+    readonly dir: string,
+    devices: number,
+  ) {
+    this.set({ devices })
+  }
+
+  /** The library, both of CUDA and of NVML. */
+  get library(): string {
+    return join(this.dir, 'libcuda.so.1')
+  }
+
+  set(settings: Settings): void {
+    this.#settings = { ...this.#settings, ...settings }
+    const lines = Object.entries(this.#settings).map(([name, value]) => `${name} ${String(value)}\n`)
+    writeFileSync(join(this.dir, 'settings'), lines.join(''))
+  }
+
+  /** From now on calls are counted anew, and the given one fails. */
+  arm(fault?: { readonly call: number; readonly mode: Mode; readonly code?: number }): void {
+    rmSync(join(this.dir, 'calls'), { force: true })
+    this.set({ fault: fault === undefined ? '0 none 0' : `${fault.call} ${fault.mode} ${fault.code ?? 999}` })
+  }
+
+  /** `lock 123`, `restore 123 10=20`: since `arm`. */
+  calls(): string[] {
+    const path = join(this.dir, 'calls')
+    return existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n') : []
+  }
+}
+
+/** In a new directory below `parent`, with nodes that CRIU cannot dump. */
+export async function fakeGpu(parent: string, devices = 2): Promise<FakeGpu> {
+  const dir = join(parent, 'gpu')
+  mkdirSync(dir)
+  copyFileSync(await build(), join(dir, 'libcuda.so.1'))
+  // Of /dev/fuse: whatever has one open still has not let go of its GPU.
+  const nodes = ['nvidiactl', ...Array.from({ length: devices }, (_, index) => `nvidia${index}`)]
+  for (const name of nodes) execFileSync('mknod', ['-m', '666', join(dir, name), 'c', '10', '229'])
+  return new FakeGpu(dir, devices)
+}
