@@ -367,8 +367,11 @@ export interface Native {
   // stream/pack.cc
   /** Threads start at once. Images come from a page server and by packAdd. */
   packOpen(options: PackerOptions): PackerHandle
-  /** Adds regular files of a directory; resolves with the digests of these images when they are packed. */
-  packAdd(packer: PackerHandle, directoryFd: number, names: string[]): Promise<NativeFileDigest[]>
+  /**
+   * Adds regular files of a directory; resolves with the digests of these images when they are packed. In an archive, with a `folder` (a slash at its
+   * end; else empty): that folder, as if it were one of them, and then the files with it before their names.
+   */
+  packAdd(packer: PackerHandle, directoryFd: number, names: string[], folder: string): Promise<NativeFileDigest[]>
   packProgress(packer: PackerHandle): PackerProgress
   /** Ends the outputs: resolves when they are durable, with size and (of shards only) digest of each. */
   packFinish(packer: PackerHandle): Promise<NativeFileDigest[]>
@@ -385,7 +388,10 @@ export interface Native {
    */
   imagesMake(memoryBytes: number, spillDirectory: string): { images: ImagesHandle; directoryFd: number }
   imagesClose(images: ImagesHandle): void
-  /** Extracts into `images` (null: nowhere), digesting in passing; names with a slash or `..` are refused. Truncation or a codec error: EBADMSG. */
+  /**
+   * Extracts into `images` (null: nowhere), digesting in passing. Files in directories are passed over, but for those in checkpoint/, which come
+   * without it; names that lead out of a directory are refused. Truncation or a codec error: EBADMSG.
+   */
   unpackArchive(
     archiveFd: number,
     format: string,

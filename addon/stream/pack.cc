@@ -139,18 +139,20 @@ Packer::~Packer() {
   if (storing_) storing_->OnFailure({});
 }
 
-Result<OutputFile*> Packer::CreatePages(const std::string& name) { return Create(name, true); }
-Result<OutputFile*> Packer::CreateImage(const std::string& name) { return Create(name, false); }
+Result<OutputFile*> Packer::CreatePages(const std::string& name) { return Create(name, true, ""); }
+Result<OutputFile*> Packer::CreateImage(const std::string& name) { return Create(name, false, ""); }
 
-Result<OutputFile*> Packer::Create(const std::string& name, bool is_bulk) {
+Result<OutputFile*> Packer::Create(const std::string& name, bool is_bulk,
+                                   const std::string& folder) {
   const size_t limit = options_.sharded ? kMaxName - kMaxOffset : kMaxName;
-  if (name.size() > limit || name.find('/') != std::string::npos)
+  if (folder.size() + name.size() > limit || name.find('/') != std::string::npos)
     return Errno{"pack " + name, ENAMETOOLONG};
-  return packing_->Add(std::make_unique<Image>(*this, name, is_bulk));
+  return packing_->Add(std::make_unique<Image>(*this, folder + name, is_bulk));
 }
 
-std::optional<Errno> Packer::AddFile(int directory_fd, const std::string& name) {
-  const auto file = Create(name, IsBulk(name));
+std::optional<Errno> Packer::AddFile(int directory_fd, const std::string& name,
+                                     const std::string& folder) {
+  const auto file = Create(name, IsBulk(name), folder);
   if (!file.ok()) return file.error();
   const UniqueFd fd(
       ::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
@@ -168,6 +170,13 @@ std::optional<Errno> Packer::AddFile(int directory_fd, const std::string& name) 
     if (n == 0) break;
     file.value()->Commit(static_cast<size_t>(n));
   }
+  file.value()->Close();
+  return std::nullopt;
+}
+
+std::optional<Errno> Packer::AddFolder(const std::string& folder) {
+  const auto file = Create("", false, folder);
+  if (!file.ok()) return file.error();
   file.value()->Close();
   return std::nullopt;
 }
@@ -358,15 +367,14 @@ Napi::Value DigestsToJs(Napi::Env env, const std::vector<FileDigest>& files) {
 Napi::Value AddJs(const Napi::CallbackInfo& info) {
   return RunAsync(
       info.Env(), Where::kThread,
-      [packer = HandleOf<Packer>(info[0]), directory_fd = Int(info[1]),
-       names = Texts(info[2])]() -> Result<std::vector<FileDigest>> {
-        for (const std::string& name : names) {
-          if (auto error = packer->AddFile(directory_fd, name)) {
-            packer->Fail(*error);
-            return *std::move(error);
-          }
-        }
-        return packer->Drain();
+      [packer = HandleOf<Packer>(info[0]), directory_fd = Int(info[1]), names = Texts(info[2]),
+       folder = Text(info[3])]() -> Result<std::vector<FileDigest>> {
+        auto error = folder.empty() ? std::nullopt : packer->AddFolder(folder);
+        for (size_t i = 0; i < names.size() && !error; i++)
+          error = packer->AddFile(directory_fd, names[i], folder);
+        if (!error) return packer->Drain();
+        packer->Fail(*error);
+        return *std::move(error);
       },
       [](Napi::Env env, const std::vector<FileDigest>& files) { return DigestsToJs(env, files); });
 }

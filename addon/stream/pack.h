@@ -50,8 +50,12 @@ class Packer final : public ImageSink {
 
   Result<OutputFile*> CreatePages(const std::string& name) override;
   Result<OutputFile*> CreateImage(const std::string& name) override;
-  // A regular file of a directory, as an image.
-  std::optional<Errno> AddFile(int directory_fd, const std::string& name);
+  // A regular file of a directory, as an image. `folder` (of an archive only): empty, or what goes
+  // before its name, with a slash at its end.
+  std::optional<Errno> AddFile(int directory_fd, const std::string& name,
+                               const std::string& folder);
+  // A directory of an archive, with a slash at its end.
+  std::optional<Errno> AddFolder(const std::string& folder);
   void Prepare(uint64_t bytes) override { packing_->Prepare(bytes); }
   void Go() override { packing_->Go(); }
   Result<std::vector<FileDigest>> Drain() override;
@@ -89,7 +93,7 @@ class Packer final : public ImageSink {
   };
 
   explicit Packer(Options options);
-  Result<OutputFile*> Create(const std::string& name, bool is_bulk);
+  Result<OutputFile*> Create(const std::string& name, bool is_bulk, const std::string& folder);
   std::unique_ptr<Tools> TakeTools();
   void GiveTools(std::unique_ptr<Tools> tools);
   std::optional<Errno> Pack(Bytes content, Tools& tools);

@@ -56,7 +56,7 @@ function pack(files: Files, format: string, request: PackRequest = {}): Promise<
     try {
       const options = { outputFds, sharded: shards > 0, format, level, threads, memoryBytes, background: spill, spillFd }
       const packer = native.packOpen(options)
-      expect(await native.packAdd(packer, directoryFd, [...files.keys()])).toEqual(digestsOf(files))
+      expect(await native.packAdd(packer, directoryFd, [...files.keys()], '')).toEqual(digestsOf(files))
       const outputs = await native.packFinish(packer)
       const packed = paths.map((output) => readFileSync(output))
       expect(outputs.map(({ size }) => size)).toEqual(packed.map(({ length }) => length))
@@ -263,8 +263,9 @@ describe('unpackArchive', () => {
     })
 
   it.each([
-    ['a folder in a name', 'mkdir d; echo x > d/f; tar -cf out.tar d/f', 'tar: refused name d/f'],
     ['a way out', 'mkdir d; echo x > f; cd d; tar -Pcf ../out.tar ../f', 'tar: refused name ../f'],
+    ['a way out of a directory', 'mkdir d; echo x > f; tar -Pcf out.tar d/../f', 'tar: refused name d/../f'],
+    ['a way out of checkpoint/', 'mkdir checkpoint; echo x > f; tar -Pcf out.tar checkpoint/../f', 'tar: refused name checkpoint/../f'],
     ['an absolute name', 'echo x > f; tar -Pcf out.tar "$PWD/f"', /^tar: refused name \//],
     ['a symbolic link', 'ln -s /etc/passwd l; tar -cf out.tar l', 'tar: link l'],
     ['a hard link', 'echo x > f; ln f g; tar -cf out.tar f g', 'tar: link g'],
@@ -279,6 +280,46 @@ describe('unpackArchive', () => {
     const bytes = await made('mkdir d; echo x > f; mkfifo p; tar -H pax -cf out.tar ./d p ./f')
     const { files } = await unpack(bytes, 'tar')
     expect([...files].map(([name, content]) => [name, content.toString()])).toEqual([['f', 'x\n']])
+  })
+
+  it('has a folder for images where one is asked for, which tar and we know', async () => {
+    await inFolder(async (path, directoryFd) => {
+      for (const name of ['top', 'a.img']) writeFileSync(join(path, name), name)
+      const outputFds = [openSync(join(path, 'out.tar'), 'w+')]
+      const options = {
+        outputFds,
+        sharded: false,
+        format: 'tar',
+        level: null,
+        threads: 2,
+        memoryBytes: 1 << 22,
+        background: false,
+        spillFd: null,
+      }
+      const packer = native.packOpen(options)
+      await native.packAdd(packer, directoryFd, ['top'], '')
+      await native.packAdd(packer, directoryFd, ['a.img'], 'checkpoint/')
+      await native.packFinish(packer)
+      closeSync(outputFds[0] as number)
+      const listed = execFileSync('tar', ['-tvf', 'out.tar'], { cwd: path, encoding: 'utf8' })
+      expect(listed.split('\n').map((line) => /^(\S+).* (\S+)$/.exec(line)?.slice(1).join(' '))).toEqual([
+        '-rw------- top',
+        'drwx------ checkpoint/',
+        '-rw------- checkpoint/a.img',
+        undefined,
+      ])
+      const { files } = await unpack(readFileSync(join(path, 'out.tar')), 'tar')
+      expect([...files].map(([name, bytes]) => [name, bytes.toString()])).toEqual([
+        ['top', 'top'],
+        ['a.img', 'a.img'],
+      ])
+    })
+  })
+
+  it('passes over files in directories, but for those in checkpoint/', async () => {
+    const bytes = await made('mkdir -p d checkpoint/d; echo x | tee f d/f checkpoint/g checkpoint/d/f; tar -cf out.tar f ./d ./checkpoint')
+    const { files } = await unpack(bytes, 'tar')
+    expect([...files.keys()].sort()).toEqual(['f', 'g'])
   })
 
   it('does not write over a file', async () => {
@@ -331,7 +372,7 @@ describe('a packer', () => {
   const request = { sharded: false, format: 'lz4', level: null, threads: 2, memoryBytes: 32 << 20, background: false, spillFd: null }
   const create = async (directoryFd: number, names: string[], output: number, format = 'lz4') => {
     const packer = native.packOpen({ ...request, outputFds: [output], format })
-    await native.packAdd(packer, directoryFd, names)
+    await native.packAdd(packer, directoryFd, names, '')
     return native.packFinish(packer)
   }
 
@@ -360,7 +401,7 @@ describe('a packer', () => {
       writeFileSync(join(path, 'a'), content(64 << 20, 1))
       const output = openSync(join(path, 'out'), 'w')
       const packer = native.packOpen({ ...request, outputFds: [output], format: 'zlib', level: 9 })
-      const adding = native.packAdd(packer, fd, ['a'])
+      const adding = native.packAdd(packer, fd, ['a'], '')
       adding.catch(() => undefined)
       while (native.packProgress(packer).packedBytes === 0) await new Promise((done) => setTimeout(done, 5))
       expect(native.packProgress(packer)).toMatchObject({ packedBytes: expect.any(Number) as unknown, spilledBytes: 0 })

@@ -28,6 +28,7 @@ constexpr Field kPrefix{345, 155};
 
 constexpr uint64_t kOctalLimit = uint64_t{1} << 33;  // eleven digits
 constexpr uint64_t kExtensionLimit = 1 << 20;
+constexpr std::string_view kImageFolder = "checkpoint/";
 
 std::string_view View(const TarBlock& block, Field field) {
   return {block.data() + field.at, field.size};
@@ -86,17 +87,29 @@ bool IsZero(std::span<const char> bytes) {
 
 Errno Bad(const std::string& what) { return {"tar: " + what, EBADMSG}; }
 
+// Neither absolute nor with a part that is empty, "." or "..".
+bool StaysInside(std::string_view name) {
+  while (true) {
+    const size_t end = name.find('/');
+    const std::string_view part = name.substr(0, end);
+    if (part.empty() || part == "." || part == "..") return false;
+    if (end == std::string_view::npos) return true;
+    name.remove_prefix(end + 1);
+  }
+}
+
 }  // namespace
 
 TarBlock TarHeader(const std::string& name, uint64_t size, int64_t modified) {
   TarBlock block{};
   std::copy_n(name.data(), std::min(name.size(), kName.size), block.data() + kName.at);
-  PutOctal(block, kMode, 0600);
+  const bool is_directory = name.ends_with('/');
+  PutOctal(block, kMode, is_directory ? 0700 : 0600);
   PutOctal(block, kUid, 0);
   PutOctal(block, kGid, 0);
   PutNumber(block, kSize, size);
   PutOctal(block, kTime, modified > 0 ? static_cast<uint64_t>(modified) % kOctalLimit : 0);
-  block[kType] = '0';
+  block[kType] = is_directory ? '5' : '0';
   std::memcpy(block.data() + kMagic.at, "ustar\00000", kMagic.size);
   std::snprintf(block.data() + kChecksum.at, kChecksum.size, "%06llo",
                 static_cast<unsigned long long>(Sum(block)));
@@ -143,9 +156,9 @@ Result<std::optional<TarReader::Member>> TarReader::Next() {
         continue;
     }
     if (name.starts_with("./")) name.erase(0, 2);
-    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) {
-      return Bad("refused name " + name);
-    }
+    if (!StaysInside(name)) return Bad("refused name " + name);
+    if (name.starts_with(kImageFolder)) name.erase(0, kImageFolder.size());
+    if (name.find('/') != std::string::npos) continue;
     return std::optional(Member{std::move(name), left_});
   }
 }

@@ -15,7 +15,8 @@ namespace cedana {
 constexpr size_t kTarBlock = 512;
 using TarBlock = std::array<char, kTarBlock>;
 
-// The header of a regular file; `name` of at most 100 bytes.
+// The header of a regular file, or of a directory, whose name ends with a slash; `name` of at most
+// 100 bytes.
 TarBlock TarHeader(const std::string& name, uint64_t size, int64_t modified);
 
 // The regular files of a tar, strictly: every byte that is not content has to be what the format
@@ -30,8 +31,9 @@ class TarReader {
   explicit TarReader(Source& source) : source_(source) {}
 
   // The next regular file; none after the last, with the end of the stream checked too. Content
-  // that was not read is skipped. Directories and devices are passed over; links and names that
-  // could leave the directory are refused.
+  // that was not read is skipped. Directories, devices and files in directories are passed over,
+  // but for those in checkpoint/, where archives of containers have CRIU's images: they come
+  // without it. Links and names that lead out of a directory are refused.
   Result<std::optional<Member>> Next();
   // Reads content into all of `out`, which is no longer than left().
   std::optional<Errno> Read(std::span<std::byte> out);

@@ -63,7 +63,7 @@ const ENTRIES: readonly Entry[] = [
   {
     name: 'checkpoint',
     group: CHECKPOINT,
-    summary: 'list, inspect, verify and delete checkpoints',
+    summary: 'list, inspect, verify, export and delete checkpoints',
     load: async () => (await import('./commands/checkpoint.js')).checkpoint,
   },
   {

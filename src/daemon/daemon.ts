@@ -2,7 +2,7 @@
 import { adoptAll } from './operations/adopt.js'
 import { attach } from './operations/attach.js'
 import { check } from './operations/check.js'
-import { deleteCheckpoint, inspectCheckpoint, listCheckpoints, verifyCheckpoint } from './operations/checkpoints.js'
+import { deleteCheckpoint, exportCheckpoint, inspectCheckpoint, listCheckpoints, verifyCheckpoint } from './operations/checkpoints.js'
 import { dump, removeUnfinished } from './operations/dump.js'
 import type { Environment } from './operations/environment.js'
 import { freeze, unfreeze } from './operations/freeze.js'
@@ -30,6 +30,7 @@ export function verbsOf(env: Environment, criuVersion: () => string): Verbs {
     listCheckpoints: async (call, jid) => listCheckpoints(env, call, jid),
     inspectCheckpoint: (call, id) => inspectCheckpoint(env, call, id),
     verifyCheckpoint: (call, id) => verifyCheckpoint(env, call, id),
+    exportCheckpoint: (call, request) => exportCheckpoint(env, call, request),
     deleteCheckpoint: (call, id) => deleteCheckpoint(env, call, id),
     query: (call, request) => query(env, call, request),
     check: (call, request) => check(env, call, request),

@@ -3,10 +3,15 @@ import { SECTIONS, sectionTable, type SectionName } from '../render/contents.js'
 import type { Session } from '../session.js'
 import { checkpointName, outputFlags } from '../shared-flags.js'
 
-const TYPES = { ps: 'processes', fd: 'files', mem: 'memory', rss: 'memory', sk: 'sockets', gpu: 'gpu' } as const satisfies Record<
-  string,
-  SectionName
->
+const TYPES = {
+  container: 'container',
+  ps: 'processes',
+  fd: 'files',
+  mem: 'memory',
+  rss: 'memory',
+  sk: 'sockets',
+  gpu: 'gpu',
+} as const satisfies Record<string, SectionName>
 
 function printSections(session: Session, contents: object): void {
   const parts = (Object.keys(SECTIONS) as SectionName[]).flatMap((name) => {
@@ -20,7 +25,7 @@ export function checkpointInspect(command: CliCommand): void {
   outputFlags(command)
     .choice(
       '-t, --type <SECTION>',
-      'only processes (ps), open files (fd), memory (mem, rss), sockets (sk) or GPU state (gpu)',
+      'only the container, processes (ps), open files (fd), memory (mem, rss), sockets (sk) or GPU state (gpu)',
       Object.keys(TYPES),
     )
     .example(

@@ -2,7 +2,7 @@ import type { CheckpointView } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 import { printListing, type Listing } from '../render/listing.js'
 import { formatSize, formatTime } from '../render/units.js'
-import { checkpointName, listFlags, outputFlags } from '../shared-flags.js'
+import { absolute, checkpointName, listFlags, outputFlags } from '../shared-flags.js'
 import { checkpointInspect } from './checkpoint-inspect.js'
 
 const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string): Listing<CheckpointView> => ({
@@ -52,6 +52,21 @@ export function checkpoint(command: CliCommand): void {
           ? result.path
           : `Verified ${result.path}: ${result.files} files, ${formatSize(result.bytes) || '0 bytes'}`,
       )
+    })
+
+  const file = 'new file; its name says how it is compressed: .tar, .tar.gz or .tar.zst'
+  outputFlags(
+    command
+      .add('export', 'write a checkpoint of a container as the archive that podman, CRI-O, containerd and checkpointctl know')
+      .argument(...ID)
+      .argument('<FILE>', file),
+  )
+    .example('cedana checkpoint export 4be1 web.tar.zst', 'podman container restore --import web.tar.zst')
+    .does(async (session, _options, [name = '', path]) => {
+      const request = { id: checkpointName(session.world, name), path: absolute(session.world, path) }
+      const result = await session.ask((engine) => engine.exportCheckpoint(request, { signal: session.signal }))
+      if (session.isStructured) return session.printDocument(result, session.format!)
+      session.print(session.options.quiet === true ? result.path : `Exported to ${result.path} (${formatSize(result.size)})`)
     })
 
   outputFlags(command.add('delete', 'remove a checkpoint from disk and from its job').argument(...ID))

@@ -21,6 +21,10 @@ interface Section {
   readonly rows: (contents: Facts) => readonly Facts[]
 }
 export const SECTIONS = {
+  container: {
+    columns: ['name', 'id', 'image', 'pod', 'engine', 'runtime', 'createdTime', 'rootfsDiffBytes'],
+    rows: ({ container }: Facts) => (isFacts(container) ? [container] : []),
+  },
   processes: {
     columns: ['pid', 'parentPid', 'session', 'state', 'threads', 'args'],
     rows: (contents: Facts) => listOf(contents.processes),

@@ -76,6 +76,8 @@ function engine(to: Connection): Engine {
     },
     verifyCheckpoint: (id, options) =>
       unary(to, service.verifyCheckpoint, { id }, timeLimit('verifyCheckpoint', undefined, options), options),
+    exportCheckpoint: (request, options) =>
+      unary(to, service.exportCheckpoint, request, timeLimit('exportCheckpoint', request, options), options),
     deleteCheckpoint: (id, options) =>
       unary(to, service.deleteCheckpoint, { id }, timeLimit('deleteCheckpoint', undefined, options), options),
     query: async (request, options) =>

@@ -112,6 +112,7 @@ const service = (verbs: Verbs, { unary, withProgress, duplex }: Calls): DaemonSe
   listCheckpoints: unary(async (call, { jid }) => ({ checkpoints: [...(await verbs.listCheckpoints(call, jid))] })),
   inspectCheckpoint: unary(async (call, { id }) => codec.toWireInspected(await verbs.inspectCheckpoint(call, id))),
   verifyCheckpoint: unary((call, { id }) => verbs.verifyCheckpoint(call, id)),
+  exportCheckpoint: unary((call, request) => verbs.exportCheckpoint(call, request)),
   deleteCheckpoint: unary((call, { id }) => verbs.deleteCheckpoint(call, id)),
   query: unary(async (call, request) => codec.toWireQueried(await verbs.query(call, codec.fromWireQuery(request)))),
   check: unary(async (call, request) => ({ sections: (await verbs.check(call, request)).map(codec.toWireSection) })),

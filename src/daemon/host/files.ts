@@ -27,7 +27,7 @@ export const files: HostFiles = {
     const handle = native.packOpen({ ...request, outputFds: [...outputFds], level: level ?? null, spillFd: spillFd ?? null })
     return {
       handle,
-      add: (directoryFd, names) => native.packAdd(handle, directoryFd, [...names]),
+      add: (directoryFd, names, folder = '') => native.packAdd(handle, directoryFd, [...names], folder),
       finish: () => native.packFinish(handle),
       progress: () => native.packProgress(handle),
       abort: () => native.packAbort(handle),

@@ -2,7 +2,8 @@
 import { CedanaError } from '../../plugins/contract/errors.js'
 import * as images from './criu-images.js'
 import type { Decoded, ImageKind, Shape } from './criu-images.js'
-import type { ImageSource } from './reader.js'
+import { type ContainedContainer, CONTAINER_FILES, readContainer, ROOTFS_DIFF } from './container.js'
+import type { ImageFile, ImageSource } from './reader.js'
 import { decodeState, STATE } from './state.js'
 
 export interface ContainedFile {
@@ -71,6 +72,8 @@ export interface NeededAddress {
   readonly isShared: boolean
 }
 export interface Contents {
+  /** Absent of a bare process. */
+  readonly container?: ContainedContainer
   readonly processes: readonly ContainedProcess[]
   readonly totals: {
     readonly processes: number
@@ -141,15 +144,24 @@ type FileRecord = Decoded<(typeof images.FILES)['shape']>
 class Images {
   private constructor(
     private readonly contents: ReadonlyMap<string, Uint8Array>,
-    readonly names: readonly string[],
+    private readonly files: readonly ImageFile[],
   ) {}
 
   static async load(source: ImageSource): Promise<Images> {
-    const names = (await source.list()).map(({ name }) => name)
+    const files = await source.list()
+    const names = files.map(({ name }) => name)
     const wanted = names.filter((name) =>
       /^(pstree|files|memfd|remap-fpath|(core|ids|fs|mm|pagemap|pagemap-shmem|fdinfo)-\d+)\.img$/.test(name),
     )
-    return new Images(await source.read([...wanted, STATE]), names)
+    return new Images(await source.read([...wanted, ...CONTAINER_FILES.filter((name) => names.includes(name)), STATE]), files)
+  }
+
+  get names(): readonly string[] {
+    return this.files.map(({ name }) => name)
+  }
+
+  container(): ContainedContainer | undefined {
+    return readContainer(this.contents, this.files.find(({ name }) => name === ROOTFS_DIFF)?.size ?? 0)
   }
 
   /** By PID. CRIU keeps them in the memory of the processes only; the saved look at the tree has them. */
@@ -184,7 +196,9 @@ export async function readContents(source: ImageSource): Promise<Contents> {
   const processes = tree.map((entry) => readProcess(loaded, files, entry, args.get(entry.pid) ?? []))
   const shared = loaded.names.filter((name) => name.startsWith('pagemap-shmem-')).map((name) => pageBytes(loaded, name).stored)
   const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0)
+  const container = loaded.container()
   return {
+    ...(container && { container }),
     processes,
     totals: {
       processes: processes.length,

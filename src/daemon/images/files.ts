@@ -39,8 +39,8 @@ export interface PackRequest {
 export interface Packer {
   /** For whoever brings images by another way: a page server. */
   readonly handle: object
-  /** Files of a directory; their digests when they are packed. */
-  add(directoryFd: number, names: readonly string[]): Promise<readonly FileDigest[]>
+  /** Files of a directory, in a folder of the archive (`checkpoint/`) where one is named; their digests when they are packed. */
+  add(directoryFd: number, names: readonly string[], folder?: string): Promise<readonly FileDigest[]>
   /** Size and digest of each output, durable. An archive has no digest. */
   finish(): Promise<readonly Omit<FileDigest, 'name'>[]>
   progress(): { readonly packedBytes: number; readonly spilledBytes: number }
@@ -80,6 +80,7 @@ export interface Files {
   pack(request: PackRequest): Packer
   /** In memory, up to so much; then in nameless files of that directory. */
   makeImages(memoryBytes: number, spillDirectory: string): ImageDirectory
+  /** Of an archive of a container: CRIU's images, which are in a folder there, and the files beside it. */
   unpackArchive(archiveFd: number, format: ArchiveFormat, options: UnpackOptions): Promise<Unpacked>
   /** All of them, in any order; together they have to hold exactly the expected images. */
   unpackShards(

@@ -48,6 +48,9 @@ describe('compressions', () => {
       if (compression !== 'none') expect(formatOf(`/x/dump-1${suffixOf(compression)}`)).toBe(compression)
     }
     expect(formatOf('/x.y/dump-process-1')).toBe('tar')
+    const zstd = Buffer.from([0x28, 0xb5, 0x2f, 0xfd])
+    expect(['/x/d.tar', '/x/d.tar.gz', '/x/d'].map((path) => formatOf(path, zstd))).toEqual(['zstd', 'zstd', 'zstd'])
+    expect(formatOf('/x/d.tar.zst', Buffer.from('conf'))).toBe('zstd')
   })
 
   it('that do not exist are refused in the words of the reference', () => {

@@ -73,13 +73,23 @@ export function parseCompression(value: string): Compression {
   })
 }
 
-/** How to read the archive at `path`, by its extension; without one it is a plain tar. */
-export function formatOf(path: string): ArchiveFormat {
+/**
+ * How to read the archive at `path`, by its extension; without one it is a plain tar. What it begins with, where that is known, says better: podman
+ * compresses as it is told, whatever the name.
+ */
+export function formatOf(path: string, begin: Uint8Array = new Uint8Array()): ArchiveFormat {
   const extension = extname(path)
   const format = FORMATS.get(extension)
-  if (format) return format
-  throw unsupported(path, extension)
+  if (!format) throw unsupported(path, extension)
+  return MAGICS.find(([, magic]) => Buffer.from(begin).subarray(0, magic.length).equals(magic))?.[0] ?? format
 }
+/** Of a plain tar, and of zlib, there is none at the beginning that nothing else has. */
+const MAGICS: readonly (readonly [ArchiveFormat, Buffer])[] = [
+  ['gzip', Buffer.from([0x1f, 0x8b, 8])],
+  ['lz4', Buffer.from([0x04, 0x22, 0x4d, 0x18])],
+  ['zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
+]
+export const MAGIC_BYTES = 4
 
 function unsupported(path: string, extension: string): CedanaError {
   const hint = `a checkpoint is a directory or ends in ${Object.values(SUFFIXES).filter(Boolean).join(', ')}`

@@ -2,7 +2,7 @@
  * Opens checkpoints: as the caller, without following links, without changing anything of them. For a restore an archive, or shards, are unpacked
  * into memory; for a look inside (`peek`) and for `verify` they are read where they are.
  */
-import { constants, closeSync, fstatSync, openSync } from 'node:fs'
+import { constants, closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { lstat, open, readdir } from 'node:fs/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Problem } from '../../plugins/contract/plan.js'
@@ -17,7 +17,7 @@ import {
   type Unpacked,
   type UnpackOptions,
 } from './files.js'
-import { findShards, formatOf, requireLocal, type ArchiveFormat, type Shards } from './layout.js'
+import { findShards, formatOf, MAGIC_BYTES, requireLocal, type ArchiveFormat, type Shards } from './layout.js'
 import { isState, STATE } from './state.js'
 import { decodeManifest, MANIFEST, MAX_MANIFEST_BYTES, type Manifest } from './manifest.js'
 
@@ -75,11 +75,16 @@ async function openPath(files: Files, { caller, path }: ReadRequest): Promise<Op
       return { fd, path, format: undefined, shards: findShards(path, entries) }
     }
     if (!stats.isFile()) throw new CedanaError('BAD_OPTIONS', `${path} is neither a directory nor a file`, { detail: { path } })
-    return { fd, path, format: formatOf(path), shards: undefined }
+    return { fd, path, format: formatOf(path, firstBytes(fd)), shards: undefined }
   } catch (thrown) {
     closeSync(fd)
     throw thrown
   }
+}
+
+function firstBytes(fd: number): Uint8Array {
+  const bytes = Buffer.alloc(MAGIC_BYTES)
+  return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, 0))
 }
 
 /** A descriptor of its own, at the start of the file: reading moves the offset. */
@@ -451,7 +456,7 @@ async function compareAll(
  */
 const isOutOfReach = (caller: Ids): boolean => caller.uid === 0 || process.geteuid?.() !== 0
 
-const isPages = (name: string): boolean => /^pages-\d+\.img$/.test(name)
+export const isPages = (name: string): boolean => /^pages-\d+\.img$/.test(name)
 
 interface Fault {
   readonly name: string

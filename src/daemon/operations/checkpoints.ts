@@ -1,4 +1,4 @@
-/** Checkpoints as users see them: list, look inside, verify, delete. Named by id, by the beginning of one, or by path. */
+/** Checkpoints as users see them: list, look inside, verify, export, delete. Named by id, by the beginning of one, or by path. */
 import { existsSync } from 'node:fs'
 import { constants, lstat, open } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
@@ -6,14 +6,15 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller } from '../../plugins/contract/job.js'
 import { files, mayWrite } from '../host/files.js'
 import { readContents } from '../images/contents.js'
+import { ArchiveExport } from '../images/export.js'
 import { at, OPEN_DIRECTORY } from '../images/files.js'
-import { peek, verify } from '../images/reader.js'
+import { CheckpointReader, peek, verify } from '../images/reader.js'
 import { attempt } from '../images/failures.js'
 import { removeEntry } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseJob } from './authorize.js'
-import { begin, type Environment } from './environment.js'
-import type { Call, CheckpointView } from './verbs.js'
+import { begin, ensureDirectories, type Environment, packingLimits, unpackingLimits } from './environment.js'
+import type { Call, CheckpointView, ExportCheckpointRequest } from './verbs.js'
 
 export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
   id: record.id,
@@ -117,6 +118,37 @@ export async function verifyCheckpoint(env: Environment, call: Call, id: string)
     throw new CedanaError('IMAGE_CORRUPT', `${record.path} is another checkpoint than the one recorded as ${record.id}`)
   }
   return op.done({ files: manifest.files.length, bytes: manifest.totalBytes, path: record.path })
+}
+
+/** What is exported was verified before: whoever gets it may not be able to. */
+export async function exportCheckpoint(
+  env: Environment,
+  call: Call,
+  { id, path }: ExportCheckpointRequest,
+): Promise<{ path: string; size: number }> {
+  const { op, signal } = begin(env, 'export', call)
+  await using _ = op
+  const { caller } = call
+  const record = locate(env, caller, id)
+  const reader = await op.step(
+    'open checkpoint',
+    async () => {
+      await ensureDirectories(env)
+      return CheckpointReader.open(files, { caller, path: record.path, ...unpackingLimits(env), signal })
+    },
+    { always: (opened) => opened.close() },
+  )
+  await op.step('verify', () => Promise.all([reader.verifyImages(), reader.verifyPages()]))
+  const archive = await op.step(
+    'open archive',
+    async () => ArchiveExport.create(files, { caller, maker: await env.self(), path, ...packingLimits(env) }),
+    { always: (made) => made.close() },
+  )
+  const breakOff = (): void => archive.breakOff()
+  signal.addEventListener('abort', breakOff, { once: true })
+  const size = await op.step('write archive', () => archive.write(reader.images, reader.imagesFd))
+  env.log.info({ op: 'export', checkpoint: record.path, path, bytes: size }, 'checkpoint exported')
+  return op.done({ path, size })
 }
 
 /** Files first, record last: a checkpoint that is still listed can be deleted again. */

@@ -3,7 +3,7 @@
  * and only then is the tree let go: it dies, or runs on. A failure at any point leaves it running and nothing behind but CRIU's log.
  */
 import { randomUUID } from 'node:crypto'
-import { availableParallelism, hostname } from 'node:os'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, Snapshot, StdioMode } from '../../plugins/contract/job.js'
@@ -26,7 +26,7 @@ import { mayUseTree } from './authorize.js'
 import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './criu-options.js'
 import { removeFiles } from './checkpoints.js'
 import { CriuWork } from './criu-work.js'
-import { begin, type Environment, refuseProblems, warnings } from './environment.js'
+import { begin, type Environment, packingLimits, refuseProblems, warnings } from './environment.js'
 import { endsWithin } from './jobs.js'
 import { findTarget, type FoundTarget } from './target.js'
 import type { Call, DumpRequest, DumpResult } from './verbs.js'
@@ -38,8 +38,6 @@ export const STDIN_SECTION = 'stdin'
 /** How long a job may take to be gone once CRIU has ended it. */
 const END_MS = 10_000
 const PROGRESS_MS = 250
-/** Of the compressor. */
-const MAX_THREADS = 16
 
 interface Plan {
   readonly criu: CriuOptions
@@ -146,7 +144,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
 
   const compression = parseCompression(request.compression || env.config.checkpoint.compression)
   const streams = parseStreams(request.streams, env.config.checkpoint.streams)
-  const memoryBytes = env.config.checkpoint.memory_limit_mb * 2 ** 20
+  const { memoryBytes, threads } = packingLimits(env)
   const binary = await op.step('find criu', () => env.criu())
   const found = await op.step('find target', () => findTarget(env, call, host, request))
   await op.step('lock', () => env.locks.take(found.lock, 'dump'), {
@@ -186,7 +184,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         name,
         compression,
         level: request.level ?? (env.config.checkpoint.level || undefined),
-        threads: Math.min(availableParallelism(), MAX_THREADS),
+        threads,
         streams,
         memoryBytes,
         background: plan.leaveRunning,

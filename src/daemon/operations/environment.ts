@@ -1,5 +1,6 @@
 /** What the operations work with, handed in once: with a daemon or without, only this differs. */
 import { mkdirSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Host, Log } from '../../plugins/contract/host.js'
@@ -74,6 +75,19 @@ export async function ensureDirectories(env: Environment): Promise<void> {
     }
   }
 }
+
+/** What an archive or shards take while they are unpacked. */
+export function unpackingLimits({ config }: Environment): { readonly memoryBytes: number; readonly spillDirectory: string } {
+  const { dir, stream_memory_limit: megabytes } = config.checkpoint
+  return { memoryBytes: megabytes * 10 ** 6, spillDirectory: dir.startsWith('/') ? dir : tmpdir() }
+}
+
+/** What packing images takes. */
+export const packingLimits = ({ config }: Environment): { readonly memoryBytes: number; readonly threads: number } => ({
+  memoryBytes: config.checkpoint.memory_limit_mb * 2 ** 20,
+  threads: Math.min(availableParallelism(), MAX_THREADS),
+})
+const MAX_THREADS = 16
 
 /** An operation for a call, with the host that its plugins are given. Ends by the caller's signal and by its own time limit. */
 export function begin(

@@ -5,7 +5,6 @@
  */
 import { randomBytes } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
@@ -25,7 +24,7 @@ import { mayUseJob, mayUseTree } from './authorize.js'
 import { CRIU_RESTORE_LOG, CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
-import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, warnings } from './environment.js'
+import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, unpackingLimits, warnings } from './environment.js'
 import { removeTarget } from './program.js'
 import { programWork, restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
@@ -261,12 +260,6 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
-}
-
-/** What an archive or shards take while they are restored. */
-function unpackingLimits({ config }: Environment): { readonly memoryBytes: number; readonly spillDirectory: string } {
-  const { dir, stream_memory_limit: megabytes } = config.checkpoint
-  return { memoryBytes: megabytes * 10 ** 6, spillDirectory: dir.startsWith('/') ? dir : tmpdir() }
 }
 
 interface Ahead {

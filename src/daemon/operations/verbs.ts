@@ -160,6 +160,11 @@ export interface CheckpointView {
   readonly compression: string
   readonly exists: boolean
 }
+export interface ExportCheckpointRequest {
+  readonly id: string
+  /** Of the new archive. */
+  readonly path: string
+}
 export interface ListJobsRequest {
   /** Also jobs of other hosts. */
   readonly allHosts: boolean
@@ -215,6 +220,7 @@ export interface Verbs {
     id: string,
   ): Promise<{ readonly checkpoint: CheckpointView; readonly manifest: object; readonly contents: object }>
   verifyCheckpoint(call: Call, id: string): Promise<{ readonly files: number; readonly bytes: number; readonly path: string }>
+  exportCheckpoint(call: Call, request: ExportCheckpointRequest): Promise<{ readonly path: string; readonly size: number }>
   deleteCheckpoint(call: Call, id: string): Promise<{ readonly path: string }>
   query(call: Call, request: { readonly type: string; readonly options: ParsedOptions }): Promise<QueryResult>
   check(call: Call, request: { readonly full: boolean }): Promise<readonly CheckSection[]>

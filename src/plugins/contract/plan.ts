@@ -27,6 +27,26 @@ export interface Attachment {
   readonly content: Uint8Array
 }
 
+/**
+ * Attachments of a container's dump that other programs look for in a checkpoint, which with them can be exported: ContainerDump as JSON, and its
+ * configuration (config.json of the OCI runtime specification).
+ */
+export const CONFIG_DUMP = 'config.dump'
+export const SPEC_DUMP = 'spec.dump'
+
+/** What podman, CRI-O and containerd call what they know of a container. */
+export interface ContainerDump {
+  readonly id: string
+  readonly name: string
+  /** `runc`, `io.containerd.runc.v2`. */
+  readonly runtime: string
+  /** RFC 3339. */
+  readonly createdTime: string
+  /** Of the image it was made of, where it was made of one: `docker.io/library/nginx:latest`, and its digest. */
+  readonly rootfsImageName?: string
+  readonly rootfsImageRef?: string
+}
+
 export interface DumpPlan {
   readonly criu: CriuOptions
   readonly attachments: readonly Attachment[]

@@ -1,10 +1,10 @@
 import type { Host } from '../contract/host.js'
 import type { ProcessFacts, Snapshot } from '../contract/job.js'
-import type { DumpPlan, Problem } from '../contract/plan.js'
+import { CONFIG_DUMP, type ContainerDump, type DumpPlan, type Problem, SPEC_DUMP } from '../contract/plan.js'
 import type { DumpContext } from '../contract/runtime.js'
 import { freezerOf } from './cgroup.js'
 import { encodeNetwork, lookAtNetwork, NETWORK } from './network.js'
-import { type ContainerState, findState, identityOf, missing } from './state.js'
+import { type ContainerState, findState, identityOf, missing, specFile } from './state.js'
 
 /** What runc and crun look for in a checkpoint: where the standard streams led. */
 export const DESCRIPTORS = 'descriptors.json'
@@ -27,6 +27,8 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
   const freezer = freezerOf(init.cgroups)
   const hasOwnNetwork = state.namespaces.some(({ type, path }) => type === 'network' && path === '')
   const network = hasOwnNetwork ? await lookAtNetwork(host, init.pid) : undefined
+  const spec = await host.readText(specFile(identity, state))
+  const { id, runtime } = identity
   return {
     criu: {
       root: state.rootfs,
@@ -45,6 +47,9 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
         name: CONTAINER,
         content: json({ bundle: identity.bundle || state.bundle, systemdCgroup: state.systemdCgroup } satisfies SavedContainer),
       },
+      { name: CONFIG_DUMP, content: json({ id, name: id, runtime, createdTime: state.created } satisfies ContainerDump) },
+      // A bundle may have been removed since.
+      ...(spec === undefined ? [] : [{ name: SPEC_DUMP, content: Buffer.from(spec) }]),
       ...(network ? [{ name: NETWORK, content: encodeNetwork(network.network) }] : []),
     ],
     problems: [...(network?.problems ?? []), ...(freezer === undefined ? [] : await strangers(host, freezer, snapshot))],

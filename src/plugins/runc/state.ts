@@ -27,6 +27,8 @@ export interface ContainerState extends Init {
   readonly bundle: string
   /** Absolute. */
   readonly rootfs: string
+  /** RFC 3339. */
+  readonly created: string
   /** Where things of the outside are mounted, in the container. */
   readonly binds: readonly string[]
   readonly maskedPaths: readonly string[]
@@ -46,9 +48,14 @@ export function identityOf(options: { readonly [name: string]: unknown }): Ident
 /** The runtime's own record of the container: written whole, by renaming, when the container has been created. */
 export const stateFile = ({ root, id, runtime }: Identity): string => `${root}/${id}/${isCrun(runtime) ? 'status' : 'state.json'}`
 
+/** The configuration that the container was made with. */
+export const specFile = ({ root, id, runtime }: Identity, { bundle }: Pick<ContainerState, 'bundle'>): string =>
+  `${isCrun(runtime) ? `${root}/${id}` : bundle}/config.json`
+
 interface RuncState {
   readonly init_process_pid: number
   readonly init_process_start: number
+  readonly created: string
   readonly config: {
     readonly rootfs: string
     readonly mounts: readonly { readonly destination: string; readonly device: string }[] | null
@@ -63,6 +70,7 @@ interface CrunStatus {
   readonly 'process-start-time': number
   readonly rootfs: string
   readonly bundle: string
+  readonly created: string
   readonly 'systemd-cgroup': boolean
 }
 
@@ -87,6 +95,7 @@ function fromRunc(state: RuncState): ContainerState {
     ...initOfRunc(state),
     bundle: label?.slice('bundle='.length) ?? '',
     rootfs: config.rootfs,
+    created: state.created,
     binds: (config.mounts ?? []).filter(({ device }) => device === 'bind').map(({ destination }) => destination),
     maskedPaths: config.mask_paths ?? [],
     namespaces: (config.namespaces ?? []).map(({ type, path }) => ({ type: RUNC_NAMESPACES[type] ?? type, path })),
@@ -95,10 +104,11 @@ function fromRunc(state: RuncState): ContainerState {
 }
 
 function fromCrun(status: CrunStatus, spec: Spec): ContainerState {
-  const { rootfs, bundle } = status
+  const { rootfs, bundle, created } = status
   return {
     ...initOfCrun(status),
     bundle,
+    created,
     rootfs: absoluteIn(bundle, rootfs),
     binds: spec.mounts.filter(isBind).map(({ destination }) => destination),
     maskedPaths: spec.linux?.maskedPaths ?? [],

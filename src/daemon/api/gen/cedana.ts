@@ -384,6 +384,18 @@ export interface VerifyCheckpointResponse {
   path: string;
 }
 
+export interface ExportCheckpointRequest {
+  /** As of InspectCheckpointRequest. */
+  id: string;
+  /** The new file; its name says how it is compressed. */
+  path: string;
+}
+
+export interface ExportCheckpointResponse {
+  path: string;
+  size: number;
+}
+
 export interface DeleteCheckpointRequest {
   id: string;
 }
@@ -3898,6 +3910,120 @@ export const VerifyCheckpointResponse: MessageFns<VerifyCheckpointResponse> = {
   },
 };
 
+function createBaseExportCheckpointRequest(): ExportCheckpointRequest {
+  return { id: "", path: "" };
+}
+
+export const ExportCheckpointRequest: MessageFns<ExportCheckpointRequest> = {
+  encode(message: ExportCheckpointRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.path !== "") {
+      writer.uint32(18).string(message.path);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportCheckpointRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportCheckpointRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseExportCheckpointResponse(): ExportCheckpointResponse {
+  return { path: "", size: 0 };
+}
+
+export const ExportCheckpointResponse: MessageFns<ExportCheckpointResponse> = {
+  encode(message: ExportCheckpointResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.path !== "") {
+      writer.uint32(10).string(message.path);
+    }
+    if (message.size !== 0) {
+      writer.uint32(16).int64(message.size);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportCheckpointResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportCheckpointResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.size = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseDeleteCheckpointRequest(): DeleteCheckpointRequest {
   return { id: "" };
 }
@@ -4714,6 +4840,18 @@ export const DaemonServiceService = {
       Buffer.from(VerifyCheckpointResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): VerifyCheckpointResponse => VerifyCheckpointResponse.decode(value),
   },
+  /** Writes a checkpoint of a container as the archive that podman, CRI-O, containerd and checkpointctl know. */
+  exportCheckpoint: {
+    path: "/cedana.v1.DaemonService/ExportCheckpoint" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ExportCheckpointRequest): Buffer =>
+      Buffer.from(ExportCheckpointRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportCheckpointRequest => ExportCheckpointRequest.decode(value),
+    responseSerialize: (value: ExportCheckpointResponse): Buffer =>
+      Buffer.from(ExportCheckpointResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ExportCheckpointResponse => ExportCheckpointResponse.decode(value),
+  },
   deleteCheckpoint: {
     path: "/cedana.v1.DaemonService/DeleteCheckpoint" as const,
     requestStream: false as const,
@@ -4775,6 +4913,8 @@ export interface DaemonServiceServer extends UntypedServiceImplementation {
   listCheckpoints: handleUnaryCall<ListCheckpointsRequest, ListCheckpointsResponse>;
   inspectCheckpoint: handleUnaryCall<InspectCheckpointRequest, InspectCheckpointResponse>;
   verifyCheckpoint: handleUnaryCall<VerifyCheckpointRequest, VerifyCheckpointResponse>;
+  /** Writes a checkpoint of a container as the archive that podman, CRI-O, containerd and checkpointctl know. */
+  exportCheckpoint: handleUnaryCall<ExportCheckpointRequest, ExportCheckpointResponse>;
   deleteCheckpoint: handleUnaryCall<DeleteCheckpointRequest, DeleteCheckpointResponse>;
   query: handleUnaryCall<QueryRequest, QueryResponse>;
   check: handleUnaryCall<CheckRequest, CheckResponse>;
