@@ -2,13 +2,22 @@ import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import { externalKey, type OpenFile, type Snapshot, type StdioMode } from '../contract/job.js'
-import type { Command, Inherit, Problem, Program, RestorePlan } from '../contract/plan.js'
+import {
+  type Command,
+  CONFIG_DUMP,
+  type ContainerDump,
+  type Inherit,
+  type Problem,
+  type Program,
+  type RestorePlan,
+  SPEC_DUMP,
+} from '../contract/plan.js'
 import type { RestoreContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
 import { decodeNetwork, NETWORK, networkCommands, networkProblems, withAddress } from './network.js'
 import type { RestoreOptions } from './options.js'
-import { bundleFor, readSpec } from './spec.js'
+import { absoluteIn, bundleFor, isBind, type Spec, specForRestore } from './spec.js'
 import { findState, type Identity, identityOf, isCrun } from './state.js'
 
 type Options = z.output<typeof RestoreOptions>
@@ -20,18 +29,18 @@ type Options = z.output<typeof RestoreOptions>
 export async function restore(host: Host, context: RestoreContext, options: Options): Promise<RestorePlan> {
   if (context.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may restore a container')
   const saved = await savedContainer(context)
-  const identity = chosenIdentity(context, options, saved)
-  const spec = await readSpec(host, identity.bundle)
+  const identity = await chosenIdentity(context, options, saved)
+  const { spec, isSaved } = await specForRestore(host, identity.bundle, await context.attachment(SPEC_DUMP))
   const namespaces = spec.linux?.namespaces ?? []
-  const streams = streamsOf(context)
+  const streams = streamsOf(context, spec.process.terminal ?? false)
   const network = await networkOf(host, context, { namespaces, address: options.netnsEth0Ipv4Addr })
-  const bundle = bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory })
+  const bundle = bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory, isSaved })
   const effective = { ...options, systemdCgroup: options.systemdCgroup || (saved?.systemdCgroup ?? false) }
   return {
     criu: {},
     setup: network.setup,
     inherit: streams.inherit,
-    problems: [...(await containerProblems(host, identity, namespaces)), ...network.problems, ...streams.problems],
+    problems: [...(await containerProblems(host, identity, spec)), ...network.problems, ...streams.problems],
     program: program(identity, effective, context, bundle, streams),
   }
 }
@@ -40,7 +49,8 @@ type Namespaces = readonly { readonly type: string; readonly path?: string | und
 const isOwn = (namespaces: Namespaces, type: string): boolean => namespaces.some((one) => one.type === type && (one.path ?? '') === '')
 const isGiven = (namespaces: Namespaces, type: string): boolean => namespaces.some((one) => one.type === type && (one.path ?? '') !== '')
 
-async function containerProblems(host: Host, identity: Identity, namespaces: Namespaces): Promise<readonly Problem[]> {
+async function containerProblems(host: Host, identity: Identity, { mounts, linux }: Spec): Promise<readonly Problem[]> {
+  const namespaces = linux?.namespaces ?? []
   const problems: Problem[] = []
   const add = (id: string, message: string, hint: string): void => void problems.push({ severity: 'error', id, message, hint })
   if (await findState(host, identity)) {
@@ -56,6 +66,11 @@ async function containerProblems(host: Host, identity: Identity, namespaces: Nam
   for (const { type, path = '' } of namespaces) {
     if (path === '' || (await host.exists(path))) continue
     add('namespace-missing', `external namespace file ${path} (${type}) does not exist`, 'make it, or change config.json of the bundle')
+  }
+  for (const mount of mounts) {
+    if (!isBind(mount) || mount.source === undefined || (await host.exists(absoluteIn(identity.bundle, mount.source)))) continue
+    const hint = 'make it, or put a config.json with another source for it into the bundle'
+    add('mount-missing', `${mount.source}, which is mounted at ${mount.destination} of the container, does not exist`, hint)
   }
   return problems
 }
@@ -88,8 +103,18 @@ async function savedContainer(context: RestoreContext): Promise<SavedContainer |
   return bytes && (JSON.parse(Buffer.from(bytes).toString()) as SavedContainer)
 }
 
-function chosenIdentity(context: RestoreContext, options: Options, saved: SavedContainer | undefined): Identity {
-  const former = identityOf(context.identity)
+/** Of a checkpoint that other programs made: what they called the container, and a state directory of runc. */
+async function formerIdentity(context: RestoreContext, id: string | undefined): Promise<Identity> {
+  if ('id' in context.identity) return identityOf(context.identity)
+  const bytes = await context.attachment(CONFIG_DUMP)
+  const former = id ?? (bytes && (JSON.parse(Buffer.from(bytes).toString()) as ContainerDump).id)
+  if (former === undefined)
+    throw new CedanaError('BAD_OPTIONS', 'the checkpoint does not say of which container it is', { hint: 'name it with --id' })
+  return identityOf({ id: former })
+}
+
+async function chosenIdentity(context: RestoreContext, options: Options, saved: SavedContainer | undefined): Promise<Identity> {
+  const former = await formerIdentity(context, options.id)
   const { id = former.id, runtime = former.runtime } = options
   // Where crun keeps its state runc would not look for its own.
   const root = options.root ?? (isCrun(runtime) === isCrun(former.runtime) ? former.root : '')
@@ -107,11 +132,12 @@ interface Streams {
   readonly problems: readonly Problem[]
 }
 
-/** What the standard streams were, inside and out, decides what they can be. */
-function streamsOf({ snapshot, stdio: { now } }: RestoreContext): Streams {
-  const standard = (snapshot.processes[0]?.files ?? []).filter(({ fd }) => fd <= 2)
+/** What the standard streams were, inside and out, decides what they can be. `configured`: it was made to have a terminal. */
+function streamsOf({ snapshot, stdio: { now } }: RestoreContext, configured: boolean): Streams {
+  const [init] = snapshot.processes
+  const standard = (init?.files ?? []).filter(({ fd }) => fd <= 2)
   const isInside = mountsOf(snapshot)
-  const terminal = standard.some((file) => file.isTty && isInside(file))
+  const terminal = init ? standard.some((file) => file.isTty && isInside(file)) : configured
   const outside = standard.filter((file) => !isInside(file) && file.path.startsWith('/') && file.path !== '/dev/null')
   const nothing = { inherit: [], problems: [], log: undefined }
   if (now === 'inherit') return { terminal, stdio: now, ...nothing, inherit: outside.map(inherited) }

@@ -37,6 +37,25 @@ export async function readSpec(host: Host, bundle: string): Promise<Spec> {
     throw failed(bundle, CedanaError.from(cause).message, cause)
   })
   if (text === undefined) throw failed(bundle, `there is no ${CONFIG} in it`)
+  return parseSpec(text, bundle)
+}
+
+/**
+ * Of a bundle that a checkpoint is restored with: one that has a root file system only is what the checkpoint says, which it may have come to this
+ * machine with.
+ */
+export async function specForRestore(
+  host: Host,
+  bundle: string,
+  saved: Uint8Array | undefined,
+): Promise<{ readonly spec: Spec; readonly isSaved: boolean }> {
+  if (!saved || (await host.exists(`${bundle}/${CONFIG}`))) return { spec: await readSpec(host, bundle), isSaved: false }
+  const spec = parseSpec(Buffer.from(saved).toString(), bundle)
+  return { spec: { ...spec, root: { ...spec.root, path: ROOTFS } }, isSaved: true }
+}
+const ROOTFS = 'rootfs'
+
+function parseSpec(text: string, bundle: string): Spec {
   let parsed: unknown
   try {
     parsed = JSON.parse(text)
@@ -82,10 +101,14 @@ export interface UsedBundle {
   readonly files: readonly Attachment[]
 }
 
-/** The bundle as it is, or, where it must differ in its terminal, one of the job's own: the user's is never written to. */
-export function bundleFor(spec: Spec, bundle: string, wanted: Terminal & { readonly directory: string }): UsedBundle {
-  const { terminal, consoleSize, directory } = wanted
-  if ((spec.process.terminal ?? false) === terminal && !consoleSize) return { path: bundle, files: [] }
+/** The bundle as it is, or, where it must differ or has no configuration, one of the job's own: the user's is never written to. */
+export function bundleFor(
+  spec: Spec,
+  bundle: string,
+  wanted: Terminal & { readonly directory: string; readonly isSaved?: boolean },
+): UsedBundle {
+  const { terminal, consoleSize, directory, isSaved = false } = wanted
+  if ((spec.process.terminal ?? false) === terminal && !consoleSize && !isSaved) return { path: bundle, files: [] }
   const content = Buffer.from(JSON.stringify(movedSpec(spec, bundle, wanted)))
   return { path: `${directory}/${OWN_BUNDLE}`, files: [{ name: `${OWN_BUNDLE}/${CONFIG}`, content }] }
 }
