@@ -3,6 +3,7 @@ import type { EventEmitter } from 'node:events'
 import { Command, Help, Option, type ErrorOptions } from 'commander'
 import { usageError } from './exit-codes.js'
 import { wrap } from './render/wrap.js'
+import type { DescribedRuntime } from '../plugins/description.js'
 import { Session, type World } from './session.js'
 
 /** What the tree shares: the world it acts on, and how the command that ran ended. */
@@ -10,6 +11,7 @@ export interface App {
   readonly world: World
   exitCode: number
   session: Session | undefined
+  plugins(): Promise<readonly DescribedRuntime[]>
   /** The tree as far as this command line needs it; without one: all of it. */
   tree(argv?: readonly string[]): Promise<CliCommand>
 }

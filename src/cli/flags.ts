@@ -1,6 +1,6 @@
 /** The options of a plugin's verb, as flags and arguments of a command and back: the schema says everything. */
 import { Argument, Option } from 'commander'
-import type { OptionMeta, OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
+import type { OptionMeta, OptionsDescription, OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
 import type { CliCommand } from './command.js'
 import { CliError } from './exit-codes.js'
 import type { World } from './session.js'
@@ -25,11 +25,14 @@ const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${let
 /** A number, or text that is made one. */
 export const takesNumber = ({ type, anyOf = [] }: Property): boolean => type === 'integer' || type === 'number' || anyOf.some(takesNumber)
 
+/** Of a plugin that is part of the program, or the description of one that is not. */
+export type Options = OptionSchema | OptionsDescription
+
 /** Loads zod: only commands with options of plugins come here. */
-export async function fieldsOf(schema: OptionSchema | undefined): Promise<readonly Field[]> {
-  if (schema === undefined) return []
-  const { z } = await import('zod')
-  const { properties = {}, required = [] } = z.toJSONSchema(schema, { io: 'output', unrepresentable: 'any' }) as {
+export async function fieldsOf(options: Options | undefined): Promise<readonly Field[]> {
+  if (options === undefined) return []
+  const { describeOptions } = await import('../plugins/description.js')
+  const { properties = {}, required = [] } = describeOptions(options) as {
     properties?: Record<string, Property>
     required?: string[]
   }
@@ -122,9 +125,9 @@ export function collect(
   return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
 }
 
-/** The daemon checks again; this is for a mistake to be seen before anything is asked. */
-export function check(schema: OptionSchema | undefined, given: ParsedOptions): ParsedOptions {
-  const result = schema?.safeParse(given)
+/** The daemon checks again, and alone where there is but a description; this is for a mistake to be seen before anything is asked. */
+export function check(options: Options | undefined, given: ParsedOptions): ParsedOptions {
+  const result = options !== undefined && 'safeParse' in options ? (options as OptionSchema).safeParse(given) : undefined
   if (result === undefined || result.success) return given
   const issue = result.error.issues[0]!
   const [key, ...inner] = issue.path

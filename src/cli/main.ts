@@ -52,7 +52,8 @@ function realWorld(): World {
       }),
     openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
     startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
-    plugins: async () => (await import('../plugins/index.js')).builtins,
+    builtins: async () => (await import('../plugins/index.js')).builtins,
+    externals: async ({ plugins }) => (await import('../plugins/packages.js')).describedPlugins(plugins),
   }
 }
 

@@ -96,6 +96,24 @@ const ENTRIES: readonly Entry[] = [
     summary: 'check whether this host can checkpoint and restore',
     load: async () => (await import('./commands/check.js')).check,
   },
+  {
+    name: 'plugin',
+    group: SYSTEM,
+    summary: 'list, install and remove plugins, or write one',
+    load: async () => (await import('./commands/plugin.js')).plugin,
+  },
+  {
+    name: 'plugins',
+    group: SYSTEM,
+    summary: 'list plugins (same as plugin list)',
+    load: async () => (await import('./commands/plugin-list.js')).pluginList,
+  },
+  {
+    name: 'features',
+    group: SYSTEM,
+    summary: 'show what is supported for what (same as plugin features)',
+    load: async () => (await import('./commands/features.js')).features,
+  },
   { name: 'version', group: SYSTEM, summary: 'show versions', load: async () => (await import('./commands/version.js')).version },
   {
     name: 'completion',

@@ -17,9 +17,35 @@ function misuse({ message }: CommanderError): CliError {
 
 const saysJson = (argv: readonly string[]): boolean => /(^|\s)--(output|format)[= ]json(\s|$)/.test(argv.join(' '))
 
+/** The value of a global flag, which is needed before the command that it is given to is known. */
+function valueOf(argv: readonly string[], flag: string): string | undefined {
+  const words = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : undefined)
+  const at = words.findIndex((word) => word === flag || word.startsWith(`${flag}=`))
+  return at === -1 ? undefined : words[at] === flag ? words[at + 1] : words[at]!.slice(flag.length + 1)
+}
+
+async function allPlugins(world: World, argv: readonly string[]): ReturnType<App['plugins']> {
+  const { env, caller } = world
+  const sources = { configJson: valueOf(argv, '--config'), configDir: valueOf(argv, '--config-dir'), env, uid: caller.uid }
+  // A configuration that cannot be read is for the command to complain of.
+  const externals = await world.loadConfig(sources).then(
+    (config) => world.externals(config),
+    () => [],
+  )
+  const builtins = await world.builtins()
+  return [...builtins, ...externals.filter(({ name }) => !builtins.some((one) => one.name === name))]
+}
+
 /** Runs one command line. Never throws. */
 export async function runCli(world: World, argv: readonly string[]): Promise<number> {
-  const app: App = { world, exitCode: EXIT.ok, session: undefined, tree: (words) => buildProgram(app, words, world.version) }
+  let plugins: ReturnType<App['plugins']> | undefined
+  const app: App = {
+    world,
+    exitCode: EXIT.ok,
+    session: undefined,
+    plugins: () => (plugins ??= allPlugins(world, argv)),
+    tree: (words) => buildProgram(words === undefined ? { ...app, plugins: () => world.builtins() } : app, words, world.version),
+  }
   try {
     await (await app.tree(argv)).parseAsync([...argv], { from: 'user' })
     return app.exitCode

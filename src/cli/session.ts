@@ -3,7 +3,7 @@ import { statSync } from 'node:fs'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
 import type { Caller } from '../plugins/contract/job.js'
-import type { RuntimeManifest } from '../plugins/contract/runtime.js'
+import type { DescribedRuntime, RuntimeDescription } from '../plugins/description.js'
 import { CliError } from './exit-codes.js'
 import type { ColourMode, Style } from './render/style.js'
 import { styleFor } from './render/style.js'
@@ -29,7 +29,10 @@ export interface World {
   /** The same verbs in this process (`--no-server`); `withJobs`: with the jobs of the database. */
   openLocal(config: Config, options: { readonly withJobs: boolean }): Promise<Engine>
   startDaemon(config: Config): Promise<void>
-  plugins(): Promise<readonly RuntimeManifest[]>
+  /** Plugins that are part of the program. */
+  builtins(): Promise<readonly DescribedRuntime[]>
+  /** Those of the plugin directory and the search path. */
+  externals(config: Config): Promise<readonly RuntimeDescription[]>
 }
 
 export const OUTPUT_FORMATS = ['table', 'wide', 'json', 'yaml', 'name'] as const

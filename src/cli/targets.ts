@@ -1,15 +1,16 @@
 /** The sub-commands of a verb: one for each runtime that has it, and `job`. Flags and arguments come from the manifests. */
 import type { TargetRequest } from '../daemon/api/engine.js'
 import { CedanaError } from '../plugins/contract/errors.js'
-import type { OptionSchema, ParsedOptions } from '../plugins/contract/options.js'
-import type { RuntimeManifest, Verb } from '../plugins/contract/runtime.js'
+import type { ParsedOptions } from '../plugins/contract/options.js'
+import type { Verb } from '../plugins/contract/runtime.js'
+import type { DescribedRuntime } from '../plugins/description.js'
 import type { CliCommand, Handler } from './command.js'
-import { addFields, check, collect, fieldsOf, takesNumber } from './flags.js'
+import { addFields, check, collect, fieldsOf, type Options, takesNumber } from './flags.js'
 
 /** Reads what the command line says, by the schema; nothing is left unchecked. */
 type Reader = (args: readonly string[], flags: object) => ParsedOptions
 
-async function reader(command: CliCommand, schema: OptionSchema | undefined): Promise<Reader> {
+async function reader(command: CliCommand, schema: Options | undefined): Promise<Reader> {
   const fields = await fieldsOf(schema)
   addFields(command, fields)
   return (args, flags) => check(schema, collect(fields, args, flags as Record<string, unknown>, command.app.world.env))
@@ -17,14 +18,14 @@ async function reader(command: CliCommand, schema: OptionSchema | undefined): Pr
 
 export interface TypeCommand {
   readonly command: CliCommand
-  readonly manifest: RuntimeManifest
+  readonly manifest: DescribedRuntime
   /** By verb of the schema; an absent schema reads as nothing. */
   readonly read: Readonly<Record<string, Reader>>
   /** An argument for examples: a PID, or the name of a container. */
   readonly sample: string
 }
 
-async function fill(command: CliCommand, manifest: RuntimeManifest, schemas: readonly string[]): Promise<TypeCommand> {
+async function fill(command: CliCommand, manifest: DescribedRuntime, schemas: readonly string[]): Promise<TypeCommand> {
   const read: Record<string, Reader> = {}
   for (const schema of schemas) read[schema] = await reader(command, manifest.options[schema])
   const first = (await fieldsOf(manifest.options.resolve)).find(({ property }) => property.positional === true)
@@ -38,19 +39,19 @@ export async function typeCommands(
   schemas: readonly string[],
   summary: (name: string) => string,
 ): Promise<TypeCommand[]> {
-  const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
+  const manifests = (await parent.app.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   return Promise.all(manifests.map((manifest) => fill(parent.add(manifest.name, summary(manifest.name)), manifest, schemas)))
 }
 
 /** This command itself, for one runtime. */
 export async function typeCommand(command: CliCommand, name: string, schemas: readonly string[]): Promise<TypeCommand> {
-  const manifest = (await command.app.world.plugins()).find((one) => one.name === name)
+  const manifest = (await command.app.plugins()).find((one) => one.name === name)
   if (manifest === undefined) throw new CedanaError('NO_SUCH_PLUGIN', `no runtime plugin named ${name}`)
   return fill(command, manifest, schemas)
 }
 
 /** Name of the option that is a program to be looked up in PATH. */
-export const executableField = async (schema: OptionSchema | undefined): Promise<string | undefined> =>
+export const executableField = async (schema: Options | undefined): Promise<string | undefined> =>
   (await fieldsOf(schema)).find(({ property }) => property.executable === true)?.key
 
 /** `job`: takes the flags of every runtime too, as overrides. */
@@ -61,7 +62,7 @@ export async function jobCommand(
   summary: string,
 ): Promise<{ command: CliCommand; read: Reader }> {
   const command = parent.add('job', summary).argument('<JID>', 'job id')
-  const manifests = (await parent.app.world.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
+  const manifests = (await parent.app.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   const fields = await Promise.all(manifests.map(async ({ name, options }) => ({ name, fields: await fieldsOf(options[schema]) })))
   const flags = fields.flatMap((one) => addFields(command, one.fields, `(${one.name}) `))
   return { command, read: (_args, given) => collect(flags, [], given as Record<string, unknown>) }

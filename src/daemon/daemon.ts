@@ -8,6 +8,7 @@ import type { Environment } from './operations/environment.js'
 import { freeze, unfreeze } from './operations/freeze.js'
 import { deleteJobs, endAll, getJob, killJobs, listJobs } from './operations/jobs.js'
 import { manage } from './operations/manage.js'
+import { listPlugins, reloadPlugins } from './operations/plugins.js'
 import { query } from './operations/query.js'
 import { restore } from './operations/restore.js'
 import { run } from './operations/run.js'
@@ -34,6 +35,8 @@ export function verbsOf(env: Environment, criuVersion: () => string): Verbs {
     deleteCheckpoint: (call, id) => deleteCheckpoint(env, call, id),
     query: (call, request) => query(env, call, request),
     check: (call, request) => check(env, call, request),
+    listPlugins: (call, request) => listPlugins(env, call, request),
+    reloadPlugins: (call) => reloadPlugins(env, call),
     version: () => ({ version: env.version, criu: criuVersion(), kernel: release(), pid: process.pid }),
   }
 }

@@ -36,7 +36,7 @@ module.exports = {
     only(
       'cli-sees-api',
       '^src/cli/',
-      ['^src/cli/', '^src/daemon/(api/|(config|main)[.]ts$)', '^src/plugins/((index|matrix|registry)[.]ts$|contract/)'],
+      ['^src/cli/', '^src/daemon/(api/|(config|main)[.]ts$)', '^src/plugins/((index|matrix|description|packages)[.]ts$|contract/)'],
       'The cli reaches the daemon by gRPC only.',
     ),
     {

@@ -67,13 +67,14 @@ describe('style', () => {
     const scratch = await mkdtemp(join(tmpdir(), 'cedana-docs-'))
     try {
       await promisify(execFile)(process.execPath, [join(root, 'bin/cedana'), 'docs-gen', scratch])
-      for (const directory of ['docs/cli', 'man']) {
-        const made = await readdir(join(scratch, directory))
-        expect((await readdir(join(root, directory))).sort()).toEqual(made.sort())
-        for (const name of made) {
-          const [committed, fresh] = await Promise.all([root, scratch].map((base) => readFile(join(base, directory, name), 'utf8')))
-          expect(committed === fresh, `${directory}/${name} is not what npm run gen makes`).toBe(true)
-        }
+      const made = (base: string, directory: string): Promise<string[]> => readdir(join(base, directory))
+      for (const directory of ['docs/cli', 'man'])
+        expect((await made(root, directory)).sort()).toEqual((await made(scratch, directory)).sort())
+      for (const entry of await readdir(scratch, { recursive: true, withFileTypes: true })) {
+        if (!entry.isFile()) continue
+        const name = join(entry.parentPath, entry.name).slice(scratch.length + 1)
+        const [committed, fresh] = await Promise.all([root, scratch].map((base) => readFile(join(base, name), 'utf8')))
+        expect(committed === fresh, `${name} is not what npm run gen makes`).toBe(true)
       }
     } finally {
       await rm(scratch, { recursive: true })

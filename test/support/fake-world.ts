@@ -69,7 +69,8 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
       return engine
     },
     startDaemon: async () => {},
-    plugins: async () => builtins,
+    builtins: async () => builtins,
+    externals: async () => [],
     ...options.world,
   }
   const code = await runCli(world, argv)

@@ -3,10 +3,11 @@ import { absolute } from '../shared-flags.js'
 
 export function docsGen(command: CliCommand): void {
   command
-    .argument('<DIR>', 'root of the repository: docs/cli and man are written below it')
+    .argument('<DIR>', 'root of the repository: docs and man are written below it')
     .example('cedana docs-gen .')
     .does(async (session, _options, [directory = '']) => {
       const { manPage, markdownPages } = await import('../docs/pages.js')
+      const { featuresPage } = await import('../docs/features.js')
       const { mkdir, rm, writeFile } = await import('node:fs/promises')
       const root = absolute(session.world, directory)
       const tree = await command.app.tree()
@@ -15,6 +16,7 @@ export function docsGen(command: CliCommand): void {
       await mkdir(`${root}/docs/cli`, { recursive: true })
       await mkdir(`${root}/man`, { recursive: true })
       for (const { name, text } of markdownPages(tree, keys)) await writeFile(`${root}/docs/cli/${name}`, text)
+      await writeFile(`${root}/docs/features.md`, featuresPage(await session.world.builtins()))
       await writeFile(`${root}/man/cedana.1`, manPage(tree, keys))
     })
 }

@@ -6,7 +6,8 @@ import { buildProgram } from '../program.js'
 import { manPage, markdownPages } from './pages.js'
 
 const app: App = {
-  world: { plugins: async () => builtins } as App['world'],
+  world: {} as App['world'],
+  plugins: async () => builtins,
   exitCode: 0,
   session: undefined,
   tree: () => buildProgram(app, undefined, '0'),

@@ -83,6 +83,14 @@ function engine(to: Connection): Engine {
     query: async (request, options) =>
       codec.fromWireQueried(await unary(to, service.query, codec.toWireQuery(request), timeLimit('query', request, options), options)),
     check: async (request, options) => (await unary(to, service.check, request, timeLimit('check', request, options), options)).sections,
+    listPlugins: async (request, options) =>
+      (await unary(to, service.listPlugins, request, timeLimit('listPlugins', request, options), options)).plugins.map(
+        codec.fromWirePlugin,
+      ),
+    reloadPlugins: async (options) =>
+      (await unary(to, service.reloadPlugins, {}, timeLimit('reloadPlugins', undefined, options), options)).plugins.map(
+        codec.fromWirePlugin,
+      ),
     version: (options) => unary(to, service.version, {}, timeLimit('version', undefined, options), options),
     close: () => to.channel.close(),
   }

@@ -203,6 +203,17 @@ export const toWireSection = (section: domain.CheckSection): wire.CheckSection =
   components: section.components.map((one) => ({ ...one, warnings: [...one.warnings], errors: [...one.errors] })),
 })
 
+export const toWirePlugin = (plugin: domain.PluginView): wire.Plugin => ({
+  ...plugin,
+  verbs: { ...plugin.verbs },
+  features: { ...plugin.features },
+  needs: [...plugin.needs],
+})
+export const fromWirePlugin = (plugin: wire.Plugin): domain.PluginView => ({
+  ...plugin,
+  origin: plugin.origin as domain.PluginView['origin'],
+})
+
 // The two streams of an attachment.
 
 /** The shim takes 16 bits. */

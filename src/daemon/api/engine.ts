@@ -43,6 +43,8 @@ const LIMITS: Readonly<Record<Timed, number>> = {
   listCheckpoints: 20_000,
   deleteCheckpoint: MINUTE,
   query: 20_000,
+  listPlugins: MINUTE,
+  reloadPlugins: MINUTE,
   version: 20_000,
 }
 
@@ -93,6 +95,8 @@ export function localEngine(verbs: Verbs, caller: Caller): Engine {
     deleteCheckpoint: (id, options) => verbs.deleteCheckpoint(call(options), id),
     query: (request, options) => verbs.query(call(options), request),
     check: (request, options) => verbs.check(call(options), request),
+    listPlugins: (request, options) => verbs.listPlugins(call(options), request),
+    reloadPlugins: (options) => verbs.reloadPlugins(call(options)),
     version: async () => verbs.version(),
     close: () => {},
   }

@@ -116,6 +116,8 @@ const service = (verbs: Verbs, { unary, withProgress, duplex }: Calls): DaemonSe
   deleteCheckpoint: unary((call, { id }) => verbs.deleteCheckpoint(call, id)),
   query: unary(async (call, request) => codec.toWireQueried(await verbs.query(call, codec.fromWireQuery(request)))),
   check: unary(async (call, request) => ({ sections: (await verbs.check(call, request)).map(codec.toWireSection) })),
+  listPlugins: unary(async (call, request) => ({ plugins: (await verbs.listPlugins(call, request)).map(codec.toWirePlugin) })),
+  reloadPlugins: unary(async (call) => ({ plugins: (await verbs.reloadPlugins(call)).map(codec.toWirePlugin) })),
   version: unary(() => verbs.version()),
 })
 

@@ -1,10 +1,9 @@
 /** `check`: does this machine have what checkpointing needs? Sections of components; an error means that something will not work. */
 import { release } from 'node:os'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { Requirement } from '../../plugins/contract/capability.js'
 import { criuCheck, PRIVATE_CRIU } from '../host/probe.js'
 import type { Environment } from './environment.js'
-import { hostFor } from './host.js'
+import { examine } from './needs.js'
 import type { Call, CheckSection } from './verbs.js'
 
 type Component = CheckSection['components'][number]
@@ -54,23 +53,17 @@ async function hostSection(env: Environment): Promise<CheckSection> {
   }
 }
 
-async function requirement(env: Environment, call: Call, need: Requirement): Promise<Component | undefined> {
-  if (!('binary' in need)) return undefined
-  const host = hostFor(env, call.signal)
-  const found = await host.exec([need.binary, '--version'], { timeoutMs: 10_000 }).catch(() => undefined)
-  const version = /\d+(\.\d+)+/.exec(found?.stdout ?? '')?.[0]
-  return version === undefined
-    ? component(need.binary, 'missing', [], [`${need.binary} is not installed`])
-    : component(need.binary, version)
-}
-
 async function runtimeSections(env: Environment, call: Call): Promise<CheckSection[]> {
-  return Promise.all(
-    env.runtimes.runtimes.map(async (manifest) => {
-      const needs = await Promise.all(manifest.requires.map((need) => requirement(env, call, need)))
-      return { name: manifest.name, components: [component('version', env.version), ...needs.filter((need) => need !== undefined)] }
-    }),
-  )
+  const usable = env.runtimes.runtimes.map(async ({ description, version }) => {
+    const needs = await Promise.all(description.requires.map((need) => examine(env, call.signal, need)))
+    const components = needs.map(({ name, found, problem }) => component(name, found, [], problem === '' ? [] : [problem]))
+    return { name: description.name, components: [component('version', version), ...components] }
+  })
+  const rest = env.runtimes.leftOut.map(({ name, version, reason }) => ({
+    name,
+    components: [component('version', version, [], [reason])],
+  }))
+  return [...(await Promise.all(usable)), ...rest]
 }
 
 export async function check(env: Environment, call: Call, request: { readonly full: boolean }): Promise<readonly CheckSection[]> {

@@ -162,7 +162,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const stdio = found.job?.stdio ?? 'none'
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
-    const options = env.runtimes.options(found.type, 'dump', request.options)
+    const options = await env.runtimes.options(found.type, 'dump', request.options)
     const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio, identity: found.identity }, options)
     return { snapshot, stdio, facts: await env.facts(), runtime }
   })

@@ -36,6 +36,8 @@ export interface Environment {
   readonly log: Log
   readonly version: string
   readonly runtimes: Registry
+  /** Looks for external plugins again. */
+  reloadPlugins(): Promise<void>
   readonly jobs: JobTable
   readonly checkpoints: CheckpointStore
   readonly locks: JobLocks

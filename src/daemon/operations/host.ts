@@ -73,16 +73,18 @@ export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSigna
     continueTree: async (target) => {
       await processes.continueTree(target, await frozen.take(target))
     },
-    // Of this host or of one made of it, which may have another signal.
+    // These are of this host or of one made of it, which may have another signal.
     wakeups() {
       return new HostWakeups(this.signal, log)
     },
     readText: processes.readText,
     exists: processes.exists,
-    exec: (argv, options) => exec(argv, options?.timeoutMs, signal),
-    delegate: async (runtime, verb, ...args) => {
+    exec(argv, options) {
+      return exec(argv, options?.timeoutMs, this.signal)
+    },
+    async delegate(runtime, verb, ...args) {
       const method = (await runtimes.verb(runtime, verb as Verb)) as (host: Host, ...rest: readonly unknown[]) => Promise<never>
-      return method(host, ...args)
+      return method(this, ...args)
     },
   }
   return host

@@ -41,7 +41,7 @@ export async function manage(env: Environment, call: Call, request: ManageReques
       `manage upcoming is not supported for ${request.type === 'process' ? 'linux processes' : request.type}`,
     )
   }
-  const identity = env.runtimes.options(request.type, 'resolve', request.options)
+  const identity = await env.runtimes.options(request.type, 'resolve', request.options)
   const jid = chooseJobId(env, request.jid)
   // Of two that wait under the same id one could only fail, and that after its wait.
   await op.step(

@@ -10,5 +10,5 @@ export async function query(env: Environment, call: Call, request: { type: strin
   const ask = await env.runtimes.verb(request.type, 'query')
   const host = hostFor(env, call.signal)
   const inspect: Host['inspect'] = async (target) => visiblePart(call.caller, await host.inspect(target))
-  return ask({ ...host, inspect }, env.runtimes.options(request.type, 'query', request.options))
+  return ask({ ...host, inspect }, await env.runtimes.options(request.type, 'query', request.options))
 }

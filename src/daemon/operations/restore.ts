@@ -153,7 +153,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const directoryName = jid || `.restore-${makerName(await env.self())}-${randomBytes(6).toString('hex')}`
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(type, 'restore')
-    const options = env.runtimes.options(type, 'restore', request.options)
+    const options = await env.runtimes.options(type, 'restore', request.options)
     const context = {
       snapshot: snapshot ?? emptySnapshot,
       mountNamespace: env.mountNamespace,

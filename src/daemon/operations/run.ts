@@ -92,7 +92,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
   const directoryPath = join(jobsDirectory(env), jid)
   const plan: RunPlan = await op.step('plan', async () => {
     const runPlan = await env.runtimes.verb(request.type, 'run')
-    const options = env.runtimes.options(request.type, 'run', request.options)
+    const options = await env.runtimes.options(request.type, 'run', request.options)
     const caller = request.asRoot ? { ...call.caller, uid: 0, gid: 0, groups: [0] } : call.caller
     const { environment, workingDirectory, stdio, windowSize } = request
     return runPlan(host, { caller, environment, workingDirectory, jid, directory: directoryPath, stdio, windowSize }, options)

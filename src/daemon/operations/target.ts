@@ -37,7 +37,7 @@ export async function findTarget(env: Environment, call: Call, host: Host, reque
     return { type: job.type, target: targetOf(job), job, identity: job.details, lock: job.jid }
   }
   const resolve = await env.runtimes.verb(request.type, 'resolve')
-  const identity = env.runtimes.options(request.type, 'resolve', request.target)
+  const identity = await env.runtimes.options(request.type, 'resolve', request.target)
   const target = await resolve(host, identity)
   const job = env.jobs.byTarget(target)
   return { type: request.type, target, job, identity, lock: job?.jid ?? `PID ${target.pid}` }

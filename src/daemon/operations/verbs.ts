@@ -6,6 +6,7 @@ import type { Caller, ExitStatus, StdioMode } from '../../plugins/contract/job.j
 import type { ParsedOptions } from '../../plugins/contract/options.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import type { QueryResult } from '../../plugins/contract/runtime.js'
+import type { Origin } from '../../plugins/registry.js'
 
 export interface Progress {
   readonly phase: string
@@ -188,6 +189,35 @@ export interface CheckSection {
     readonly errors: readonly string[]
   }[]
 }
+export interface ListPluginsRequest {
+  /** Also looks for what each plugin needs. */
+  readonly needs: boolean
+}
+/** What a plugin needs of the machine. */
+export interface Need {
+  readonly name: string
+  /** A range of versions; empty: any. */
+  readonly wanted: string
+  /** The version that is there, or what else there is to say of it. */
+  readonly found: string
+  /** Empty: it will do. */
+  readonly problem: string
+}
+export interface PluginView {
+  readonly kind: string
+  readonly name: string
+  readonly summary: string
+  readonly origin: Origin
+  readonly version: string
+  readonly directory: string
+  readonly sizeBytes: number
+  /** Why it cannot be used; empty: it can. */
+  readonly problem: string
+  /** How well each is supported. */
+  readonly verbs: Readonly<Record<string, string>>
+  readonly features: Readonly<Record<string, string>>
+  readonly needs: readonly Need[]
+}
 /** What an attacher sends and gets; the streams of one attachment. */
 export type AttachInput =
   { readonly kind: 'stdin'; readonly bytes: Uint8Array } | { readonly kind: 'eof' } | { readonly kind: 'window'; readonly size: WindowSize }
@@ -224,5 +254,8 @@ export interface Verbs {
   deleteCheckpoint(call: Call, id: string): Promise<{ readonly path: string }>
   query(call: Call, request: { readonly type: string; readonly options: ParsedOptions }): Promise<QueryResult>
   check(call: Call, request: { readonly full: boolean }): Promise<readonly CheckSection[]>
+  listPlugins(call: Call, request: ListPluginsRequest): Promise<readonly PluginView[]>
+  /** Looks for plugins again; those that run operations finish them as they were. */
+  reloadPlugins(call: Call): Promise<readonly PluginView[]>
   version(): { readonly version: string; readonly criu: string; readonly kernel: string; readonly pid: number }
 }

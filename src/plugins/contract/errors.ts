@@ -15,6 +15,7 @@ export const ERRORS = {
   JOB_NOT_RUNNING: { grpc: 'FAILED_PRECONDITION', retry: false },
   JOB_RUNNING: { grpc: 'FAILED_PRECONDITION', retry: false },
   PERMISSION_DENIED: { grpc: 'PERMISSION_DENIED', retry: false },
+  PLUGIN_FAILED: { grpc: 'INTERNAL', retry: false },
   VERB_UNSUPPORTED: { grpc: 'UNIMPLEMENTED', retry: false },
   FORMAT_UNSUPPORTED: { grpc: 'UNIMPLEMENTED', retry: false },
   HOST_UNFIT: { grpc: 'FAILED_PRECONDITION', retry: false },
@@ -67,9 +68,16 @@ export class CedanaError extends Error {
   /** Whatever was thrown, as a CedanaError; anything unknown is a BUG that keeps its cause. */
   static from(thrown: unknown): CedanaError {
     if (thrown instanceof CedanaError) return thrown
+    if (isAlike(thrown)) return new CedanaError(thrown.code, thrown.message, { cause: thrown, detail: thrown.detail, ...hintOf(thrown) })
     if (thrown instanceof Error && thrown.name === 'AbortError')
       return new CedanaError('CANCELLED', 'operation cancelled', { cause: thrown })
     const message = thrown instanceof Error ? thrown.message : String(thrown)
     return new CedanaError('BUG', message, { cause: thrown })
   }
 }
+
+const hintOf = ({ hint }: CedanaError): { readonly hint?: string } => (hint === undefined ? {} : { hint })
+
+/** One of a plugin that carries a copy of this file. */
+const isAlike = (thrown: unknown): thrown is CedanaError =>
+  thrown instanceof Error && thrown.name === 'CedanaError' && 'code' in thrown && String(thrown.code) in ERRORS

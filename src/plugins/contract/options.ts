@@ -25,6 +25,8 @@ export interface OptionMeta {
 export type OptionSchema = z.ZodObject<Record<string, z.ZodType>>
 /** The options of each verb that takes any. */
 export type OptionSchemas = Readonly<Partial<Record<string, OptionSchema>>>
+/** The same as data: a JSON schema that carries the `.meta()` of each option. */
+export type OptionsDescription = Readonly<Record<string, unknown>>
 export type ParsedOptions = Readonly<Record<string, unknown>>
 
 /** The exact options of verb `V` when the schemas are known, `ParsedOptions` when the plugin is any plugin. */

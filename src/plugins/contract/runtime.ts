@@ -92,6 +92,19 @@ export interface RuntimeVerbs<O extends OptionSchemas> {
   query(host: Host, options: OptionsOf<O, 'query'>): Promise<QueryResult>
 }
 export type Verb = keyof RuntimeVerbs<OptionSchemas>
+/** Every verb, and what the feature matrix calls it. */
+export const VERBS: Readonly<Record<Verb, string>> = {
+  run: 'Run',
+  resolve: 'Manage',
+  upcoming: 'Manage --upcoming',
+  dump: 'Dump',
+  restore: 'Restore',
+  freeze: 'Freeze',
+  unfreeze: 'Unfreeze',
+  query: 'Query',
+  kill: 'Own way to kill',
+  remove: 'Own clean-up',
+}
 export type VerbSupport = Readonly<Partial<Record<Verb, Support>>>
 
 /** Exactly the verbs claimed: claim one without writing it and this does not compile. (Of any plugin: some verbs.) */
@@ -99,12 +112,21 @@ export type Runtime<O extends OptionSchemas, S extends VerbSupport> = VerbSuppor
   ? Partial<RuntimeVerbs<O>>
   : Pick<RuntimeVerbs<O>, keyof S & Verb>
 
+export type Feature = 'stream' | 'gpu' | 'rootfs' | 'tcp-established'
+/** Every feature, and what the feature matrix calls it. */
+export const FEATURES: Readonly<Record<Feature, string>> = {
+  'tcp-established': 'Established TCP connections',
+  stream: 'Parallel streams',
+  rootfs: 'Root file system',
+  gpu: 'GPU',
+}
+
 export interface RuntimeManifest<O extends OptionSchemas = OptionSchemas, S extends VerbSupport = VerbSupport> {
   readonly kind: 'runtime'
   readonly name: string
   readonly summary: string
   readonly verbs: S
-  readonly features: Readonly<Partial<Record<'stream' | 'gpu' | 'rootfs' | 'tcp-established', Support>>>
+  readonly features: Readonly<Partial<Record<Feature, Support>>>
   readonly requires: readonly Requirement[]
   /** By verb: `run`, `resolve` (arguments that name a live target), `dump`, `restore`, `query`. */
   readonly options: O

@@ -1,0 +1,58 @@
+/** `plugins`: what there is, what can be used, and why the rest cannot. */
+import { dirname } from 'node:path'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import { formatVersion } from '../host/criu.js'
+import { PRIVATE_CRIU } from '../host/probe.js'
+import type { Environment } from './environment.js'
+import { examine } from './needs.js'
+import type { Call, ListPluginsRequest, PluginView } from './verbs.js'
+
+/** A program, and no plugin of ours, but to be installed like one. */
+async function criu(env: Environment): Promise<PluginView> {
+  const view = {
+    kind: 'program',
+    name: 'criu',
+    summary: 'CRIU, for all runtimes',
+    verbs: {},
+    features: {},
+    needs: [],
+    sizeBytes: 0,
+  } as const
+  try {
+    const { path, version } = await env.criu()
+    const isOurs = path === PRIVATE_CRIU || path.startsWith(`${env.config.plugins.bin_dir}/`)
+    return { ...view, origin: isOurs ? 'installed' : 'local', version: formatVersion(version), directory: dirname(path), problem: '' }
+  } catch (thrown) {
+    return { ...view, origin: 'available', version: '', directory: '', problem: CedanaError.from(thrown).message }
+  }
+}
+
+export async function listPlugins(env: Environment, call: Call, request: ListPluginsRequest): Promise<readonly PluginView[]> {
+  const usable = env.runtimes.runtimes.map(async ({ description, origin, version, directory, sizeBytes }): Promise<PluginView> => {
+    const { kind, name, summary, verbs, features, requires } = description
+    const needs = request.needs ? await Promise.all(requires.map((need) => examine(env, call.signal, need))) : []
+    return { kind, name, summary, verbs, features, needs, origin, version, directory, sizeBytes, problem: '' }
+  })
+  const rest = env.runtimes.leftOut.map(({ name, origin, version, directory, sizeBytes, reason }): PluginView => {
+    return {
+      kind: 'runtime',
+      name,
+      summary: '',
+      verbs: {},
+      features: {},
+      needs: [],
+      origin,
+      version,
+      directory,
+      sizeBytes,
+      problem: reason,
+    }
+  })
+  return [...(await Promise.all(usable)), ...rest, await criu(env)].sort((a, b) => a.name.localeCompare(b.name))
+}
+
+export async function reloadPlugins(env: Environment, call: Call): Promise<readonly PluginView[]> {
+  if (call.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may reload plugins')
+  await env.reloadPlugins()
+  return listPlugins(env, call, { needs: false })
+}
