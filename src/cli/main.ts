@@ -40,6 +40,8 @@ function realWorld(): World {
     holdSignals: () => {
       isHeld = true
     },
+    isExact: (word) =>
+      !word.includes('\uFFFD') || ['cmdline', 'environ'].some((name) => readFileSync(`/proc/self/${name}`).includes(`${word}\0`)),
     loadConfig: async (sources) => (await import('../daemon/config.js')).loadConfig(sources).config,
     writeConfig: async (kind, sources) => (await import('../daemon/config.js')).writeConfig(kind, sources),
     describeConfig: async () => (await import('../daemon/config.js')).describeConfig(),

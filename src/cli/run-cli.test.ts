@@ -38,6 +38,7 @@ describe('misuse is one line and exit code 2', () => {
     [['exec', 'ls', '--attahc'], "Error: unknown option '--attahc', did you mean --attach?\n"],
     [['kill', 'train', '--grace', 'soon'], /^Error: option .* is invalid\. It is not a duration such as 30s or 5m\.\n$/],
     [['kill', 'train', '--signal', 'NOPE'], 'Error: unknown signal NOPE\n'],
+    [['exec', 'printf', '\uFFFDA'], 'Error: argument "\uFFFDA" is not valid UTF-8\n'],
     [['exec', '--attach', '--out', '/tmp/x', 'ls'], /^Error: option '-a, --attach' cannot be used with option '-o, --out <FILE>'\n$/],
   ])('%j', async (argv, stderr) => {
     const outcome = await runFake(argv)

@@ -47,6 +47,8 @@ export async function runCli(world: World, argv: readonly string[]): Promise<num
     tree: (words) => buildProgram(words === undefined ? { ...app, plugins: () => world.builtins() } : app, words, world.version),
   }
   try {
+    const broken = argv.find((word) => !world.isExact(word))
+    if (broken !== undefined) throw usageError(`argument ${JSON.stringify(broken)} is not valid UTF-8`)
     await (await app.tree(argv)).parseAsync([...argv], { from: 'user' })
     return app.exitCode
   } catch (thrown) {

@@ -21,6 +21,8 @@ export interface World {
   readonly signal: AbortSignal
   /** From now on SIGINT and SIGTERM are not for this program but for the process it started. */
   holdSignals(): void
+  /** Whether this word of the command line, or of the environment, was said so, and is not what became of bytes that are not UTF-8. */
+  isExact(word: string): boolean
   loadConfig(sources: ConfigSources): Promise<Config>
   writeConfig(kind: 'init' | 'merge', sources: ConfigSources): Promise<string>
   describeConfig(): Promise<readonly KeyDescription[]>

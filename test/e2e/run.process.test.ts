@@ -1,10 +1,12 @@
+import { execFile } from 'node:child_process'
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { isAlive, processInfo } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
-import { useWorld } from '../support/world.js'
+import { CEDANA, useWorld } from '../support/world.js'
 
 const world = useWorld()
 
@@ -79,6 +81,17 @@ describe('run process', () => {
     await world.ok(['run', 'process', '--jid', jid, './script'], { cwd, env: { MINE: 'a b\n=c' } })
     await ended(jid)
     expect(readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8')).toBe(`${cwd}\na b\n=c\n0022\n`)
+  })
+
+  test('what is not UTF-8 is not passed on changed: an argument is refused, a variable left out', async () => {
+    const [refused, left] = [world.jid('bytes'), world.jid('variable')]
+    const shell = (script: string) => promisify(execFile)('bash', ['-c', script, CEDANA], { env: world.env, cwd: world.work() })
+    const failure = await shell(`"$0" exec --jid ${refused} printf $'caf\\xe9'`).catch((thrown: unknown) => thrown)
+    expect(failure).toMatchObject({ code: 2, stdout: '', stderr: 'Error: argument "caf\uFFFD" is not valid UTF-8\n' })
+    const { stderr } = await shell(`NAME=$'caf\\xe9' SIGN=\uFFFD "$0" exec --jid ${left} -- sh -c 'echo "$NAME-$SIGN"'`)
+    expect(stderr).toBe('Note: environment variable NAME is not valid UTF-8 and is not passed on\n')
+    await ended(left)
+    expect(readFileSync(`/var/log/cedana-output-${left}.log`, 'utf8')).toBe('-\uFFFD\n')
   })
 
   test('standard input of a job with a log is /dev/null, and no other descriptor leaks in', async () => {

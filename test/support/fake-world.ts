@@ -57,6 +57,7 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
     stderr: stderr.stream,
     signal: new AbortController().signal,
     holdSignals: () => {},
+    isExact: (word) => !word.includes('\uFFFD'),
     loadConfig: async (sources) => loadConfig(sources).config,
     writeConfig: async () => '/nonexistent/config.json',
     describeConfig: async () => describeConfig(),

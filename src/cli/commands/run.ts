@@ -18,12 +18,21 @@ function runFlags(command: CliCommand): CliCommand {
   return outputFlags(command, { short: false })
 }
 
+function environment(session: Session): Record<string, string> {
+  const variables = Object.entries(session.world.env).filter((entry): entry is [string, string] => entry[1] !== undefined)
+  const isExact = ([name, value]: [string, string]): boolean => session.world.isExact(`${name}=${value}`)
+  for (const [name] of variables.filter((one) => !isExact(one))) {
+    session.note(`Note: environment variable ${name} is not valid UTF-8 and is not passed on`)
+  }
+  return Object.fromEntries(variables.filter(isExact))
+}
+
 function request(session: Session, flags: RunFlags, chosen: Pick<RunRequest, 'type' | 'options'>): RunRequest {
   const { world } = session
   return {
     ...chosen,
     jid: flags.jid ?? '',
-    environment: Object.fromEntries(Object.entries(world.env).filter((entry): entry is [string, string] => entry[1] !== undefined)),
+    environment: environment(session),
     workingDirectory: world.cwd,
     stdio: stdioOf(flags) ?? 'log',
     waitAttach: flags.attach ?? false,
