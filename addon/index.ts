@@ -123,9 +123,13 @@ function load(path: string): Native {
   return Object.freeze(Object.fromEntries(functions)) as Native
 }
 
-const output = join(packageRoot(), 'build', 'Release')
+const root = packageRoot()
+const output = join(root, 'build', 'Release')
 
 export const native: Native = load(join(output, 'cedana.node'))
 
 /** The supervisor executable of a job. */
 export const shimPath = join(output, 'cedana-shim')
+
+/** What the child process runs that calls the CUDA driver. */
+export const cudaChildPath = join(root, 'dist', 'cuda-child.cjs')

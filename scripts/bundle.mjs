@@ -1,4 +1,5 @@
-// Builds dist/: the program as one CommonJS file, the files that its libraries read at run time, and V8's code cache.
+// Builds dist/: the program as one CommonJS file, the files that its libraries read at run time, V8's code cache, and
+// the small program of the child process that calls the CUDA driver.
 //
 // Two things that only modules have are kept: `import.meta.url` of a file of ours is what it is in the source tree, so
 // new URL('../x', import.meta.url) finds the same file of the package, bundled or not; and import() of a name known only
@@ -46,34 +47,45 @@ const asModules = {
   },
 }
 
-const { outputFiles } = await build({
+const common = {
   absWorkingDir: root,
-  entryPoints: ['src/cli/main.ts'],
-  outfile: 'dist/cedana.cjs',
   bundle: true,
   platform: 'node',
   target: 'node20',
   format: 'cjs',
-  supported: { 'dynamic-import': false }, // a script with a code cache cannot import(); what is left outside is required
   external: ['better-sqlite3', '*.node'],
   plugins: [asModules],
+  minifySyntax: true,
+  legalComments: 'external',
+  logLevel: 'warning',
+  write: false,
+}
+const failed = () => process.exit(1) // esbuild has said why
+
+const main = await build({
+  ...common,
+  entryPoints: ['src/cli/main.ts'],
+  outfile: 'dist/cedana.cjs',
+  supported: { 'dynamic-import': false }, // a script with a code cache cannot import(); what is left outside is required
   // One function, called by bin/cedana with what Node gives to a CommonJS module.
   banner: {
     js: `(function (require, __import, module, exports, __filename, __dirname) {
 const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href`,
   },
   footer: { js: '})' },
-  minifySyntax: true,
   sourcemap: 'external',
-  legalComments: 'external',
-  logLevel: 'warning',
-  write: false,
-}).catch(() => process.exit(1)) // esbuild has said why
+}).catch(failed)
+const child = await build({
+  ...common,
+  entryPoints: ['src/daemon/host/cuda-child.ts'],
+  outfile: 'dist/cuda-child.cjs',
+  banner: { js: "const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href" },
+}).catch(failed)
 
 // A command that starts meanwhile finds the old program or the new one, and never the cache of the other.
 mkdirSync(dist, { recursive: true })
 dropCodeCache(root)
-for (const { path, contents } of outputFiles) {
+for (const { path, contents } of [...main.outputFiles, ...child.outputFiles]) {
   writeFileSync(`${path}.new`, contents)
   renameSync(`${path}.new`, path)
 }

@@ -92,6 +92,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     pidFile: '',
     tcpClose: undefined,
     leaveStopped: undefined,
+    gpus: [],
     dryRun: false,
     timeoutMs: 0,
     windowSize: undefined,

@@ -165,6 +165,15 @@ const KEYS = {
     log_level: integer(2, [0, 4], 'verbosity of CRIU'),
   },
   gpu: {
+    cuda_library: text('libcuda.so.1', 'library of the NVIDIA driver, by path or name'),
+    nvml_library: text('libnvidia-ml.so.1', 'library that knows how much memory is in use on GPUs, by path or name'),
+    device_prefix: text('/dev/nvidia', 'how paths of GPU devices begin'),
+    lock_timeout_ms: integer(60_000, [1, INT32], 'how long a dump waits for work on a GPU to be done, in milliseconds'),
+    call_timeout_ms: integer(
+      60_000,
+      [100, INT32],
+      'how long the NVIDIA driver may take for a call, beyond what copying takes, in milliseconds',
+    ),
     pool_size: integer(0, [0, 1024], 'GPU controllers started beforehand'),
     log_dir: text('/tmp', 'directory for GPU logs'),
     sock_dir: text('/tmp', 'directory for GPU sockets'),

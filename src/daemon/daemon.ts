@@ -5,6 +5,7 @@ import { check } from './operations/check.js'
 import { deleteCheckpoint, exportCheckpoint, inspectCheckpoint, listCheckpoints, verifyCheckpoint } from './operations/checkpoints.js'
 import { dump, removeUnfinished } from './operations/dump.js'
 import type { Environment } from './operations/environment.js'
+import { releaseLeftGpus } from './operations/gpu.js'
 import { freeze, unfreeze } from './operations/freeze.js'
 import { deleteJobs, endAll, getJob, killJobs, listJobs } from './operations/jobs.js'
 import { manage } from './operations/manage.js'
@@ -45,10 +46,12 @@ export function verbsOf(env: Environment, criuVersion: () => string): Verbs {
 export async function takeOver(env: Environment): Promise<void> {
   await adoptAll(env)
   await removeUnfinished(env)
+  await releaseLeftGpus(env)
 }
 
 /** After the last request: jobs go on, unless the configuration says otherwise. */
 export async function letGo(env: Environment): Promise<void> {
   if (env.config.jobs.on_stop === 'kill') await endAll(env)
   env.jobs.close()
+  env.cuda.close()
 }

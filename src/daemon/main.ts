@@ -4,7 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { Caller } from '../plugins/contract/job.js'
-import { builtins } from '../plugins/index.js'
+import { builtins, gpu } from '../plugins/index.js'
 import { Registry } from '../plugins/registry.js'
 import { type Engine, localEngine } from './api/engine.js'
 import { parseEndpoint } from './api/endpoint.js'
@@ -14,6 +14,7 @@ import { letGo, takeOver, verbsOf } from './daemon.js'
 import { IN_MEMORY, LOCK, openDatabase, type OpenDatabase } from './db/database.js'
 import { beTheOnlyOne } from './db/only-one.js'
 import { hostId } from './host/host-id.js'
+import { CudaChild } from './host/cuda.js'
 import { type CriuBinary, formatVersion } from './host/criu.js'
 import { mountNamespace, notifyServiceManager, peerCredentials, shimPath } from './host/kernel.js'
 import { findCriu, hostFacts, type HostFacts } from './host/probe.js'
@@ -68,6 +69,12 @@ function buildEnvironment(config: Config, { log, database, foreground, faults }:
     faults,
     criu: once(async () => (found = await findCriu(where))),
     facts: once<HostFacts>(hostFacts),
+    gpu: once(() => gpu.load({ devicePrefix: config.gpu.device_prefix, lockTimeoutMs: config.gpu.lock_timeout_ms })),
+    cuda: new CudaChild({
+      library: config.gpu.cuda_library,
+      management: config.gpu.nvml_library,
+      callTimeoutMs: config.gpu.call_timeout_ms,
+    }),
     self: once(() => processes.identify(process.pid)),
     mountNamespace: mountNamespace(),
     shimPath,
@@ -95,6 +102,7 @@ export async function openEngine(
     ...localEngine(verbsOf(env, criuVersion), caller),
     close: () => {
       env.jobs.close()
+      env.cuda.close()
       // Nobody will ever ask for what is written down nowhere.
       const forgotten = withJobs ? [] : env.jobs.all().map((job) => job.directory)
       database.close()

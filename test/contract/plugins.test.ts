@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import pino from 'pino'
 import { afterAll, describe, expect, test } from 'vitest'
+import { CudaChild } from '../../src/daemon/host/cuda.js'
 import { hostFor } from '../../src/daemon/operations/host.js'
 import { builtins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
@@ -24,7 +25,11 @@ const id = basename(directory).slice(-6)
 const surroundings = { dir: directory, id, mark: `CEDANA_TEST=${id}` }
 const containers = useContainers(surroundings)
 const containerd = useContainerd(surroundings)
-const host = hostFor({ runtimes: registry, log: pino({ level: 'silent' }), config: { run_dir: directory } }, new AbortController().signal)
+const cuda = new CudaChild({ library: '/nowhere/libcuda.so.1', management: '/nowhere/libnvidia-ml.so.1', callTimeoutMs: 10_000 })
+const host = hostFor(
+  { runtimes: registry, log: pino({ level: 'silent' }), cuda, config: { run_dir: directory } },
+  new AbortController().signal,
+)
 
 const states = async (target: Parameters<RuntimeWorld['states']>[0]): Promise<readonly string[]> =>
   (await host.inspect(target)).processes.map((facts) => facts.state)

@@ -5,6 +5,9 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSyn
 import { mkdir, readFile, rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { beforeAll } from 'vitest'
+import { until } from './wait.js'
+import { type Job, useWorld, type World, type WorldOptions } from './world.js'
 
 const SOURCE = join(import.meta.dirname, 'fake-cuda.c')
 const FLAGS = ['-shared', '-fPIC', '-std=gnu17', '-D_GNU_SOURCE', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-pthread']
@@ -52,6 +55,15 @@ export class FakeGpu {
     return join(this.dir, 'libcuda.so.1')
   }
 
+  /** For a daemon that is to use it. */
+  get env(): Record<string, string> {
+    return {
+      CEDANA_GPU_CUDA_LIBRARY: this.library,
+      CEDANA_GPU_NVML_LIBRARY: this.library,
+      CEDANA_GPU_DEVICE_PREFIX: join(this.dir, 'nvidia'),
+    }
+  }
+
   set(settings: Settings): void {
     this.#settings = { ...this.#settings, ...settings }
     const lines = Object.entries(this.#settings).map(([name, value]) => `${name} ${String(value)}\n`)
@@ -80,4 +92,41 @@ export async function fakeGpu(parent: string, devices = 2): Promise<FakeGpu> {
   const nodes = ['nvidiactl', ...Array.from({ length: devices }, (_, index) => `nvidia${index}`)]
   for (const name of nodes) execFileSync('mknod', ['-m', '666', join(dir, name), 'c', '10', '229'])
   return new FakeGpu(dir, devices)
+}
+
+/** A world with a double, whose daemon (if it is to have one) uses it. */
+export function useGpuWorld(options: WorldOptions = {}): { readonly world: World; readonly gpu: () => FakeGpu } {
+  const env: Record<string, string> = { ...options.env }
+  const world = useWorld({ ...options, env, withoutDaemon: true })
+  let gpu: FakeGpu | undefined
+  beforeAll(async () => {
+    gpu = await fakeGpu(world.dir)
+    Object.assign(env, gpu.env)
+    if (options.withoutDaemon !== true) await world.startDaemon()
+  })
+  return {
+    world,
+    gpu: () => {
+      if (!gpu) throw new Error('the world is not open yet')
+      return gpu
+    },
+  }
+}
+
+/** A job of so many processes that use a GPU, each with `mib` of device memory. */
+export async function gpuJob(world: World, gpu: FakeGpu, processes = 1, mib = 2, mode: readonly string[] = []): Promise<GpuJob> {
+  const job = await world.job('gpu', [gpu.library, String(processes), String(mib), ...mode])
+  return { ...job, works: (pid = job.pid) => works(job, pid) }
+}
+
+export interface GpuJob extends Job {
+  /** Every process of it runs a kernel: none is locked, none has lost its device. */
+  works(pid?: number): Promise<void>
+}
+
+async function works(job: Job, pid: number): Promise<void> {
+  const count = (): number => job.output().match(/^ALIVE$/gm)?.length ?? 0
+  const before = count()
+  process.kill(pid, 'SIGUSR2')
+  await until('all processes run kernels', () => count() > before, 5000)
 }

@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, 
 import { join } from 'node:path'
 import { afterAll, beforeAll } from 'vitest'
 import { Conversation, Terminal } from './conversation.js'
-import { isAlive, killMarked, markedProcesses, openFiles, type ProcessInfo } from './processes.js'
+import { allPids, children, isAlive, killMarked, markedProcesses, openFiles, type ProcessInfo, processInfo } from './processes.js'
 import { program } from './programs.js'
 import { until } from './wait.js'
 
@@ -338,7 +338,12 @@ export class World {
     )
 
     if (this.#daemon !== undefined && isAlive(this.daemonPid)) {
-      const extra = () => surplus(openFiles(this.daemonPid), this.#openAtStart)
+      // Two ends of what it says to the process that calls the CUDA driver.
+      const kept = () =>
+        children(this.daemonPid)
+          .filter(isCudaChild)
+          .flatMap(() => ['socket', 'socket'])
+      const extra = () => surplus(openFiles(this.daemonPid), [...this.#openAtStart, ...kept()])
       await waitFor(
         'the daemon holds no more descriptors than at its start',
         () => extra().length === 0,
@@ -351,6 +356,12 @@ export class World {
       note(`the daemon is gone (${this.#daemon.exitCode ?? this.#daemon.signalCode}):\n${this.#daemonTail()}`)
     }
 
+    const drivers = () => allPids().filter((pid) => isCudaChild(pid) && processInfo(pid)?.command.includes(`${this.dir}/`) === true)
+    await waitFor(
+      'what calls the CUDA driver ends with its daemon',
+      () => drivers().length === 0,
+      () => drivers().join(' '),
+    )
     for (const info of killMarked(this.mark)) note(describe(info))
     for (const path of this.#mounts) execFileSync('umount', [path])
     for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
@@ -384,6 +395,8 @@ function makeJob(jid: string, pid: number, log: string): Job {
   }
   return { jid, pid, log, output, says, verify }
 }
+
+const isCudaChild = (pid: number): boolean => processInfo(pid)?.command.includes('cuda-child') === true
 
 const filesBelow = (path: string): string[] =>
   existsSync(path) ? readdirSync(path, { recursive: true, encoding: 'utf8' }).map((name) => join(path, name)) : []

@@ -1,3 +1,4 @@
+import { InvalidArgumentError, Option } from 'commander'
 import type { RestoreRequest, RestoreResult } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 import { printPlan } from '../plan.js'
@@ -21,7 +22,13 @@ interface RestoreFlags extends CriuFlags, StdioFlags {
   readonly path?: string
   readonly tcpClose?: boolean
   readonly leaveStopped?: boolean
+  readonly gpus?: readonly number[]
   readonly server?: boolean
+}
+
+function gpuNumbers(text: string): readonly number[] {
+  if (!/^\d+(,\d+)*$/.test(text)) throw new InvalidArgumentError('They are not numbers of GPUs such as 0,1.')
+  return text.split(',').map(Number)
 }
 
 function restoreFlags(command: CliCommand): void {
@@ -29,6 +36,7 @@ function restoreFlags(command: CliCommand): void {
     .option('-p, --path <PATH>', 'checkpoint: directory, archive or SCHEME://… (of a job: its latest)')
     .tristate('tcp-close', 'come back with TCP connections closed')
     .tristate('leave-stopped', 'leave it stopped (SIGCONT lets it go on)')
+    .addOption(new Option('--gpus <N,…>', 'GPUs of this machine, in the order of those of the checkpoint').argParser(gpuNumbers))
   criuFlags(stdioFlags(command))
   outputFlags(command, { short: false })
 }
@@ -43,6 +51,7 @@ const request = (session: Session, flags: RestoreFlags, chosen: Pick<RestoreRequ
   pidFile: absolute(session.world, flags.pidFile),
   tcpClose: flags.tcpClose,
   leaveStopped: flags.leaveStopped,
+  gpus: flags.gpus ?? [],
   dryRun: flags.dryRun ?? false,
   timeoutMs: flags.timeout ?? 0,
   windowSize: windowSize(session.world),

@@ -100,6 +100,7 @@ export const toWireRestore = (request: domain.RestoreRequest): wire.RestoreReque
   ...switches(request),
   options: plain(request.options),
   stdio: toWireStdio(request.stdio),
+  gpus: [...request.gpus],
 })
 export const fromWireRestore = (request: wire.RestoreRequest): domain.RestoreRequest => ({
   ...request,

@@ -12,7 +12,7 @@ import { readShimExit, readShimState, ShimConnection, type ShimState } from '../
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import { removeRemains } from './program.js'
-import { ensureDirectories, type Environment, jobsDirectory, workDirectories } from './environment.js'
+import { ensureDirectories, type Environment, hasMaker, jobsDirectory, workDirectories } from './environment.js'
 
 /** How long a shim that an interrupted daemon started may take to listen. */
 const SHIM_LISTEN_MS = 500
@@ -96,12 +96,6 @@ async function removeAfterShim(directory: string): Promise<void> {
   if (state?.shim.bootId === processes.bootId)
     void processes.waitExit(state.shim).then(() => rm(directory, { recursive: true, force: true }))
   else await rm(directory, { recursive: true, force: true })
-}
-
-/** Whether the process that a directory is named for is there. */
-async function hasMaker(name: string): Promise<boolean> {
-  const [, pid, startTicks] = /(\d+)-(\d+)(?:-[0-9a-f]+)?$/.exec(name) ?? []
-  return pid !== undefined && (await processes.briefs([Number(pid)])).get(Number(pid))?.startTicks === startTicks
 }
 
 /** What dead processes of cedana have left: directories of restores that made no job, of jobs that are no longer known, and of operations. */

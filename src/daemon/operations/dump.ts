@@ -27,7 +27,9 @@ import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './cr
 import { removeFiles } from './checkpoints.js'
 import { CriuWork } from './criu-work.js'
 import { begin, type Environment, packingLimits, refuseProblems, warnings } from './environment.js'
+import { DumpedGpu } from './gpu.js'
 import { endsWithin } from './jobs.js'
+import type { Operation } from './operation.js'
 import { findTarget, type FoundTarget } from './target.js'
 import type { Call, DumpRequest, DumpResult } from './verbs.js'
 
@@ -51,10 +53,11 @@ interface Planning {
   readonly stdio: StdioMode
   readonly facts: HostFacts
   readonly runtime: DumpPlan
+  readonly gpu: DumpedGpu | undefined
 }
 
 /** Pure: the same look at the tree and the same request give the same plan. */
-function planDump(env: Environment, caller: Caller, request: DumpRequest, { snapshot, stdio, facts, runtime }: Planning): Plan {
+function planDump(env: Environment, caller: Caller, request: DumpRequest, { snapshot, stdio, facts, runtime, gpu }: Planning): Plan {
   const given = {
     tcpEstablished: request.tcpEstablished,
     shellJob: request.shellJob,
@@ -84,6 +87,7 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
     problems: [
       ...dumpProblems(snapshot, facts, { ...switches, external: [...switches.external, ...request.external] }),
       ...runtime.problems,
+      ...(gpu?.problems ?? []),
     ],
     leaveRunning: options['leave_running'] === true,
   }
@@ -123,7 +127,10 @@ function manifestInput(
       external: (options['external'] as string[] | undefined) ?? [],
     },
     details: found.identity,
-    sections: made.input ? [{ name: STDIN_SECTION, version: 1, data: { ended: made.input.ended } }] : [],
+    sections: [
+      ...(made.input ? [{ name: STDIN_SECTION, version: 1, data: { ended: made.input.ended } }] : []),
+      ...(planning.gpu ? [planning.gpu.section] : []),
+    ],
   }
 }
 
@@ -160,11 +167,12 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   mayUseTree(call.caller, snapshot.processes)
 
   const stdio = found.job?.stdio ?? 'none'
+  const gpu = await op.step('look for gpu', () => DumpedGpu.find(env, host, snapshot, found.job))
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
     const options = await env.runtimes.options(found.type, 'dump', request.options)
     const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio, identity: found.identity }, options)
-    return { snapshot, stdio, facts: await env.facts(), runtime }
+    return { snapshot, stdio, facts: await env.facts(), runtime, gpu }
   })
   const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))
   if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })
@@ -172,7 +180,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
 
   const directory = request.dir || env.config.checkpoint.dir
   const name = request.name || defaultName(found.type, found.job?.jid, unixNanoseconds())
-  const total = dumpSize(snapshot)
+  const total = dumpSize(snapshot) + (gpu?.deviceBytes ?? 0)
   const work = await op.step('open work directory', () => CriuWork.open(env, 'dump', CRIU_DUMP_LOG), { always: (opened) => opened.close() })
   const writer = await op.step(
     'open checkpoint',
@@ -220,6 +228,16 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     void pages.abort().catch(() => undefined)
   }
   signal.addEventListener('abort', breakOff, { once: true })
+  if (gpu) {
+    await op.step('note gpu', () => gpu.note(found.lock), { always: () => gpu.end() })
+    await op.step('lock gpu', () => gpu.lock(), { category: 'gpu' })
+    const copy = (): Promise<void> => {
+      op.progress({ phase: 'copy from gpu', bytes: 0, totalBytes: gpu.deviceBytes, frozen: true })
+      op.moved(gpu.deviceBytes)
+      return gpu.copyToHost(found.target)
+    }
+    await op.step('copy from gpu', copy, { category: 'gpu' })
+  }
   let isFrozen = true
   const watched = async <T>(phase: string, bytes: () => number, work: () => Promise<T>): Promise<T> => {
     const ticker = setInterval(() => op.progress({ phase, bytes: bytes(), totalBytes: total, frozen: isFrozen }), PROGRESS_MS)
@@ -255,6 +273,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   // The images are complete: a tree that is to run on does not wait for the disk, nor the disk for CRIU's end.
   const resumed = plan.leaveRunning ? complete().then(() => void (isFrozen = false)) : undefined
   resumed?.catch(() => undefined)
+  const lost = resumed && gpu ? await runOnWithGpu(op, gpu, resumed) : undefined
   await op.step('save log', async () => writer.add(CRIU_DUMP_LOG, await work.log()))
   const written = await op.step('flush pages', () => watched('flush pages', stored, () => pages.finish()))
   // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
@@ -267,7 +286,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     },
     { onFailure: (made) => (released ? undefined : removeFiles(call.caller, made.path)) },
   )
-  if (resumed) await op.step('resume', () => resumed, { category: 'criu' })
+  if (resumed && !gpu) await op.step('resume', () => resumed, { category: 'criu' })
   const record: CheckpointRecord = {
     id: randomUUID(),
     jid: found.job?.jid ?? '',
@@ -289,6 +308,14 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
       },
     },
   )
+  if (lost) {
+    // The checkpoint is all there is of it.
+    released = true
+    throw new CedanaError(lost.code, `the checkpoint ${sealed.path} is complete, but ${lost.message}`, {
+      cause: lost,
+      hint: 'end the job and restore it',
+    })
+  }
   const messages = warnings(plan.problems)
   const spilled = writer.packer?.progress().spilledBytes ?? 0
   if (spilled > 0) messages.push(spilledMessage(spilled, env.config.checkpoint.memory_limit_mb))
@@ -315,6 +342,19 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     plan: undefined,
     frozenUs: await work.frozenUs(),
   })
+}
+
+/** A tree that waits for its GPUs waits for nothing else. Answers why it could not have them back. */
+async function runOnWithGpu(op: Operation, gpu: DumpedGpu, resumed: Promise<void>): Promise<CedanaError | undefined> {
+  await op.step('resume', () => resumed, { category: 'criu' })
+  const copy = (): Promise<CedanaError | undefined> => {
+    op.moved(gpu.deviceBytes)
+    return gpu.release().then(
+      () => undefined,
+      (thrown: unknown) => CedanaError.from(thrown),
+    )
+  }
+  return op.step('copy to gpu', copy, { category: 'gpu' })
 }
 
 const spilledMessage = (bytes: number, limitMb: number): string =>

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Gpu } from '../../plugins/contract/gpu.js'
 import type { Host, Log } from '../../plugins/contract/host.js'
 import type { Target } from '../../plugins/contract/job.js'
 import type { Problem } from '../../plugins/contract/plan.js'
@@ -10,7 +11,9 @@ import type { Registry } from '../../plugins/registry.js'
 import type { Config } from '../config.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import type { CriuBinary } from '../host/criu.js'
+import type { CudaChild } from '../host/cuda.js'
 import type { HostFacts } from '../host/probe.js'
+import { briefs } from '../host/processes.js'
 import type { JobLocks } from '../jobs/lock.js'
 import type { JobTable } from '../jobs/table.js'
 import { hostFor } from './host.js'
@@ -45,6 +48,9 @@ export interface Environment {
   /** Found and probed when it is first needed. */
   criu(): Promise<CriuBinary>
   facts(): Promise<HostFacts>
+  /** Loaded when it is first needed. */
+  gpu(): Promise<Gpu>
+  readonly cuda: CudaChild
   /** This process, as the maker of checkpoints. */
   self(): Promise<Target>
   /** Inode of the mount namespace of this process. */
@@ -62,6 +68,11 @@ export const logsDirectory = (env: Environment): string => join(env.config.run_d
 /** What processes of cedana are working with: a directory for each, named for it, so that what a dead one left is known from what a living one needs. */
 export const workDirectories = (env: Environment): string => join(env.config.run_dir, 'work')
 export const makerName = ({ pid, startTicks }: Pick<Target, 'pid' | 'startTicks'>): string => `${pid}-${startTicks}`
+/** Whether the process that a file or directory is named for is there. */
+export async function hasMaker(name: string): Promise<boolean> {
+  const [, pid, startTicks] = /(\d+)-(\d+)(?:-[0-9a-f]+)?(?:[.]new)?$/.exec(name) ?? []
+  return pid !== undefined && (await briefs([Number(pid)])).get(Number(pid))?.startTicks === startTicks
+}
 /** This process' own: CRIU's work directories, and archives unpacked for a restore. */
 export const workDirectory = async (env: Environment): Promise<string> => join(workDirectories(env), makerName(await env.self()))
 

@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { CudaDriver } from '../../plugins/contract/cuda.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ExecResult, Host, Log } from '../../plugins/contract/host.js'
 import type { Target } from '../../plugins/contract/job.js'
@@ -14,6 +15,7 @@ import { HostWakeups } from '../host/wakeups.js'
 interface HostParts {
   readonly runtimes: Registry
   readonly log: Log
+  readonly cuda: CudaDriver
   readonly config: { readonly run_dir: string }
 }
 
@@ -58,11 +60,12 @@ class FrozenTrees {
   }
 }
 
-export function hostFor({ runtimes, log, config }: HostParts, signal: AbortSignal): Host {
+export function hostFor({ runtimes, log, cuda, config }: HostParts, signal: AbortSignal): Host {
   const frozen = new FrozenTrees(join(config.run_dir, 'frozen'))
   const host: Host = {
     log,
     signal,
+    cuda,
     identify: processes.identify,
     brief: processes.brief,
     inspect: processes.inspect,

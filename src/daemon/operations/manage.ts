@@ -34,7 +34,7 @@ export async function manage(env: Environment, call: Call, request: ManageReques
   const { op, host } = begin(env, 'manage', call, request.timeoutMs)
   await using _ = op
 
-  checkGpu(request.gpuEnabled)
+  await op.step('look for gpu', () => checkGpu(env, host, request.gpuEnabled))
   if (request.upcoming && !env.runtimes.supports(request.type, 'upcoming')) {
     throw new CedanaError(
       'BAD_OPTIONS',

@@ -25,6 +25,7 @@ import { CRIU_RESTORE_LOG, CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, unpackingLimits, warnings } from './environment.js'
+import { RestoredGpu } from './gpu.js'
 import { removeTarget } from './program.js'
 import { programWork, restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
@@ -151,6 +152,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
 
   const jid = existing?.jid ?? (stdio === 'none' ? '' : chooseJobId(env, ''))
   const directoryName = jid || `.restore-${makerName(await env.self())}-${randomBytes(6).toString('hex')}`
+  const gpu = await op.step('look for gpu', () => RestoredGpu.match(env, host, manifest, request))
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(type, 'restore')
     const options = await env.runtimes.options(type, 'restore', request.options)
@@ -171,7 +173,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     const runtime = await planRuntime(host, context, options)
     return { manifest, snapshot, stdio, runtime }
   })
-  const plan = await op.step('plan', () => planRestore(env, call.caller, request, planning))
+  const plan = await op.step('plan', () => withProblems(planRestore(env, call.caller, request, planning), gpu?.problems ?? []))
   // Reading everything once takes a while: it goes on beside CRIU's own work.
   const verified = verifying(reader)
   // Neither changes anything: the look at the machine and CRIU's own at the kernel take their time side by side.
@@ -194,7 +196,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const identity = plan.program?.identity
   const job = await op.step(
     'record job',
-    () => recordRestoring(env, call, request, { existing, jid, type, stdio, snapshot, manifest, identity }),
+    () => recordRestoring(env, call, request, { existing, jid, type, stdio, snapshot, manifest, identity, gpu }),
     {
       onFailure: (made) => {
         if (existing) env.jobs.update(existing.jid, existing)
@@ -209,6 +211,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     always: (opened) => opened.close(),
   })
   const pending = await op.step('read input', () => pendingInput(reader, directory))
+  if (gpu) await op.step('note gpu', () => gpu.note(existing?.jid ?? path, directory), { always: (forget) => forget() })
 
   const bringUp = plan.program ? restoreByProgram : restoreByCriu
   const started = await op.step(
@@ -225,6 +228,10 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       },
     },
   )
+  if (gpu) {
+    const copy = async (): Promise<void> => op.moved(await gpu.copyToDevices(started.targetPid))
+    await op.step('copy to gpu', copy, { category: 'gpu' })
+  }
   await op.step('record start', () => {
     if (job) {
       const running = {
@@ -261,6 +268,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
 }
+
+const withProblems = (plan: TreePlan, problems: readonly Problem[]): TreePlan => ({ ...plan, problems: [...plan.problems, ...problems] })
 
 interface Ahead {
   readonly reader: CheckpointReader
@@ -339,6 +348,7 @@ interface RestoringJob {
   readonly manifest: Manifest | undefined
   /** What names the target from now on; undefined: as before. */
   readonly identity: ParsedOptions | undefined
+  readonly gpu: RestoredGpu | undefined
 }
 
 /** The job goes on as it was; a bare checkpoint becomes a job when somebody is to attach to it or it runs in the foreground. */
@@ -359,6 +369,7 @@ function recordRestoring(env: Environment, call: Call, request: RestoreRequest, 
     exit: undefined,
     exitedAt: 0,
     frozen: false,
+    ...(made.gpu ? { gpuEnabled: true } : {}),
   } as const
   if (existing) return env.jobs.update(existing.jid, changes)
   const [root] = snapshot?.processes ?? []

@@ -3,6 +3,7 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Host } from '../../plugins/contract/host.js'
 import type { Caller, ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
 import type { RunPlan } from '../../plugins/contract/plan.js'
 import { writeFileAs } from '../host/files.js'
@@ -68,8 +69,8 @@ export function checkStdio(env: Environment, stdio: StdioMode): void {
 }
 
 /** What nobody can do is not promised. */
-export function checkGpu(isWanted: boolean): void {
-  if (isWanted) throw new CedanaError('VERB_UNSUPPORTED', 'no GPU plugin is installed', { hint: 'leave --gpu-enabled out' })
+export async function checkGpu(env: Environment, host: Host, isWanted: boolean): Promise<void> {
+  if (isWanted) await (await env.gpu()).mustBeUsable(host)
 }
 
 /** The program's PID for scripts, written as the caller. A job is not given up for it: what went wrong becomes a message. */
@@ -85,9 +86,9 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
   const { op, host, signal } = begin(env, 'run', call)
   await using _ = op
   checkStdio(env, request.stdio)
-  checkGpu(request.gpuEnabled)
   if (request.asRoot && call.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may use --as-root')
 
+  await op.step('look for gpu', () => checkGpu(env, host, request.gpuEnabled))
   const jid = chooseJobId(env, request.jid)
   const directoryPath = join(jobsDirectory(env), jid)
   const plan: RunPlan = await op.step('plan', async () => {

@@ -115,6 +115,8 @@ export interface RestoreRequest extends CriuSwitches {
   readonly pidFile: string
   readonly tcpClose: boolean | undefined
   readonly leaveStopped: boolean | undefined
+  /** Numbers of devices of this machine, in the order of those of the checkpoint; empty: not said. */
+  readonly gpus: readonly number[]
   readonly dryRun: boolean
   readonly timeoutMs: number
   readonly windowSize: WindowSize | undefined

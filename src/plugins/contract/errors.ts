@@ -22,6 +22,7 @@ export const ERRORS = {
   TARGET_UNFIT: { grpc: 'FAILED_PRECONDITION', retry: false },
   NO_SPACE: { grpc: 'RESOURCE_EXHAUSTED', retry: true },
   START_FAILED: { grpc: 'INTERNAL', retry: false },
+  GPU_FAILED: { grpc: 'INTERNAL', retry: false },
   CRIU_DUMP_FAILED: { grpc: 'INTERNAL', retry: false },
   CRIU_RESTORE_FAILED: { grpc: 'INTERNAL', retry: false },
   CHECKPOINT_EXISTS: { grpc: 'ALREADY_EXISTS', retry: false },

@@ -1,4 +1,5 @@
 /** Everything a plugin may touch. The daemon supplies it; tests supply a fake. */
+import type { CudaDriver } from './cuda.js'
 import type { Snapshot, Target } from './job.js'
 
 export interface Log {
@@ -60,6 +61,7 @@ export interface Host {
   readText(path: string): Promise<string | undefined>
   /** Runs a program to its end. Output is bounded (1 MiB each). */
   exec(argv: readonly [string, ...string[]], options?: { readonly timeoutMs?: number }): Promise<ExecResult>
+  readonly cuda: CudaDriver
   /** Another runtime's plan for the same target: containerd asks runc. */
   delegate<T>(runtime: string, verb: string, ...args: readonly unknown[]): Promise<T>
 }

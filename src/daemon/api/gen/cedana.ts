@@ -185,7 +185,11 @@ export interface RestoreRequest {
   criuOpts: string;
   dryRun: boolean;
   timeoutMs: number;
-  windowSize: WindowSize | undefined;
+  windowSize:
+    | WindowSize
+    | undefined;
+  /** Numbers of GPUs of this machine, in the order of those of the checkpoint. Empty: the same ones, or the first ones. */
+  gpus: number[];
 }
 
 export interface RestoreResult {
@@ -1810,6 +1814,7 @@ function createBaseRestoreRequest(): RestoreRequest {
     dryRun: false,
     timeoutMs: 0,
     windowSize: undefined,
+    gpus: [],
   };
 }
 
@@ -1871,6 +1876,13 @@ export const RestoreRequest: MessageFns<RestoreRequest> = {
     }
     if (message.windowSize !== undefined) {
       WindowSize.encode(message.windowSize, writer.uint32(154).fork()).join();
+    }
+    if (message.gpus.length !== 0) {
+      writer.uint32(162).fork();
+      for (const v of message.gpus) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2039,6 +2051,24 @@ export const RestoreRequest: MessageFns<RestoreRequest> = {
 
             message.windowSize = WindowSize.decode(reader, reader.uint32());
             continue;
+          }
+          case 20: {
+            if (tag === 160) {
+              message.gpus.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 162) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.gpus.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
