@@ -101,13 +101,13 @@ int Main(int argc, char** argv) {
     return ReportFailure(failure);
   Result<UniqueFd> listener = record.value().Listen();
   const Start start = {options, &streams, &record.value(), oom_score_adj, passed, &failure};
-  pid_t root = -1;
+  Root root;
   if (!listener.ok()) {
     failure = {"setup", {"shim.sock: " + listener.error().op, listener.error().code}};
   } else {
     root = StartJob(start);
   }
-  if (root < 0) {
+  if (root.pid < 0) {
     KillDescendants();
     record.value().RemoveAll();
     streams.Undo();
@@ -117,14 +117,15 @@ int Main(int argc, char** argv) {
   LetGoOfCaller(streams.null.get());
   streams.null.Reset();
   [[maybe_unused]] const int moved = chdir("/");  // so that no file system is kept busy
-  const auto identity = [](pid_t pid) {
-    return std::to_string(pid) + " " + std::to_string(StartTicks(pid)) + " ";
+  const auto identity = [](pid_t pid, unsigned long long start_ticks) {
+    return std::to_string(pid) + " " + std::to_string(start_ticks) + " ";
   };
-  Report("started " + identity(root) + identity(getpid()) + BootId() + "\n");
+  Report("started " + identity(root.pid, root.start_ticks) +
+         identity(getpid(), StartTicks(getpid())) + BootId() + "\n");
 
   static Relay relay(options, &streams, &record.value(), std::move(listener.value()));
   relay.SetInput(input, options.stdin_eof);
-  relay.Run(root);
+  relay.Run(std::move(root));
   record.value().RemoveSocket();
   return 0;
 }

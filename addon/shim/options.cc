@@ -30,6 +30,7 @@ enum Option : int {
   kStdinEof,
   kOpen,
   kPidFile,
+  kForeign,
   kConsoleSocket
 };
 
@@ -51,6 +52,7 @@ constexpr option kOptions[] = {
     {"stdin-eof", no_argument, nullptr, kStdinEof},
     {"open", required_argument, nullptr, kOpen},
     {"pid-file", required_argument, nullptr, kPidFile},
+    {"foreign", no_argument, nullptr, kForeign},
     {"console-socket", required_argument, nullptr, kConsoleSocket},
     {nullptr, 0, nullptr, 0},
 };
@@ -188,6 +190,9 @@ Result<Options> ParseOptions(int argc, char** argv) {
       case kPidFile:
         options.pid_file = optarg;
         break;
+      case kForeign:
+        options.foreign = true;
+        break;
       case kConsoleSocket:
         options.console_socket = optarg;
         break;
@@ -213,6 +218,8 @@ Result<Options> ParseOptions(int argc, char** argv) {
   if (options.console_socket != nullptr &&
       (options.pid_file == nullptr || options.stdio != Stdio::kTty))
     return Invalid("--console-socket needs --pid-file and --stdio tty");
+  if (options.foreign && (options.pid_file == nullptr || options.console_socket != nullptr))
+    return Invalid("--foreign needs --pid-file and no --console-socket");
   return options;
 }
 

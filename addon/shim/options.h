@@ -42,6 +42,7 @@ struct Options {
   bool stdin_eof = false;
   std::vector<OpenRequest> open;
   const char* pid_file = nullptr;
+  bool foreign = false;
   const char* console_socket = nullptr;
   char** argv = nullptr;
 };

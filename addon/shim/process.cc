@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -19,6 +20,19 @@ namespace cedana::shim {
 namespace {
 
 constexpr char kOomScoreAdj[] = "/proc/self/oom_score_adj";
+
+// Linux 6.13 (the ioctl) and 6.15 (the exit status); older headers have neither.
+struct PidfdInfo {
+  uint64_t mask;
+  uint64_t cgroup;
+  uint32_t ids[11];
+  int32_t exit_code;
+};
+static_assert(sizeof(PidfdInfo) == 64);
+constexpr uint64_t kInfoExit = 1U << 3;
+constexpr unsigned long kGetInfo = _IOWR(0xFF, 11, PidfdInfo);
+constexpr int kReapPatienceMs = 100;
+constexpr int kExitCodeField = 52;
 
 struct Trouble {
   const char* step;  // a literal: the same address in parent and child
@@ -77,8 +91,10 @@ void ResetSignals() {
   if (read(go, &byte, 1) != 1) _exit(126);  // the shim is gone
   ResetSignals();
   // execvp would hand a file that is no program to /bin/sh.
-  if (strchr(spec.argv[0], '/') != nullptr) execv(spec.argv[0], spec.argv);
-  else execvp(spec.argv[0], spec.argv);
+  if (strchr(spec.argv[0], '/') != nullptr)
+    execv(spec.argv[0], spec.argv);
+  else
+    execvp(spec.argv[0], spec.argv);
   Abort(trouble, "exec");
 }
 
@@ -170,6 +186,31 @@ std::string ProtectSelf(bool new_session) {
   std::string before = ReadText(kOomScoreAdj);
   if (!WriteText(kOomScoreAdj, "-999")) before.clear();  // needs CAP_SYS_RESOURCE
   return before;
+}
+
+bool Foreign::Hold(pid_t pid, unsigned long long start_ticks) {
+  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!fd.valid() || StartTicks(pid) != start_ticks) return false;
+  pid_ = pid;
+  fd_ = std::move(fd);
+  return true;
+}
+
+std::optional<int> Foreign::Status() const {
+  std::optional<int> zombie;
+  if (!fd_.valid()) return zombie;
+  const std::string stat = ReadText(("/proc/" + std::to_string(pid_) + "/stat").c_str());
+  const auto status = static_cast<int>(StatField(pid_, kExitCodeField));
+  const size_t name_end = stat.rfind(')');
+  const bool is_zombie = name_end != std::string::npos && stat.compare(name_end, 3, ") Z") == 0;
+  pollfd polled = {fd_.get(), 0, 0};
+  // Not reaped up to now, so the PID was not anybody else's.
+  if (is_zombie && poll(&polled, 1, 0) == 0) zombie = status;
+  poll(&polled, 1, kReapPatienceMs);
+  PidfdInfo info = {};
+  info.mask = kInfoExit;
+  if (ioctl(fd_.get(), kGetInfo, &info) == 0 && (info.mask & kInfoExit) != 0) return info.exit_code;
+  return zombie;
 }
 
 unsigned long long StartTicks(pid_t pid) { return StatField(pid, 22); }

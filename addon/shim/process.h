@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +46,22 @@ class Child {
 // A process of ours that must not be lost: nothing signals it to death, orphans below it become its
 // children, the kernel kills others first (where it lets us). Answers the oom_score_adj of before.
 std::string ProtectSelf(bool new_session);
+
+// A process that is another's child: watched, not reaped.
+class Foreign {
+ public:
+  // False when there is none, or another by now.
+  [[nodiscard]] bool Hold(pid_t pid, unsigned long long start_ticks);
+  // Readable once it has ended; -1 when it had already when it was to be held.
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  // How it ended, as wait(2) gives it; nothing when the kernel does not tell. To be asked once it
+  // has, and holds up for a moment: what is true is known when its parent has reaped it.
+  [[nodiscard]] std::optional<int> Status() const;
+
+ private:
+  pid_t pid_ = -1;
+  UniqueFd fd_;
+};
 
 // Field 22 of /proc/PID/stat, 0 when there is no such process. A zombie still has it.
 unsigned long long StartTicks(pid_t pid);

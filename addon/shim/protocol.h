@@ -25,6 +25,11 @@
 //     --open N:FLAGS:PATH             (--restore) opens PATH with the decimal open(2) FLAGS and
 //                       gives it to CRIU as descriptor N, from 20 on; repeatable
 //     --pid-file PATH   unlinked before the launcher starts, and once it is read
+//     --foreign         (--pid-file) the root is another's child. LAUNCHER writes "PID START_TICKS"
+//                       to PATH, by a rename, when it is there but not started yet; when PATH is
+//                       gone it is held, and its end will be known. SIGTERM is passed on to
+//                       LAUNCHER, which alone can undo. tty: the terminal is raw, and between the
+//                       job's own and the shim
 //     --console-socket PATH           (--pid-file, tty) listens there while the launcher runs: the
 //                       job's terminal is the one whose master arrives as SCM_RIGHTS of the first
 //                       message of the first connection. LAUNCHER has /dev/null as 0 then, and 1
@@ -58,14 +63,14 @@ constexpr int kReportFd = 9;
 
 // Descriptors CRIU finds (--restore): 0 1 2 /dev/null (inherit: the caller's), 3…8 as above, --open
 // files, and of these those that exist in the stdio mode:
-constexpr int kSlotStdin = 10;   // read end of the stdin pipe (pipe); the caller's (inherit)
-constexpr int kSlotStdout = 11;  // write end (pipe); the caller's (inherit)
-constexpr int kSlotStderr = 12;  // write end (pipe); the caller's (inherit)
-constexpr int kSlotTty = 13;     // slave of the new terminal (tty)
-constexpr int kSlotLog = 14;     // the log, O_APPEND (log)
+constexpr int kSlotStdin = 10;    // read end of the stdin pipe (pipe); the caller's (inherit)
+constexpr int kSlotStdout = 11;   // write end (pipe); the caller's (inherit)
+constexpr int kSlotStderr = 12;   // write end (pipe); the caller's (inherit)
+constexpr int kSlotTty = 13;      // slave of the new terminal (tty)
+constexpr int kSlotLog = 14;      // the log, O_APPEND (log)
 constexpr int kSlotLogCopy = 16;  // the same: CRIU takes a descriptor away with each use (log)
 constexpr int kSlotTtyCopy = 17;  // the same for a second key (tty)
-constexpr int kSlotNull = 15;    // /dev/null, O_RDWR (always)
+constexpr int kSlotNull = 15;     // /dev/null, O_RDWR (always)
 constexpr int kFirstOpenFd = 20;
 
 // Files in DIR (0700, made by the daemon), each written under a temporary name, synced and renamed.
@@ -75,7 +80,7 @@ constexpr int kFirstOpenFd = 20;
 //             stdin_inode, stdout_inode, stderr_inode; tty: tty (path of the slave where it was
 //             made), tty_rdev, tty_dev (st_rdev and st_dev in decimal)
 //   exit      before anybody is told: pid, code, signal, exited_at (ms); code is -1 when a signal
-//             ended it, signal is 0 when it exited
+//             ended it, signal is 0 when it exited; both when how it ended is not known (--foreign)
 //   shim.log  what went wrong after the start (the log's disk is full …); only when something did
 //   shim.sock there before `state`, removed at the end
 // Order at the end: reap the root → `exit` → drain the output → kExit to attachers → when all

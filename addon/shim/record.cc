@@ -50,9 +50,9 @@ Result<Unit> Record::WriteState(const Options& options, pid_t pid, unsigned long
   return WriteDurably(kState, state_);
 }
 
-void Record::WriteExit(pid_t pid, int status) {
-  code_ = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  signal_ = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+void Record::WriteExit(pid_t pid, std::optional<int> status) {
+  code_ = status && WIFEXITED(*status) ? WEXITSTATUS(*status) : -1;
+  signal_ = status && WIFSIGNALED(*status) ? WTERMSIG(*status) : 0;
   exit_ = Line("pid", std::to_string(pid)) + Line("code", std::to_string(code_)) +
           Line("signal", std::to_string(signal_)) + Line("exited_at", NowMs());
   const Result<Unit> written = WriteDurably(kExit, exit_);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/fd.h"
@@ -16,8 +17,8 @@ class Record {
 
   Result<Unit> WriteState(const Options& options, pid_t pid, unsigned long long start_ticks,
                           const std::string& facts);
-  // `status` as wait(2) gives it.
-  void WriteExit(pid_t pid, int status);
+  // `status` as wait(2) gives it; nothing: how it ended is not known.
+  void WriteExit(pid_t pid, std::optional<int> status);
   // Appends to shim.log: for what goes wrong when nobody is there to be told.
   void Complain(const std::string& what, int error) const;
   // Takes everything back: the start has failed.

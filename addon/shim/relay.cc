@@ -53,6 +53,7 @@ bool WriteAll(int fd, const char* data, size_t size) {
 
 Relay::Relay(const Options& options, Streams* streams, Record* record, UniqueFd listener)
     : stdio_(options.stdio),
+      is_foreign_(options.foreign),
       streams_(streams),
       record_(record),
       listener_(std::move(listener)),
@@ -74,9 +75,11 @@ void Relay::SetInput(const std::string& input, bool ends) {
   if (ends) EndInput();
 }
 
-void Relay::Run(pid_t root) {
-  root_ = root;
+void Relay::Run(Root root) {
+  root_ = std::move(root);
   Reap();  // what ended before the signal was watched
+  // Another's child that had ended before it could be held.
+  if (is_foreign_ && root_.foreign.fd() < 0) RootExited(std::nullopt);
   AnnounceExit();
   while (!JobIsOver() || !clients_.empty()) Poll();
 }
@@ -114,6 +117,8 @@ void Relay::Poll() {
   // is wanted for nothing is left out: its POLLHUP would wake us for ever.
   std::vector<pollfd> polled = {{signals_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
   polled.push_back({input_.empty() ? -1 : input_fd(), POLLOUT, 0});
+  polled.push_back({root_exited_ ? -1 : root_.foreign.fd(), POLLIN, 0});
+  const size_t first_source = polled.size();
   const bool reads = ReadsOutput();
   for (const Source& source : sources_) polled.push_back({reads ? source.fd.get() : -1, POLLIN, 0});
   const size_t first_client = polled.size();
@@ -130,7 +135,7 @@ void Relay::Poll() {
   // Exits last: output that is there already is then seen as from before.
   if (polled[2].revents != 0) WriteInput();
   for (size_t index = 0; index < sources_.size(); ++index) {
-    if (polled[3 + index].revents != 0) ReadOutput(&sources_[index]);
+    if (polled[first_source + index].revents != 0) ReadOutput(&sources_[index]);
   }
   auto client = clients_.begin();
   for (size_t index = first_client; index < polled.size(); ++index, ++client) {
@@ -140,6 +145,7 @@ void Relay::Poll() {
   for (Client& each : clients_) Serve(&each);
   if (polled[1].revents != 0) Accept();
   if (polled[0].revents != 0) Reap();
+  if (polled[3].revents != 0) RootExited(root_.foreign.Status());
   AnnounceExit();
 
   const int64_t now = NowMs();
@@ -159,14 +165,14 @@ void Relay::Reap() {
   int status = 0;
   pid_t pid = 0;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    if (pid == root_ && !root_exited_) RootExited(status);
+    if (pid == root_.pid && !is_foreign_ && !root_exited_) RootExited(status);
   }
   children_gone_ = pid < 0 && errno == ECHILD;
 }
 
-void Relay::RootExited(int status) {
+void Relay::RootExited(std::optional<int> status) {
   root_exited_ = true;
-  record_->WriteExit(root_, status);
+  record_->WriteExit(root_.pid, status);
   for (Client& client : clients_) {
     if (client.watches_exit) SendExit(&client);
   }

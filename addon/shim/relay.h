@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "shim/options.h"
 #include "shim/record.h"
 #include "shim/replay.h"
+#include "shim/start.h"
 #include "shim/streams.h"
 
 namespace cedana::shim {
@@ -26,7 +28,7 @@ class Relay {
   // `input` goes to the job's stdin first.
   void SetInput(const std::string& input, bool ends);
   // Returns when root and descendants are gone, the output is at its end and everybody was told.
-  void Run(pid_t root);
+  void Run(Root root);
 
  private:
   // Where output comes from: a pipe or the master of the terminal.
@@ -45,7 +47,7 @@ class Relay {
   [[nodiscard]] int input_fd() const;
 
   void Reap();
-  void RootExited(int status);
+  void RootExited(std::optional<int> status);
   void AnnounceExit();
   bool ReadOutput(Source* source);
   void WriteInput();
@@ -60,6 +62,7 @@ class Relay {
   void DropStuck(int64_t now_ms);
 
   const Stdio stdio_;
+  const bool is_foreign_;
   Streams* const streams_;
   Record* const record_;
   UniqueFd listener_;
@@ -72,7 +75,7 @@ class Relay {
   char last_input_ = '\n';
   bool log_failed_ = false;
   int64_t hold_until_ms_ = 0;  // --wait-attach: no output is read before
-  pid_t root_ = -1;
+  Root root_;
   bool root_exited_ = false;
   bool exit_announced_ = false;
   bool children_gone_ = false;

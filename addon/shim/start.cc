@@ -23,8 +23,12 @@ constexpr int kKillAgainMs = 1000;
 // How long after a launcher's end the root may take to become our child, and its terminal to come.
 constexpr int kSettleMs = 2000;
 constexpr int kSettleStepMs = 5;
+// How long a root that is another's child waits for us to hold it, before it is started.
+constexpr int kHoldStepMs = 2;
 
-pid_t StartProgram(const Start& start) {
+Root OwnRoot(pid_t pid) { return {pid, StartTicks(pid), {}}; }
+
+Root StartProgram(const Start& start) {
   const Options& options = start.options;
   ChildSpec spec;
   spec.argv = options.argv;
@@ -36,7 +40,7 @@ pid_t StartProgram(const Start& start) {
   Result<Child> child = Child::Fork(spec, start.oom_score_adj);
   if (!child.ok()) {
     *start.failure = {"setup", child.error()};
-    return -1;
+    return {};
   }
   const pid_t pid = child.value().pid();
   // Known durably before its first instruction: from then on it can have effects.
@@ -44,9 +48,9 @@ pid_t StartProgram(const Start& start) {
       start.record->WriteState(options, pid, StartTicks(pid), start.streams->facts);
   if (!written.ok()) {
     *start.failure = {"setup", {"state: " + written.error().op, written.error().code}};
-    return -1;
+    return {};
   }
-  return child.value().Go(start.failure) ? pid : -1;
+  return child.value().Go(start.failure) ? OwnRoot(pid) : Root{};
 }
 
 struct Made {
@@ -57,11 +61,30 @@ struct Made {
   }
 };
 
+// "PID START_TICKS", which is there as a whole or not at all. False when it is not.
+bool ReadForeign(const char* path, Root* root) {
+  const std::string text = ReadText(path);
+  const char* const end = text.data() + text.size();
+  const auto [blank, pid_error] = std::from_chars(text.data(), end, root->pid);
+  if (pid_error != std::errc() || blank == end) return false;
+  const auto [rest, ticks_error] = std::from_chars(blank + 1, end, root->start_ticks);
+  return ticks_error == std::errc() && rest == end && root->pid > 0;
+}
+
+// Once its launcher has named it. That the file is gone tells the launcher that it is held, and may
+// be started: however soon it ends, how it ended is known.
+void TakeForeign(const Options& options, Root* root) {
+  if (!options.foreign || root->pid > 0 || !ReadForeign(options.pid_file, root)) return;
+  [[maybe_unused]] const bool held = root->foreign.Hold(root->pid, root->start_ticks);
+  unlink(options.pid_file);
+}
+
 // Until what makes the job has ended. When SIGTERM tells to give it up, what it waits for is
 // killed, and it itself unless it ends for that by `patience_ms`: a container runtime has cgroups
 // to remove, and a directory. Nothing else is reaped meanwhile, so that the root is found among our
 // children even when it has ended already.
-Made WaitForMaker(pid_t maker, Console* console, int patience_ms) {
+Made WaitForMaker(pid_t maker, const Options& options, Console* console, Root* root,
+                  int patience_ms) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
@@ -70,13 +93,17 @@ Made WaitForMaker(pid_t maker, Console* console, int patience_ms) {
   Made made;
   while (waitpid(maker, &made.status, WNOHANG) == 0) {
     pollfd polled[] = {{signals.get(), POLLIN, 0}, {console->fd(), POLLIN, 0}};
-    poll(polled, 2, made.given_up ? kUndoStepMs : -1);
+    const bool awaits_root = options.foreign && root->pid < 0;
+    poll(polled, 2, made.given_up ? kUndoStepMs : awaits_root ? kHoldStepMs : -1);
+    TakeForeign(options, root);
     if (polled[1].revents != 0) console->Receive();
     signalfd_siginfo info;
     while (read(signals.get(), &info, sizeof info) > 0) {
       made.given_up = made.given_up || info.ssi_signo == SIGTERM;
     }
     if (!made.given_up) continue;
+    // What it waits for is not below us.
+    if (options.foreign && patience_ms == kUndoMs) kill(maker, SIGTERM);
     // Again only when it has got over that: it may need others to undo what it did.
     if (patience_ms % kKillAgainMs == 0) KillBelowChildren();
     if (patience_ms <= 0) kill(maker, SIGKILL);
@@ -94,9 +121,9 @@ std::string DescribeEnd(const Made& made) {
 
 // The root runs: losing it for a disk that is full would be worse than a daemon that has to look
 // for it.
-pid_t Recorded(const Start& start, pid_t root) {
+Root Recorded(const Start& start, Root root) {
   const Result<Unit> written =
-      start.record->WriteState(start.options, root, StartTicks(root), start.streams->facts);
+      start.record->WriteState(start.options, root.pid, root.start_ticks, start.streams->facts);
   if (!written.ok()) start.record->Complain("state: " + written.error().op, written.error().code);
   return root;
 }
@@ -114,7 +141,7 @@ pid_t FindRoot() {
   return root;
 }
 
-pid_t RestoreTree(const Start& start) {
+Root RestoreTree(const Start& start) {
   const Options& options = start.options;
   ChildSpec spec;
   spec.argv = options.argv;
@@ -125,7 +152,7 @@ pid_t RestoreTree(const Start& start) {
     opened.emplace_back(open(request.path, request.flags | O_NOCTTY | O_CLOEXEC, 0600));
     if (!opened.back().valid()) {
       *start.failure = {"open", Errno::Last(request.path)};
-      return -1;
+      return {};
     }
     spec.fds.emplace_back(opened.back().get(), request.fd);
   }
@@ -133,23 +160,24 @@ pid_t RestoreTree(const Start& start) {
   Result<Child> child = Child::Fork(spec, start.oom_score_adj);
   if (!child.ok()) {
     *start.failure = {"setup", child.error()};
-    return -1;
+    return {};
   }
   if (!child.value().Go(start.failure)) {
     start.failure->step = "criu";
-    return -1;
+    return {};
   }
   for (const auto& [fd, number] : start.passed)
     close(fd);  // else nobody would see CRIU's end of the socket close
   Console none(options, start.streams);
-  const Made made = WaitForMaker(child.value().pid(), &none, 0);
+  Root unnamed;
+  const Made made = WaitForMaker(child.value().pid(), options, &none, &unnamed, 0);
   const pid_t root = made.ok() ? FindRoot() : -1;
   if (root < 0) {
     const std::string what = made.ok() ? "restored nothing" : DescribeEnd(made);
     *start.failure = {"criu", {"criu " + what, 0}};
-    return -1;
+    return {};
   }
-  return Recorded(start, root);
+  return Recorded(start, OwnRoot(root));
 }
 
 // -1 when there is none.
@@ -203,13 +231,13 @@ void SetWindowSize(const Start& start) {
   ioctl(master, TIOCSWINSZ, &size);  // unchanged, it does nothing
 }
 
-pid_t LaunchTree(const Start& start) {
+Root LaunchTree(const Start& start) {
   const Options& options = start.options;
   Console console(options, start.streams);
   const Result<Unit> listening = console.Listen();
   if (!listening.ok()) {
     *start.failure = {"tty", listening.error()};
-    return -1;
+    return {};
   }
   unlink(options.pid_file);
   std::vector<char*> argv;
@@ -228,19 +256,29 @@ pid_t LaunchTree(const Start& start) {
   Result<Child> child = Child::Fork(spec, start.oom_score_adj);
   if (!child.ok()) {
     *start.failure = {"setup", child.error()};
-    return -1;
+    return {};
   }
-  if (!child.value().Go(start.failure)) return -1;
-  const Made made = WaitForMaker(child.value().pid(), &console, kUndoMs);
-  const pid_t root = ReadPid(options.pid_file);
+  if (!child.value().Go(start.failure)) return {};
+  Root root;
+  const Made made = WaitForMaker(child.value().pid(), options, &console, &root, kUndoMs);
+  if (options.foreign)
+    TakeForeign(options, &root);
+  else
+    root = OwnRoot(ReadPid(options.pid_file));
   unlink(options.pid_file);
-  std::string wrong = made.ok() ? Settle(start, root, &console) : DescribeEnd(made);
+  std::string wrong;
+  if (!made.ok())
+    wrong = DescribeEnd(made);
+  else if (!options.foreign)
+    wrong = Settle(start, root.pid, &console);
+  else if (root.pid < 0)
+    wrong = "wrote no PID to its pid file";
   if (wrong.empty()) {
     start.streams->words.Reset();
     SetWindowSize(start);
-    return Recorded(start, root);
+    return Recorded(start, std::move(root));
   }
-  if (made.given_up) AwaitUndone(root);
+  if (made.given_up) AwaitUndone(root.pid);
   const std::string words = start.streams->LastWords();
   if (!words.empty()) wrong += ": " + words;
   const int status = made.status;
@@ -248,12 +286,12 @@ pid_t LaunchTree(const Start& start) {
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   *start.failure = {"launcher",
                     {std::to_string(code) + " " + std::to_string(signal) + " " + wrong, 0}};
-  return -1;
+  return {};
 }
 
 }  // namespace
 
-pid_t StartJob(const Start& start) {
+Root StartJob(const Start& start) {
   if (start.options.restore) return RestoreTree(start);
   return start.options.pid_file == nullptr ? StartProgram(start) : LaunchTree(start);
 }

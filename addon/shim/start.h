@@ -22,8 +22,14 @@ struct Start {
   Failure* failure;
 };
 
-// Starts the program, or has CRIU or a launcher make the tree. Answers the root, which is our child
-// and whose `state` is written; or -1 and why, and then whatever was made is still to be killed.
-pid_t StartJob(const Start& start);
+struct Root {
+  pid_t pid = -1;
+  unsigned long long start_ticks = 0;
+  Foreign foreign;  // with --foreign; else it is our child
+};
+
+// Starts the program, or has CRIU or a launcher make the tree. Answers the root, whose `state` is
+// written; or PID -1 and why, and then whatever was made is still to be killed.
+Root StartJob(const Start& start);
 
 }  // namespace cedana::shim

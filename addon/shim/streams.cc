@@ -101,6 +101,13 @@ bool OpenTty(const Options& options, Streams* streams) {
   if (!streams->TakeTerminal(UniqueFd(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)), options))
     return false;
   const int slave = streams->slave.get();
+  // What is written to one that stands in for another's is for that to make sense of.
+  termios settings = {};
+  if (options.foreign) {
+    if (tcgetattr(slave, &settings) < 0) return false;
+    cfmakeraw(&settings);
+    if (tcsetattr(slave, TCSANOW, &settings) < 0) return false;
+  }
   if (options.has_ids && fchown(slave, options.ids.uid, static_cast<gid_t>(-1)) < 0) return false;
   for (UniqueFd& end : streams->job) end.Reset(fcntl(slave, F_DUPFD_CLOEXEC, 3));
   return streams->job[0].valid() && streams->job[1].valid() && streams->job[2].valid();

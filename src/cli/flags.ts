@@ -44,6 +44,8 @@ export async function fieldsOf(options: Options | undefined): Promise<readonly F
   }))
 }
 
+const append = (value: string, previous: readonly string[] | undefined): readonly string[] => [...(previous ?? []), value]
+
 const repeat = (value: string, previous: readonly string[] | undefined): readonly string[] => [
   ...(previous ?? []),
   ...value.split(',').filter(Boolean),
@@ -61,7 +63,7 @@ function toOption({ flag, property }: Field, prefix: string, world: World): Opti
       ? new Option(`${lead}--${fallback === true ? 'no-' : ''}${flag}`, text)
       : new Option(`${lead}--${flag} <${value}>`, text)
   if (property.enum !== undefined) option.choices(property.enum)
-  if (type === 'array') option.argParser(repeat)
+  if (type === 'array') option.argParser(property.verbatim === true ? append : repeat)
   if (property.path === true) option.argParser((path: string) => absolute(world, path))
   return option.hideHelp(property.hidden === true)
 }

@@ -54,6 +54,7 @@ function realWorld(): World {
       }),
     openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
     startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
+    launch: async (config, type, file) => (await import('../daemon/main.js')).launch(config, { type, file, signal: cancel.signal }),
     builtins: async () => (await import('../plugins/index.js')).builtins,
     externals: async ({ plugins }) => (await import('../plugins/packages.js')).describedPlugins(plugins),
   }

@@ -31,6 +31,8 @@ export interface World {
   /** The same verbs in this process (`--no-server`); `withJobs`: with the jobs of the database. */
   openLocal(config: Config, options: { readonly withJobs: boolean }): Promise<Engine>
   startDaemon(config: Config): Promise<void>
+  /** A plugin that is its own launcher. Answers the exit code. */
+  launch(config: Config, type: string, file: string): Promise<number>
   /** Plugins that are part of the program. */
   builtins(): Promise<readonly DescribedRuntime[]>
   /** Those of the plugin directory and the search path. */

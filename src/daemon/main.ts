@@ -25,7 +25,8 @@ import { createLogger } from './logging.js'
 import type { Logger } from 'pino'
 import { ensureDirectories, type Environment, workDirectory } from './operations/environment.js'
 import type { Faults } from './operations/operation.js'
-import { removeRemains } from './operations/program.js'
+import { launcherHost } from './operations/launch.js'
+import { rememberedExit, removeRemains } from './operations/program.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
@@ -53,6 +54,9 @@ interface Parts {
   readonly faults: Faults | undefined
 }
 
+const cudaOf = ({ gpu: { cuda_library: library, nvml_library: management, call_timeout_ms: callTimeoutMs } }: Config): CudaChild =>
+  new CudaChild({ library, management, callTimeoutMs })
+
 function buildEnvironment(config: Config, { log, database, foreground, faults }: Parts): { env: Environment; criuVersion: () => string } {
   let found: CriuBinary | undefined
   const searchPath = process.env['PATH'] ?? ''
@@ -63,23 +67,24 @@ function buildEnvironment(config: Config, { log, database, foreground, faults }:
     version,
     runtimes: new Registry(builtins, { version, verbTimeoutMs: 0 }),
     reloadPlugins: async () => undefined,
-    jobs: new JobTable(database.jobs, hostId(), log, (job, reason) => removeRemains(env, job, reason)),
+    jobs: new JobTable(database.jobs, hostId(), log, {
+      exitOf: (job) => rememberedExit(env, job),
+      removeRemains: (job, reason) => removeRemains(env, job, reason),
+    }),
     checkpoints: database.checkpoints,
     locks: new JobLocks(),
     faults,
     criu: once(async () => (found = await findCriu(where))),
     facts: once<HostFacts>(hostFacts),
     gpu: once(() => gpu.load({ devicePrefix: config.gpu.device_prefix, lockTimeoutMs: config.gpu.lock_timeout_ms })),
-    cuda: new CudaChild({
-      library: config.gpu.cuda_library,
-      management: config.gpu.nvml_library,
-      callTimeoutMs: config.gpu.call_timeout_ms,
-    }),
+    cuda: cudaOf(config),
     self: once(() => processes.identify(process.pid)),
     mountNamespace: mountNamespace(),
     shimPath,
     searchPath,
     foreground,
+    // This very program, as it was started.
+    command: [process.execPath, process.argv[1] ?? ''],
   }
   return { env, criuVersion: () => (found ? formatVersion(found.version) : '') }
 }
@@ -108,6 +113,22 @@ export async function openEngine(
       database.close()
       for (const directory of [own, ...forgotten.filter(Boolean)]) rmSync(directory, { recursive: true, force: true })
     },
+  }
+}
+
+interface LaunchOptions {
+  readonly type: string
+  readonly file: string
+  readonly signal: AbortSignal
+}
+
+/** `__launch`: what a shim starts for a plugin that is its own launcher. Answers the exit code. */
+export async function launch(config: Config, { type, file, signal }: LaunchOptions): Promise<number> {
+  const cuda = cudaOf(config)
+  try {
+    return await launcherHost({ runtimes: new Registry(builtins), cuda, environment: process.env, signal }, type, file)
+  } finally {
+    cuda.close()
   }
 }
 

@@ -69,6 +69,7 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
       connections.push(withJobs ? 'local with jobs' : 'local')
       return engine
     },
+    launch: async () => 0,
     startDaemon: async () => {},
     builtins: async () => builtins,
     externals: async () => [],

@@ -7,7 +7,7 @@ import type { ExitStatus } from '../../plugins/contract/job.js'
 import { exitStatus, parseShimStatus, readShimExit, type ShimExit, type ShimState } from './shim-files.js'
 
 export type ShimOutput =
-  { readonly kind: 'stdout' | 'stderr'; readonly bytes: Buffer } | { readonly kind: 'exit'; readonly exit: ExitStatus }
+  { readonly kind: 'stdout' | 'stderr'; readonly bytes: Buffer } | { readonly kind: 'exit'; readonly exit: ExitStatus | undefined }
 
 export interface ShimStatus {
   readonly state: ShimState

@@ -23,7 +23,8 @@ export interface ShimState {
 
 export interface ShimExit {
   readonly pid: Pid
-  readonly exit: ExitStatus
+  /** Undefined: not known, of what was another's child. */
+  readonly exit: ExitStatus | undefined
   /** Milliseconds since 1970. */
   readonly exitedAt: number
 }
@@ -82,11 +83,12 @@ const Exit = z
     signal: number,
     exited_at: number,
   })
-  .refine((it) => (it.code === -1) === it.signal > 0, 'neither code nor signal')
+  .refine((it) => it.code === -1 || it.signal === 0, 'both code and signal')
   .transform((it): ShimExit => ({ pid: it.pid, exit: exitStatus(it.code, it.signal), exitedAt: it.exited_at }))
 
-/** As the shim says it: code -1 when a signal ended it, signal 0 when it exited. */
-export function exitStatus(code: number, signal: number): ExitStatus {
+/** As the shim says it: code -1 when a signal ended it, signal 0 when it exited; both when it does not know. */
+export function exitStatus(code: number, signal: number): ExitStatus | undefined {
+  if (code === -1 && signal === 0) return undefined
   return signal > 0 ? { signal } : { code }
 }
 

@@ -434,7 +434,7 @@ describe('pipe', () => {
     expect(before.state).toEqual(await readShimState(wanted.directory))
     expect(before.state.pipes?.stdin).toBe(/\d+/.exec(execFileSync('readlink', [`/proc/${String(launched.pid)}/fd/0`]).toString())?.[0])
     await connection.end()
-    await until(async () => (await connection.status()).exit?.exit.code === 6)
+    await until(async () => (await connection.status()).exit?.exit?.code === 6)
     await launched.done
     await expect(connection.status()).rejects.toMatchObject({ code: 'JOB_NOT_RUNNING' })
     await expect(ShimConnection.open(wanted.directory)).rejects.toMatchObject({ code: 'JOB_NOT_RUNNING' })
@@ -967,7 +967,7 @@ describe('daemon', () => {
     await new Promise((done) => spawn(process.execPath, [launcher], { stdio: ['pipe', 'inherit', 'inherit'] }).once('exit', done))
     expect(await readShimState(wanted.directory)).toBeUndefined()
     await until(async () => (await readShimState(wanted.directory)) !== undefined)
-    await until(async () => (await readShimExit(wanted.directory))?.exit.code === 13)
+    await until(async () => (await readShimExit(wanted.directory))?.exit?.code === 13)
   })
 
   it('may be killed while a launcher runs: it goes on, and what it makes is supervised', async () => {
@@ -987,7 +987,7 @@ describe('daemon', () => {
     expect(await readShimState(directory)).toBeUndefined()
     const status = await (await ShimConnection.open(directory)).status() // answered once there is something to tell
     expect(status.state).toMatchObject({ stdio: 'log', log })
-    await until(async () => (await readShimExit(directory))?.exit.code === 14)
+    await until(async () => (await readShimExit(directory))?.exit?.code === 14)
     expect(readFileSync(log, 'utf8')).toBe('here\n')
   })
 
@@ -1046,7 +1046,7 @@ describe('client', () => {
     const directory = newDirectory()
     expect(await readShimState(directory)).toBeUndefined()
     expect(await readShimExit(join(directory, 'nowhere'))).toBeUndefined()
-    for (const text of ['', 'pid 1\n', 'pid 1\ncode -1\nsignal 0\nexited_at 1\n', 'pid 1\ncode 0\nsignal 0\nexited_at 1']) {
+    for (const text of ['', 'pid 1\n', 'pid 1\ncode 5\nsignal 9\nexited_at 1\n', 'pid 1\ncode 0\nsignal 0\nexited_at 1']) {
       writeFileSync(join(directory, 'exit'), text)
       await expect(readShimExit(directory)).rejects.toMatchObject({ code: 'BUG' })
     }

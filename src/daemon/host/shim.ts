@@ -67,6 +67,8 @@ export interface ShimRequest {
         readonly pidFile: string
         /** With `tty`: it makes the terminal and sends it there, gone afterwards. Where its path is too long for a socket, `argv` is given another. */
         readonly consoleSocket?: string | undefined
+        /** The root is another's child: it is named before it is started, and the end of the file tells that it is held. */
+        readonly foreign?: boolean | undefined
       }
     | undefined
   /**
@@ -157,6 +159,7 @@ function shimArguments(request: ShimRequest): string[] {
       option('open', `${String(shimOpenSlot(index))}:${String(flags)}:${path}`),
     ),
     ...option('pid-file', launcher?.pidFile),
+    ...flag('foreign', launcher?.foreign),
     ...option('console-socket', launcher?.consoleSocket),
     '--',
     ...request.argv,

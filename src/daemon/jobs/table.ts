@@ -19,6 +19,11 @@ export interface JobStore {
   briefs(): readonly JobBrief[]
 }
 
+export interface JobEnd {
+  exitOf(job: JobRecord): Promise<ExitStatus | undefined>
+  removeRemains(job: JobRecord, reason: EndReason): Promise<void>
+}
+
 export const targetOf = (job: JobRecord): Target => ({ pid: job.pid, startTicks: job.startTicks, bootId: job.bootId }) as Target
 
 /** How long a shim may take to write down an exit that the kernel has already told us of. */
@@ -35,8 +40,10 @@ export class JobTable {
     readonly store: JobStore,
     readonly hostId: string,
     readonly log: Log,
-    /** What is to be done between the end of a job and the moment that anybody hears of it. */
-    private readonly beforeEnd: (job: JobRecord, reason: EndReason) => Promise<void> = async () => undefined,
+    /**
+     * What is to be done between the end of a job and the moment that anybody hears of it. Asked for an exit status that nobody else knows, it may.
+     */
+    private readonly atEnd: JobEnd = { exitOf: async () => undefined, removeRemains: async () => undefined },
   ) {}
 
   /** Throws JOB_EXISTS. */
@@ -115,11 +122,12 @@ export class JobTable {
 
   async #awaitEnd(job: JobRecord): Promise<void> {
     const seen = await processes.waitExit(targetOf(job))
-    const exit = (await this.#exitFromShim(job)) ?? (seen.code === undefined && seen.signal === undefined ? undefined : seen)
+    const known = (await this.#exitFromShim(job)) ?? (seen.code === undefined && seen.signal === undefined ? undefined : seen)
     if (this.#closed || this.find(job.jid)?.state !== 'running') return
     const reason = this.#reasons.get(job.jid) ?? 'exited'
     this.#reasons.delete(job.jid)
-    await this.beforeEnd(this.get(job.jid), reason)
+    const exit = known ?? (await this.atEnd.exitOf(this.get(job.jid)))
+    await this.atEnd.removeRemains(this.get(job.jid), reason)
     this.update(job.jid, { state: 'ended', endReason: reason, exit, exitedAt: Date.now(), frozen: false })
     this.log.info({ job: job.jid, pid: job.pid, reason, ...exit }, 'job ended')
     void this.#removeDirectory(job.directory)

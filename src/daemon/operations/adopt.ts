@@ -11,7 +11,7 @@ import * as processes from '../host/processes.js'
 import { readShimExit, readShimState, ShimConnection, type ShimState } from '../host/shim.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
-import { removeRemains } from './program.js'
+import { rememberedExit, removeRemains } from './program.js'
 import { ensureDirectories, type Environment, hasMaker, jobsDirectory, workDirectories } from './environment.js'
 
 /** How long a shim that an interrupted daemon started may take to listen. */
@@ -70,8 +70,9 @@ const notAdopted =
 async function adoptAs(env: Environment, job: JobRecord, state: ShimState | undefined): Promise<void> {
   const known = state?.target ?? targetOf(job)
   const changes = { pid: known.pid, startTicks: known.startTicks, bootId: known.bootId } as const
-  const exit = state ? (await readShimExit(job.directory))?.exit : undefined
-  if (!exit && known.pid > 0 && (await processes.isAlive(known))) {
+  const end = state ? await readShimExit(job.directory) : undefined
+  const exit = end?.exit
+  if (!end && known.pid > 0 && (await processes.isAlive(known))) {
     env.jobs.watch(env.jobs.update(job.jid, { ...changes, state: 'running', startedAt: state?.startedAt ?? job.startedAt }))
     env.log.info({ job: job.jid, pid: known.pid }, 'job adopted')
     return
@@ -82,10 +83,11 @@ async function adoptAs(env: Environment, job: JobRecord, state: ShimState | unde
   } else {
     const latest = env.checkpoints.ofJob(job.jid)[0]
     const wasDumped = latest !== undefined && latest.time >= job.startedAt && exit?.signal === 9
-    const reason = job.state === 'restoring' && !state ? 'dumped' : wasDumped ? 'dumped' : exit ? 'exited' : 'lost'
+    const reason = job.state === 'restoring' && !state ? 'dumped' : wasDumped ? 'dumped' : end ? 'exited' : 'lost'
+    const ended = exit ?? (known.pid > 0 ? await rememberedExit(env, { ...job, ...changes }) : undefined)
     await removeRemains(env, { ...job, ...changes }, reason)
-    env.jobs.update(job.jid, { ...changes, state: 'ended', endReason: reason, exit, exitedAt: Date.now(), frozen: false })
-    env.log.info({ job: job.jid, reason, ...exit }, 'job ended while no daemon was running')
+    env.jobs.update(job.jid, { ...changes, state: 'ended', endReason: reason, exit: ended, exitedAt: Date.now(), frozen: false })
+    env.log.info({ job: job.jid, reason, ...ended }, 'job ended while no daemon was running')
   }
   await removeAfterShim(job.directory)
 }

@@ -2,9 +2,11 @@
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { ShimConnection } from '../host/shim.js'
 import type { JobRecord } from '../jobs/job.js'
+import { targetOf } from '../jobs/table.js'
 import { mayUseJob } from './authorize.js'
 import type { Environment } from './environment.js'
-import type { AttachInput, AttachOutput, AttachRequest, Call } from './verbs.js'
+import { hostFor } from './host.js'
+import type { AttachInput, AttachOutput, AttachRequest, Call, WindowSize } from './verbs.js'
 
 function findJob(env: Environment, call: Call, request: AttachRequest): JobRecord {
   if (request.jid !== '') {
@@ -19,12 +21,26 @@ function findJob(env: Environment, call: Call, request: AttachRequest): JobRecor
   return job
 }
 
+type Resize = (size: WindowSize) => Promise<void>
+
+/** The terminal that the shim holds may be joined to one that the runtime does. */
+function resizer(env: Environment, call: Call, job: JobRecord, connection: ShimConnection): Resize {
+  return async (size) => {
+    await connection.resize(size)
+    if (job.stdio !== 'tty' || !env.runtimes.supports(job.type, 'resize')) return
+    const resize = await env.runtimes.verb(job.type, 'resize')
+    await resize(hostFor(env, call.signal), targetOf(job), size, job.details).catch((thrown: unknown) => {
+      env.log.warn({ job: job.jid, err: CedanaError.from(thrown).message }, 'a terminal could not be resized')
+    })
+  }
+}
+
 /** Hands input on until it ends, the client goes away, or the shim does. */
-async function forward(connection: ShimConnection, input: AsyncIterable<AttachInput>): Promise<void> {
+async function forward(connection: ShimConnection, resize: Resize, input: AsyncIterable<AttachInput>): Promise<void> {
   for await (const part of input) {
     if (part.kind === 'stdin') await connection.write(part.bytes)
     else if (part.kind === 'eof') await connection.end()
-    else await connection.resize(part.size)
+    else await resize(part.size)
   }
 }
 
@@ -56,10 +72,14 @@ export async function* attach(
   call.signal.addEventListener('abort', detach)
   try {
     yield { kind: 'tty', tty: job.stdio === 'tty' }
-    if (request.windowSize) await connection.resize(request.windowSize)
+    const resize = resizer(env, call, job, connection)
+    if (request.windowSize) await resize(request.windowSize)
     // A client that goes away breaks its input; the output then ends by the abort.
-    forward(connection, input).catch(() => undefined)
-    yield* connection.attach(true)
+    forward(connection, resize, input).catch(() => undefined)
+    for await (const output of connection.attach(true)) {
+      if (output.kind === 'exit' && !output.exit) yield { kind: 'exit', exit: (await env.jobs.ended(job.jid)).exit ?? { code: -1 } }
+      else yield output as AttachOutput
+    }
   } finally {
     call.signal.removeEventListener('abort', detach)
     connection.close()

@@ -56,6 +56,8 @@ export interface Environment {
   /** Inode of the mount namespace of this process. */
   readonly mountNamespace: string
   readonly shimPath: string
+  /** The command line of this program, without arguments. */
+  readonly command: readonly [string, ...string[]]
   /** $PATH, for CRIU's own helpers (iptables, ip). */
   readonly searchPath: string
   /** Standard streams of a job may be the caller's own: only without a daemon. */

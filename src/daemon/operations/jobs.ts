@@ -9,6 +9,7 @@ import { mayUseJob, visiblePart } from './authorize.js'
 import { checkpointView } from './checkpoints.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
+import { removeTarget } from './program.js'
 import { removeDirectory } from './run.js'
 import type { Call, CheckpointView, JobView, KillRequest, ListJobsRequest } from './verbs.js'
 
@@ -214,6 +215,9 @@ export async function deleteJobs(
       using _ = env.locks.take(job.jid, 'delete')
       await env.jobs.ended(job.jid)
       env.jobs.remove(job.jid)
+      // What a restore would have built on.
+      if (job.endReason === 'dumped' && job.directory !== '')
+        await removeTarget(env, { type: job.type, target: targetOf(job), identity: job.details, why: 'ended' })
       if (job.directory !== '') await removeDirectory(job.directory)
       messages.push(`Deleted job ${job.jid}`)
     }

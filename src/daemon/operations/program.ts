@@ -3,18 +3,23 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { StdioMode, Target } from '../../plugins/contract/job.js'
+import type { ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
 import type { ParsedOptions } from '../../plugins/contract/options.js'
 import type { Program } from '../../plugins/contract/plan.js'
+import type { RemoveReason } from '../../plugins/contract/runtime.js'
 import { bootId, isAlive, readText } from '../host/processes.js'
 import { launchShim, type LaunchedShim, type ShimRequest } from '../host/shim.js'
 import type { EndReason, JobRecord } from '../jobs/job.js'
+import { targetOf } from '../jobs/table.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
+import type { LaunchFailure } from './launch.js'
 
 /** How long a runtime may take to remove what is left of a target. */
 const REMOVE_MS = 10_000
 const TOLD_EVERY_MS = 10
+/** In the directory of the job: what a plugin that is its own launcher is to do. */
+const LAUNCH = 'launch.json'
 
 interface Start extends Pick<ShimRequest, 'logAsUser' | 'windowSize' | 'waitAttach' | 'stdinFile' | 'stdinEnded' | 'signal'> {
   /** Runtime plugin. */
@@ -30,6 +35,8 @@ export async function startProgram(env: Environment, { type, directory, program,
     await mkdir(dirname(join(directory, name)), { recursive: true, mode: 0o700 })
     await writeFile(join(directory, name), content, { mode: 0o600 })
   }
+  const { launch } = program
+  if (launch) await writeFile(join(directory, LAUNCH), JSON.stringify({ launch, launcher: program.launcher }), { mode: 0o600 })
   const streams = program.streams ?? { stdio }
   const isClosed = stdio === 'log' && streams.stdio === 'pipe'
   const kept = streams.log ?? log
@@ -43,7 +50,7 @@ export async function startProgram(env: Environment, { type, directory, program,
       user: program.user,
       workingDirectory: program.workingDirectory,
       environment: program.environment,
-      argv: program.argv,
+      argv: launch ? [...env.command, '__launch', type, join(directory, LAUNCH)] : program.argv,
       foreground: env.foreground,
       launcher: program.launcher,
       // Nobody can attach to a job that logs: its input has ended.
@@ -53,7 +60,7 @@ export async function startProgram(env: Environment, { type, directory, program,
     const error = CedanaError.from(thrown)
     // One that fails removes what it has made. One that was given up when it had succeeded, or was killed, does not.
     if (error.detail['step'] === 'launcher' && !(Number(error.detail['exitCode']) > 0))
-      await removeTarget(env, type, undefined, program.identity ?? {})
+      await removeTarget(env, { type, target: undefined, identity: program.identity ?? {}, why: 'undone' })
     const reason: unknown = request.signal?.aborted === true ? request.signal.reason : undefined
     if (reason !== undefined)
       throw reason instanceof CedanaError ? reason : new CedanaError('CANCELLED', 'start cancelled', { cause: error })
@@ -66,14 +73,20 @@ async function explained({ argv, launcher }: Program, error: CedanaError): Promi
   if (launcher === undefined || error.detail['step'] !== 'launcher') return error
   const line = (await readText(launcher.log))?.trimEnd().split('\n').at(-1) ?? ''
   const said = messageOf(line)
-  return said === '' ? error : new CedanaError(error.code, `${argv[0]}: ${said}`, { cause: error, detail: error.detail })
+  if (said.code !== undefined)
+    return new CedanaError(said.code, said.msg, {
+      cause: error,
+      detail: error.detail,
+      ...(said.hint === undefined ? {} : { hint: said.hint }),
+    })
+  return said.msg === '' ? error : new CedanaError(error.code, `${argv[0]}: ${said.msg}`, { cause: error, detail: error.detail })
 }
 
-function messageOf(line: string): string {
+function messageOf(line: string): LaunchFailure {
   try {
-    return (JSON.parse(line) as { readonly msg?: string }).msg ?? ''
+    return { msg: '', ...(JSON.parse(line) as Partial<LaunchFailure>) }
   } catch {
-    return line
+    return { msg: line }
   }
 }
 
@@ -101,14 +114,32 @@ export async function toldPid(
  */
 export async function removeRemains(env: Environment, job: JobRecord, reason: EndReason): Promise<void> {
   if (job.directory === '' && reason !== 'dumped') return
-  await removeTarget(env, job.type, { pid: job.pid, startTicks: job.startTicks, bootId: job.bootId } as Target, job.details)
+  const why = reason === 'dumped' ? 'dumped' : 'ended'
+  await removeTarget(env, { type: job.type, target: targetOf(job), identity: job.details, why })
 }
 
-/** `target` undefined: it has not come to be, but something may be there. */
-export async function removeTarget(env: Environment, type: string, target: Target | undefined, identity: ParsedOptions): Promise<void> {
+/** What the runtime still knows of the end of a job that was nobody's child here. */
+export async function rememberedExit(env: Environment, job: JobRecord): Promise<ExitStatus | undefined> {
+  if (!env.runtimes.supports(job.type, 'exitStatus')) return undefined
+  const ask = await env.runtimes.verb(job.type, 'exitStatus')
+  return ask(hostFor(env, AbortSignal.timeout(REMOVE_MS)), targetOf(job), job.details).catch((thrown: unknown) => {
+    env.log.warn({ job: job.jid, err: CedanaError.from(thrown).message }, 'the exit status of a job is not known')
+    return undefined
+  })
+}
+
+interface Removal {
+  readonly type: string
+  /** Undefined: it has not come to be, but something may be there. */
+  readonly target: Target | undefined
+  readonly identity: ParsedOptions
+  readonly why: RemoveReason
+}
+
+export async function removeTarget(env: Environment, { type, target, identity, why }: Removal): Promise<void> {
   if (!env.runtimes.supports(type, 'remove')) return
   const remove = await env.runtimes.verb(type, 'remove')
-  await remove(hostFor(env, AbortSignal.timeout(REMOVE_MS)), target, identity).catch((thrown: unknown) => {
+  await remove(hostFor(env, AbortSignal.timeout(REMOVE_MS)), target, identity, why).catch((thrown: unknown) => {
     env.log.warn({ type, pid: target?.pid, err: CedanaError.from(thrown).message }, 'the remains of a target could not be removed')
   })
 }

@@ -223,7 +223,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         const target = { pid, startTicks, bootId: processes.bootId } as Target
         await processes.killTree(target, SIGKILL)
         const shim = await launched.catch(() => undefined)
-        if (plan.program) await removeTarget(env, type, target, identity ?? {})
+        if (plan.program) await removeTarget(env, { type, target, identity: identity ?? {}, why: 'undone' })
         await shim?.done
       },
     },
@@ -249,12 +249,12 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         .then(async (shim) => {
           await shim.done
           if (plan.program)
-            await removeTarget(
-              env,
+            await removeTarget(env, {
               type,
-              { pid: started.pid, startTicks: started.startTicks, bootId: processes.bootId } as Target,
-              identity ?? {},
-            )
+              target: { pid: started.pid, startTicks: started.startTicks, bootId: processes.bootId } as Target,
+              identity: identity ?? {},
+              why: 'ended',
+            })
           await removeDirectory(directory)
         })
         .catch(() => undefined)

@@ -153,7 +153,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
         const target = { pid: shim.pid, startTicks: shim.startTicks, bootId: processes.bootId } as Target
         await processes.killTree(target, SIGKILL)
         await processes.waitExit(target)
-        await removeTarget(env, request.type, target, job.details)
+        await removeTarget(env, { type: request.type, target, identity: job.details, why: 'undone' })
         await shim.done
       },
     },

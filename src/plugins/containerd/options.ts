@@ -3,16 +3,40 @@ import { z } from 'zod'
 const id = z
   .string()
   .min(1, 'missing id')
-  .max(76)
+  .max(76, 'container id too long')
   .regex(/^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$/, 'invalid container id')
 const path = z.string().refine((value) => value.startsWith('/'), 'must be an absolute path')
+const environment = z.string().regex(/^[^=]+=/, 'not of the form NAME=VALUE')
 
-const ADDRESS = { value: 'PATH', path: true, variable: 'CONTAINERD_ADDRESS', description: 'socket of containerd' }
-const NAMESPACE = { value: 'NAME', variable: 'CONTAINERD_NAMESPACE', description: 'namespace of containerd' }
 const place = {
-  address: path.default('/run/containerd/containerd.sock').meta(ADDRESS),
-  namespace: z.string().min(1).default('default').meta(NAMESPACE),
+  address: path
+    .default('/run/containerd/containerd.sock')
+    .meta({ value: 'PATH', path: true, variable: 'CONTAINERD_ADDRESS', description: 'socket of containerd' }),
+  namespace: z
+    .string()
+    .min(1)
+    .default('default')
+    .meta({ value: 'NAME', variable: 'CONTAINERD_NAMESPACE', description: 'namespace of containerd' }),
 }
+
+/** What run and restore share. */
+const creation = {
+  gpus: z.array(z.int().nonnegative()).default([]).meta({ value: 'INDEX', description: 'GPUs for it, by index (repeatable)' }),
+  noPivot: z.boolean().default(false).meta({ description: 'no pivot_root: for a root file system on a ramdisk' }),
+  env: z
+    .array(environment)
+    .default([])
+    .meta({ value: 'NAME=VALUE', verbatim: true, description: 'variable of its environment (repeatable)' }),
+}
+
+export const RunOptions = z.strictObject({
+  image: z.string().min(1, 'missing image').meta({ positional: true, description: 'image, or directory with a root file system' }),
+  args: z.array(z.string()).default([]).meta({ positional: true, description: 'command and its arguments, after --' }),
+  id: id.optional().meta({ description: 'container id (default: the job id)' }),
+  ...place,
+  ...creation,
+  snapshotter: z.string().min(1).default('overlayfs').meta({ value: 'NAME', description: 'snapshotter for its root file system' }),
+})
 
 export const ResolveOptions = z.strictObject({
   id: id.meta({ positional: true, description: 'container id' }),

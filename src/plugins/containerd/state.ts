@@ -30,6 +30,8 @@ export const findTask = async (containerd: Containerd, id: string): Promise<Proc
   (await found(containerd.call(TasksService.get, { containerId: id })))?.process
 
 const RUNC_OPTIONS = 'containerd.runc.v1.Options'
+/** The runtime of containers that are made here. */
+export const RUNC = { name: 'io.containerd.runc.v2', defaults: Options.decode(new Uint8Array()) }
 /** Of the runtimes that are a runc behind containerd's own shim; undefined of any other. */
 export function runcOptions({ runtime }: Container): Options | undefined {
   const isRunc = runtime?.name === 'io.containerd.runc.v2' || runtime?.name === 'io.containerd.runc.v1'

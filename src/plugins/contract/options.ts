@@ -12,6 +12,8 @@ export interface OptionMeta {
   readonly short?: string
   /** Name shown for the value in help: `PATH`, `N`. */
   readonly value?: string
+  /** Of one that can be repeated: a comma is part of a value. */
+  readonly verbatim?: boolean
   /** A program: the client looks it up in its PATH. */
   readonly executable?: boolean
   /** A path: the client makes it absolute. */

@@ -81,6 +81,8 @@ export interface Launcher {
   readonly consoleSocket?: string | undefined
   /** Where it says why it failed: lines of JSON with `msg`. */
   readonly log: string
+  /** The target is the child of another, and is not started before it has been announced (see `LaunchContext`). */
+  readonly foreign?: boolean | undefined
 }
 
 /** A program to start as a job: the daemon starts it through the shim. */
@@ -91,6 +93,11 @@ export interface Program {
   readonly user: Pick<Caller, 'uid' | 'gid' | 'groups'>
   /** Without one, `argv` is the target. */
   readonly launcher?: Launcher | undefined
+  /**
+   * The launcher is the plugin itself: a process of its own, which the daemon's end does not end, calls the verb `launch` with this. `argv` then only
+   * says what is started.
+   */
+  readonly launch?: ParsedOptions | undefined
   /** Small files to be put into the directory of the job first, by their paths in it. */
   readonly files?: readonly Attachment[] | undefined
   /** What it gets for standard streams where that is not what was asked for; `log`: the file, absent for the job's. */

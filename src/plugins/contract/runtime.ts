@@ -1,7 +1,7 @@
 /** The contract of a runtime plugin: a frozen manifest (data) and, behind `load()`, the verbs it claims. */
 import type { Requirement, Support } from './capability.js'
 import type { Host } from './host.js'
-import type { Caller, Snapshot, StdioMode, Target } from './job.js'
+import type { Caller, ExitStatus, Snapshot, StdioMode, Target } from './job.js'
 import type { OptionSchemas, OptionsOf, ParsedOptions } from './options.js'
 import type { DumpPlan, RestorePlan, RunPlan } from './plan.js'
 
@@ -59,6 +59,18 @@ export interface DumpContext {
   readonly identity: ParsedOptions
 }
 
+/** What a plugin that is its own launcher works with. Its standard streams are the job's. */
+export interface LaunchContext {
+  readonly pid: number
+  readonly environment: Readonly<Record<string, string>>
+  /** Names the target. Once it resolves its end will be known, however soon that is; until then the target should not run. */
+  announce(target: Pick<Target, 'pid' | 'startTicks'>): Promise<void>
+  /** A file of a checkpoint that is being restored, in parts. */
+  read(path: string): AsyncIterable<Uint8Array>
+  /** Makes a program, or replaces one. */
+  writeProgram(path: string, text: string): Promise<void>
+}
+
 /** A row of `query`: `cells` by column name, `state` for --inspect. */
 export interface QueryRow {
   readonly cells: Readonly<Record<string, string>>
@@ -69,6 +81,13 @@ export interface QueryResult {
   readonly rows: readonly QueryRow[]
   readonly messages: readonly string[]
 }
+
+/**
+ * - `ended`: it ended by itself or was killed, or its job is deleted.
+ * - `dumped`: a restore may build on what stays; at the latest when its job is deleted it is removed again.
+ * - `undone`: the run or restore that made it has failed.
+ */
+export type RemoveReason = 'ended' | 'dumped' | 'undone'
 
 export interface RuntimeVerbs<O extends OptionSchemas> {
   /** How to start it. Pure but for look-ups. */
@@ -88,7 +107,13 @@ export interface RuntimeVerbs<O extends OptionSchemas> {
    * Removes what the runtime keeps about an ended target, unless another has that name by now; without a target (it never came to be) about
    * whatever has that name and is dead. Called twice it does no harm.
    */
-  remove(host: Host, target: Target | undefined, identity: ParsedOptions): Promise<void>
+  remove(host: Host, target: Target | undefined, identity: ParsedOptions, why: RemoveReason): Promise<void>
+  /** How a target ended that is not our child, as far as the runtime remembers. Called once it has ended, before `remove`. */
+  exitStatus(host: Host, target: Target, identity: ParsedOptions): Promise<ExitStatus | undefined>
+  /** The terminal of the target, where that is not the one that its job has, gets another size. */
+  resize(host: Host, target: Target, size: { readonly rows: number; readonly columns: number }, identity: ParsedOptions): Promise<void>
+  /** See `Program.launch`. Ends when the target runs; when it fails, or `host.signal` is aborted, nothing of it is left. */
+  launch(host: Host, context: LaunchContext, request: ParsedOptions): Promise<void>
   query(host: Host, options: OptionsOf<O, 'query'>): Promise<QueryResult>
 }
 export type Verb = keyof RuntimeVerbs<OptionSchemas>
@@ -104,6 +129,9 @@ export const VERBS: Readonly<Record<Verb, string>> = {
   query: 'Query',
   kill: 'Own way to kill',
   remove: 'Own clean-up',
+  exitStatus: 'Own exit status',
+  resize: 'Own terminal',
+  launch: 'Own launcher',
 }
 export type VerbSupport = Readonly<Partial<Record<Verb, Support>>>
 
