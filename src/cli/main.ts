@@ -53,6 +53,8 @@ function realWorld(): World {
         tokenFile: tcp.token_file,
       }),
     openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
+    openPluginStore: async (config) => (await import('../daemon/main.js')).openPluginStore(config, process.cwd()),
+    describePlugin: async (config, directory, options) => (await import('../daemon/main.js')).describePlugin(config, directory, options),
     startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
     launch: async (config, type, file) => (await import('../daemon/main.js')).launch(config, { type, file, signal: cancel.signal }),
     builtins: async () => (await import('../plugins/index.js')).builtins,

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
+import type { PluginStore } from '../daemon/plugins/store.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { DescribedRuntime, RuntimeDescription } from '../plugins/description.js'
 import { CliError } from './exit-codes.js'
@@ -33,6 +34,9 @@ export interface World {
   startDaemon(config: Config): Promise<void>
   /** A plugin that is its own launcher. Answers the exit code. */
   launch(config: Config, type: string, file: string): Promise<number>
+  openPluginStore(config: Config): Promise<PluginStore>
+  /** Runs the code of the plugin in `directory`; writes what it says of itself, or compares it with what is written. */
+  describePlugin(config: Config, directory: string, options: { readonly check: boolean }): Promise<RuntimeDescription>
   /** Plugins that are part of the program. */
   builtins(): Promise<readonly DescribedRuntime[]>
   /** Those of the plugin directory and the search path. */

@@ -184,9 +184,15 @@ const KEYS = {
   },
   plugins: {
     bin_dir: text('/usr/local/bin', 'directory for programs of plugins'),
-    lib_dir: text('/usr/local/lib', 'directory for libraries of plugins'),
+    lib_dir: text('/usr/local/lib', 'directory for plugins, which are in cedana/plugins below it'),
     builds: choice('release', ['release', 'alpha'], 'which builds of plugins to offer', { aliases: ['CEDANA_PLUGINS_BUILD'] }),
-    local_search_path: text('', 'directories to search for plugins first, separated by colons'),
+    local_search_path: text('', 'directories to search for plugins first, separated by colons; a plugin, or with plugins in it'),
+    load_timeout_ms: integer(10_000, [100, 600_000], 'time that an external plugin may take to load, in milliseconds'),
+    verb_timeout_ms: integer(
+      60_000,
+      [100, 3_600_000],
+      'time that an external plugin may take for one thing it is asked to do, in milliseconds',
+    ),
   },
   slurm: {
     unprivileged: flag(false, 'run without root'),

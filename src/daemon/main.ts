@@ -1,9 +1,10 @@
 /** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
 import { readFileSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { Caller } from '../plugins/contract/job.js'
+import type { RuntimeDescription } from '../plugins/description.js'
 import { builtins, gpu } from '../plugins/index.js'
 import { Registry } from '../plugins/registry.js'
 import { type Engine, localEngine } from './api/engine.js'
@@ -27,6 +28,8 @@ import { ensureDirectories, type Environment, workDirectory } from './operations
 import type { Faults } from './operations/operation.js'
 import { launcherHost } from './operations/launch.js'
 import { rememberedExit, removeRemains } from './operations/program.js'
+import { PluginLoader } from './plugins/loader.js'
+import { PluginStore, writeDescription } from './plugins/store.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
@@ -57,16 +60,38 @@ interface Parts {
 const cudaOf = ({ gpu: { cuda_library: library, nvml_library: management, call_timeout_ms: callTimeoutMs } }: Config): CudaChild =>
   new CudaChild({ library, management, callTimeoutMs })
 
-function buildEnvironment(config: Config, { log, database, foreground, faults }: Parts): { env: Environment; criuVersion: () => string } {
+/** All plugins: those of the program, and a loader of the others that has not looked yet. */
+function pluginsOf(
+  config: Config,
+  log: Logger,
+  directory: () => Promise<string>,
+): { readonly runtimes: Registry; readonly plugins: PluginLoader } {
+  const { load_timeout_ms: loadTimeoutMs, verb_timeout_ms: verbTimeoutMs } = config.plugins
+  const runtimes = new Registry(builtins, { version, verbTimeoutMs })
+  return {
+    runtimes,
+    plugins: new PluginLoader({ registry: runtimes, paths: config.plugins, loadTimeoutMs, log, workDirectory: directory }),
+  }
+}
+
+function buildEnvironment(
+  config: Config,
+  { log, database, foreground, faults }: Parts,
+): {
+  readonly env: Environment
+  readonly plugins: PluginLoader
+  readonly criuVersion: () => string
+} {
   let found: CriuBinary | undefined
   const searchPath = process.env['PATH'] ?? ''
   const where = { configured: config.criu.binary_path, binDir: config.plugins.bin_dir, searchPath, cacheDir: config.run_dir }
+  const { runtimes, plugins } = pluginsOf(config, log, () => workDirectory(env))
   const env: Environment = {
     config,
     log,
     version,
-    runtimes: new Registry(builtins, { version, verbTimeoutMs: 0 }),
-    reloadPlugins: async () => undefined,
+    runtimes,
+    reloadPlugins: () => plugins.loadAll(),
     jobs: new JobTable(database.jobs, hostId(), log, {
       exitOf: (job) => rememberedExit(env, job),
       removeRemains: (job, reason) => removeRemains(env, job, reason),
@@ -86,7 +111,7 @@ function buildEnvironment(config: Config, { log, database, foreground, faults }:
     // This very program, as it was started.
     command: [process.execPath, process.argv[1] ?? ''],
   }
-  return { env, criuVersion: () => (found ? formatVersion(found.version) : '') }
+  return { env, plugins, criuVersion: () => (found ? formatVersion(found.version) : '') }
 }
 
 /**
@@ -99,8 +124,9 @@ export async function openEngine(
 ): Promise<Engine> {
   const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
-  const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })
+  const { env, plugins, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })
   const own = await workDirectory(env)
+  await plugins.find()
   // A daemon may be running beside us: its jobs are watched here too, but nothing of it is tidied up.
   for (const job of env.jobs.all()) if (job.state === 'running') env.jobs.watch(job)
   return {
@@ -125,12 +151,30 @@ interface LaunchOptions {
 /** `__launch`: what a shim starts for a plugin that is its own launcher. Answers the exit code. */
 export async function launch(config: Config, { type, file, signal }: LaunchOptions): Promise<number> {
   const cuda = cudaOf(config)
+  const { runtimes, plugins } = pluginsOf(config, createLogger({ level: 'disabled', format: 'json', env: process.env }), async () =>
+    dirname(file),
+  )
   try {
-    return await launcherHost({ runtimes: new Registry(builtins), cuda, environment: process.env, signal }, type, file)
+    await plugins.find()
+    return await launcherHost({ runtimes, cuda, environment: process.env, signal }, type, file)
   } finally {
     cuda.close()
   }
 }
+
+/** The plugin directory, to install into and remove from. Needs no daemon. */
+export const openPluginStore = (config: Config, workingDirectory: string): PluginStore =>
+  new PluginStore({
+    paths: config.plugins,
+    loadTimeoutMs: config.plugins.load_timeout_ms,
+    uid: process.getuid!(),
+    workingDirectory,
+    isBuiltIn: (name) => builtins.some((one) => one.name === name),
+  })
+
+/** For authors of plugins, and for a look at a plugin in a process of its own. */
+export const describePlugin = (config: Config, directory: string, { check }: { readonly check: boolean }): Promise<RuntimeDescription> =>
+  writeDescription(directory, { check, limitMs: config.plugins.load_timeout_ms })
 
 export interface DaemonOptions {
   /** Stops the daemon. */
@@ -151,16 +195,27 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     log.error({ err: CedanaError.from(reason).message, stack: reason instanceof Error ? reason.stack : undefined }, 'unhandled failure')
   }
   process.on('unhandledRejection', onUnhandled)
+  let blame: (error: Error) => string | undefined = () => undefined
+  // What a plugin throws when nothing of ours is below it on the stack (from a timer, say) is no reason to end: its own calls end in time.
+  const onUncaught = (error: Error): void => {
+    const plugin = blame(error)
+    log.error({ err: error.message, stack: error.stack, plugin }, plugin === undefined ? 'fatal failure' : 'failure in a plugin')
+    if (plugin === undefined) process.exit(1)
+  }
+  process.on('uncaughtException', onUncaught)
   const database = openDatabase(config.db.path)
   try {
-    const { env, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
+    const { env, plugins, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
     await ensureDirectories(env)
+    blame = (error) => plugins.blame(error)
     // Before anything is taken over: what a living daemon works with looks like what a dead one has left.
     if (endpoint.protocol === 'unix') await removeStale(endpoint.path)
     using _run = await beTheOnlyOne(join(config.run_dir, 'daemon.lock'), STOPPED_MS)
     // One that works in another run directory does not stop for us.
     using _database = await beTheOnlyOne(config.db.path + LOCK, 0)
     database.hosts.put({ id: env.jobs.hostId, name: hostname(), bootId: processes.bootId, seenAt: Date.now() })
+    // Before jobs are taken over: the plugins of those that have ended clean up after them.
+    await plugins.loadAll()
     await takeOver(env)
     await env.criu().catch((thrown: unknown) => {
       log.warn({ err: CedanaError.from(thrown).message }, 'no working criu: nothing can be dumped or restored')
@@ -194,6 +249,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   } finally {
     database.close()
     process.off('unhandledRejection', onUnhandled)
+    process.off('uncaughtException', onUncaught)
   }
   log.info('stopped server gracefully')
 }

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { SUPPORT } from './contract/capability.js'
 import { CedanaError } from './contract/errors.js'
 import type { OptionsDescription, OptionSchema } from './contract/options.js'
-import { type Feature, FEATURES, type RuntimeManifest, type Verb, VERBS } from './contract/runtime.js'
+import { type Feature, FEATURES, PLUGIN_NAME, type RuntimeManifest, type Verb, VERBS } from './contract/runtime.js'
 
 export interface RuntimeDescription extends Pick<RuntimeManifest, 'kind' | 'name' | 'summary' | 'verbs' | 'features' | 'requires'> {
   readonly options: Readonly<Record<string, OptionsDescription>>
@@ -13,8 +13,6 @@ export interface RuntimeDescription extends Pick<RuntimeManifest, 'kind' | 'name
 export interface DescribedRuntime extends Omit<RuntimeDescription, 'options'> {
   readonly options: Readonly<Partial<Record<string, OptionSchema | OptionsDescription>>>
 }
-
-export const NAME = /^[a-z][a-z0-9-]{0,62}$/
 
 export const isSchema = (options: OptionSchema | OptionsDescription): options is OptionSchema => 'safeParse' in options
 
@@ -31,7 +29,7 @@ const keys = <K extends string>(table: Readonly<Record<K, string>>): [K, ...K[]]
 const support = z.enum(SUPPORT)
 const Description = z.strictObject({
   kind: z.literal('runtime'),
-  name: z.string().regex(NAME),
+  name: z.string().regex(PLUGIN_NAME),
   summary: z.string().min(1).max(200),
   verbs: z.partialRecord(z.enum(keys<Verb>(VERBS)), support),
   features: z.partialRecord(z.enum(keys<Feature>(FEATURES)), support),

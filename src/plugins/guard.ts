@@ -8,8 +8,8 @@ import type { RuntimeVerbs, Verb } from './contract/runtime.js'
 
 type Method<V extends Verb> = RuntimeVerbs<OptionSchemas>[V]
 
-/** These wait by their nature: for as long as the caller does. */
-const UNLIMITED: readonly Verb[] = ['upcoming']
+/** These take as long as they take: the caller's time is theirs. */
+const UNLIMITED: readonly Verb[] = ['upcoming', 'launch']
 
 const target = z.object({ pid: z.int().positive(), startTicks: z.string(), bootId: z.string() })
 const problems = z.array(z.object({ severity: z.enum(SEVERITIES), id: z.string(), message: z.string() }))

@@ -8,6 +8,9 @@ import { parseDescription, type RuntimeDescription } from './description.js'
 /** In the root of a package: its plugin as data, made from its code by `cedana plugin manifest`. */
 export const DESCRIPTION_FILE = 'cedana-plugin.json'
 
+/** In the root of an installed package: where it came from, and what it is by its files. */
+export const RECORD_FILE = 'cedana-install.json'
+
 /** Of the configuration. */
 export interface PluginPaths {
   readonly lib_dir: string
@@ -85,6 +88,9 @@ export function readPlugin(directory: string): PluginPackage {
   if (!existsSync(path)) throw bad(`${found.packageName} has no ${DESCRIPTION_FILE}`, `make it by: cedana plugin manifest ${directory}`)
   return { ...found, description: parseDescription(readJson(path), path) }
 }
+
+/** The digest that an installed package had when it was installed. */
+export const installedDigest = (directory: string): string | undefined => textOf(readJson(join(directory, RECORD_FILE))['digest'])
 
 /** Where a plugin should be. */
 export interface PluginCandidate {

@@ -23,7 +23,7 @@ module.exports = {
       comment: 'Enter a plugin by its plugin.ts.',
       severity: 'error',
       from: { path: '^src/', pathNot: '^src/plugins/[a-z0-9-]+/' },
-      to: { path: '^src/plugins/(?!contract/)[a-z0-9-]+/', pathNot: '/plugin[.]ts$' },
+      to: { path: '^src/plugins/(?!contract/|conformance/)[a-z0-9-]+/', pathNot: '/plugin[.]ts$' },
     },
     only('addon-is-a-leaf', '^addon/', '^addon/', 'The native wrapper knows nobody.'),
     {
@@ -36,7 +36,7 @@ module.exports = {
     only(
       'cli-sees-api',
       '^src/cli/',
-      ['^src/cli/', '^src/daemon/(api/|(config|main)[.]ts$)', '^src/plugins/((index|matrix|description|packages)[.]ts$|contract/)'],
+      ['^src/cli/', '^src/daemon/(api/|(config|main|plugins/store)[.]ts$)', '^src/plugins/((index|matrix|description|packages)[.]ts$|contract/)'],
       'The cli reaches the daemon by gRPC only.',
     ),
     {
@@ -44,7 +44,7 @@ module.exports = {
       comment: 'daemon start and --no-server need the composition root; every other command must not pay for it.',
       severity: 'error',
       from: { path: '^src/cli/', pathNot: unitTest },
-      to: { path: '^src/daemon/main[.]ts$', dependencyTypesNot: ['dynamic-import', 'type-only'] },
+      to: { path: '^src/daemon/(main|plugins/store)[.]ts$', dependencyTypesNot: ['dynamic-import', 'type-only'] },
     },
     {
       name: 'api-on-top',

@@ -71,6 +71,8 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
     },
     launch: async () => 0,
     startDaemon: async () => {},
+    openPluginStore: async () => ({}) as never,
+    describePlugin: async () => ({}) as never,
     builtins: async () => builtins,
     externals: async () => [],
     ...options.world,

@@ -83,6 +83,9 @@ export class World {
   get runDir(): string {
     return join(this.dir, 'run')
   }
+  get pluginDir(): string {
+    return join(this.dir, 'lib')
+  }
   get daemonLog(): string {
     return join(this.dir, 'daemon.log')
   }
@@ -99,6 +102,8 @@ export class World {
       CEDANA_DB_PATH: join(this.dir, 'cedana.db'),
       CEDANA_CHECKPOINT_DIR: this.checkpoints,
       CEDANA_LOG_LEVEL: 'debug',
+      // Not what is installed on this machine.
+      CEDANA_PLUGINS_LIB_DIR: this.pluginDir,
       CEDANA_PROFILING_ENABLED: 'false',
       NO_COLOR: '1',
       ...this.options.env,

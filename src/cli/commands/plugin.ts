@@ -1,10 +1,16 @@
 import type { CliCommand } from '../command.js'
 import { features } from './features.js'
+import { pluginInstall, pluginReload, pluginRemove } from './plugin-install.js'
 import { pluginList } from './plugin-list.js'
+import { pluginManifest } from './plugin-manifest.js'
 
 export function plugin(command: CliCommand): void {
   const list = command.add('list', 'list plugins')
   list.alias('ls')
   pluginList(list)
   features(command.add('features', 'show what is supported for what'))
+  pluginInstall(command.add('install', 'install plugins, or newer versions of them'))
+  pluginRemove(command.add('remove', 'remove plugins'))
+  pluginReload(command.add('reload', 'have the daemon look for plugins again'))
+  pluginManifest(command.add('manifest', 'write down what a plugin says of itself'))
 }

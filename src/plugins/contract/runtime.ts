@@ -140,6 +140,9 @@ export type Runtime<O extends OptionSchemas, S extends VerbSupport> = VerbSuppor
   ? Partial<RuntimeVerbs<O>>
   : Pick<RuntimeVerbs<O>, keyof S & Verb>
 
+/** Names of plugins. */
+export const PLUGIN_NAME = /^[a-z][a-z0-9-]{0,62}$/
+
 export type Feature = 'stream' | 'gpu' | 'rootfs' | 'tcp-established'
 /** Every feature, and what the feature matrix calls it. */
 export const FEATURES: Readonly<Record<Feature, string>> = {

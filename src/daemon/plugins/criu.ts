@@ -1,0 +1,43 @@
+/** `plugin install criu`: the private CRIU, by the script that makes it on a new machine. */
+import { execFile } from 'node:child_process'
+import { rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { CedanaError } from '../../plugins/contract/errors.js'
+import { formatVersion, parseVersion } from '../host/criu.js'
+import { PRIVATE_CRIU } from '../host/probe.js'
+
+const execute = promisify(execFile)
+const INSTALL_MS = 300_000
+const SELFTEST_MS = 90_000
+const PREFIX = dirname(dirname(PRIVATE_CRIU))
+
+const script = (name: string): string => fileURLToPath(new URL(`../../../scripts/${name}`, import.meta.url))
+
+const works = (): Promise<boolean> =>
+  execute(script('criu-selftest'), [PRIVATE_CRIU], { timeout: SELFTEST_MS }).then(
+    () => true,
+    () => false,
+  )
+
+async function version(): Promise<string> {
+  return formatVersion(parseVersion((await execute(PRIVATE_CRIU, ['--version'])).stdout))
+}
+
+/** One that works is left alone; else it is made again, for the kernel that runs. */
+export async function installCriu(): Promise<{ readonly version: string; readonly outcome: 'installed' | 'unchanged' }> {
+  if (await works()) return { version: await version(), outcome: 'unchanged' }
+  await execute(script('criu-install'), [PREFIX], { timeout: INSTALL_MS }).catch((cause: unknown) => {
+    const said = ((cause as { readonly stderr?: string }).stderr ?? '').trim().split('\n').at(-1) ?? ''
+    throw new CedanaError('HOST_UNFIT', `no CRIU could be installed${said === '' ? '' : `: ${said}`}`, { cause })
+  })
+  return { version: await version(), outcome: 'installed' }
+}
+
+export async function removeCriu(): Promise<void> {
+  await execute(PRIVATE_CRIU, ['--version']).catch((cause: unknown) => {
+    throw new CedanaError('NO_SUCH_PLUGIN', 'Plugin criu is not installed', { cause })
+  })
+  await rm(PREFIX, { recursive: true, force: true })
+}

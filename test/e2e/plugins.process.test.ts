@@ -1,0 +1,351 @@
+/** Plugins that are packages of their own: good ones do what built-in ones do, and bad ones are told of and harm nobody. */
+import { createHash } from 'node:crypto'
+import { createServer, type Server } from 'node:http'
+import { execFileSync } from 'node:child_process'
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { PluginView } from '../../src/daemon/api/engine.js'
+import { writePackage, type PackageParts } from '../support/plugin-package.js'
+import { isAlive } from '../support/processes.js'
+import { until } from '../support/wait.js'
+import { useWorld, type Job } from '../support/world.js'
+
+const VERB_MS = 1500
+const world = useWorld({
+  env: { CEDANA_PLUGINS_LOAD_TIMEOUT_MS: '4000', CEDANA_PLUGINS_VERB_TIMEOUT_MS: String(VERB_MS) },
+})
+const places = (): string => join(world.pluginDir, 'cedana', 'plugins')
+
+/** As an author builds it: with its description. */
+async function build(parts: PackageParts, directory = join(world.work(), parts.name)): Promise<string> {
+  writePackage(directory, parts)
+  await world.ok(['plugin', 'manifest', directory])
+  return directory
+}
+
+async function install(parts: PackageParts): Promise<void> {
+  await world.ok(['plugin', 'install', await build(parts)])
+}
+
+async function listed(name: string): Promise<PluginView & { origin: string }> {
+  const { stdout } = await world.ok(['plugin', 'list', name, '-o', 'json'])
+  const [one] = JSON.parse(stdout) as PluginView[]
+  if (one === undefined) throw new Error(`no plugin ${name} in ${stdout}`)
+  return one
+}
+
+/** A job of another runtime, which must not notice anything. */
+let bystander: Job
+beforeAll(async () => {
+  bystander = await world.job('eventfd')
+}, 30_000)
+beforeEach(async () => {
+  await world.ok(['plugin', 'remove', '--all'])
+})
+afterAll(async () => {
+  await bystander.verify()
+})
+
+describe('an installed plugin', () => {
+  test('is offered by the command line with its own flags, and does what it claims', async () => {
+    await install({ name: 'alien' })
+    const help = (await world.ok(['manage', 'alien', '--help'])).stdout
+    expect(help).toContain('-n, --note <TEXT>')
+    expect(help).toContain('process id')
+    expect((await world.ok(['features'])).stdout).toMatch(/FEATURE +ALIEN +CONTAINERD +PROCESS +RUNC/)
+    expect(await listed('alien')).toMatchObject({ origin: 'installed', version: '1.0.0', problem: '' })
+
+    const started = await world.foreign('eventfd')
+    const jid = world.jid('alien')
+    await world.ok(['manage', 'alien', String(started.pid), '--jid', jid, '--note', 'hello'])
+    expect((await world.row(jid))?.[1]).toBe('alien')
+    const path = await world.dump({ ...started, jid })
+    expect(isAlive(started.pid)).toBe(false)
+    await world.ok(['restore', 'alien', '--path', path])
+    await started.verify()
+    await world.fails(['dump', 'alien', 'nonsense'])
+    expect((await world.fails(['freeze', 'job', jid])).stderr).toBeTruthy()
+  })
+
+  test('runs jobs, without a daemon too', async () => {
+    await install({ name: 'alien' })
+    const { stdout } = await world.ok(['run', 'alien', '--no-server', 'sh', '--', '-c', 'echo from an alien'])
+    expect(stdout).toContain('from an alien')
+  })
+
+  test('is updated in all of its files, without a restart', async () => {
+    await install({ name: 'alien', version: '1.0.0' })
+    const directory = await build({ name: 'alien', version: '1.1.0' })
+    const verbs = join(directory, 'dist/verbs.js')
+    writeFileSync(verbs, readFileSync(verbs, 'utf8').replace('host.identify(pid)', "Promise.reject(new Error('the new one'))"))
+    const { stdout } = await world.ok(['plugin', 'install', directory])
+    expect(stdout).toContain('Updated plugin alien (1.1.0)')
+    expect(await listed('alien')).toMatchObject({ version: '1.1.0' })
+    expect((await world.fails(['manage', 'alien', '1'])).stderr).toContain('plugin alien failed in resolve: the new one')
+    expect(readdirSync(join(places(), '.store')).filter((name) => name.startsWith('alien'))).toHaveLength(1)
+    expect((await world.ok(['plugin', 'install', directory])).stdout).toContain('Plugin alien is already installed')
+  })
+
+  test('is removed while its jobs run: they are listed, can be killed, and say what they lack', async () => {
+    await install({ name: 'alien' })
+    const started = await world.foreign('eventfd')
+    const jid = world.jid('orphan')
+    await world.ok(['manage', 'alien', String(started.pid), '--jid', jid])
+    expect((await world.ok(['plugin', 'remove', 'alien'])).stdout).toContain('Removed alien\nRemoved 1 plugin\n')
+    expect((await world.fails(['plugin', 'remove', 'alien'])).stderr).toContain('Plugin alien is not installed')
+    expect((await world.row(jid))?.slice(1, 2)).toEqual(['alien'])
+    const refused = await world.fails(['dump', 'job', jid])
+    expect(refused.stderr).toContain('no runtime plugin named alien')
+    expect(refused.stderr).toContain('cedana plugin install')
+    expect(isAlive(started.pid)).toBe(true)
+    await world.ok(['kill', jid])
+    await until('it has ended', async () => !isAlive(started.pid))
+  })
+
+  test('an operation that is under way ends as it began', async () => {
+    const slow = 'async (host, { pid }) => { await new Promise((done) => setTimeout(done, 1000)); return host.identify(pid) }'
+    await install({ name: 'alien', resolve: slow })
+    const started = await world.foreign('eventfd')
+    const jid = world.jid('slow')
+    const managing = world.ok(['manage', 'alien', String(started.pid), '--jid', jid])
+    await new Promise((resolve) => setTimeout(resolve, 400))
+    await world.ok(['plugin', 'remove', 'alien'])
+    expect((await managing).stdout).toContain(`Managing alien PID ${started.pid}`)
+    await world.ok(['kill', jid])
+  })
+})
+
+describe('a plugin that does wrong', () => {
+  test('hangs in dump: given up, the target untouched', async () => {
+    await install({ name: 'alien', dump: '() => new Promise(() => undefined)' })
+    const started = await world.foreign('eventfd')
+    const refused = await world.fails(['dump', 'alien', String(started.pid)])
+    expect(refused.stderr).toContain(`plugin alien did not finish dump within ${VERB_MS / 1000} s`)
+    await started.verify()
+  })
+
+  test('throws in dump, or gives no plan: its name is in the message, the target untouched', async () => {
+    const started = await world.foreign('eventfd')
+    await install({ name: 'alien', dump: '() => { undefined.x }' })
+    expect((await world.fails(['dump', 'alien', String(started.pid)])).stderr).toMatch(
+      /plugin alien failed in dump: Cannot read properties/,
+    )
+    await install({ name: 'alien', version: '1.0.1', dump: 'async () => ({ criu: 1 })' })
+    expect((await world.fails(['dump', 'alien', String(started.pid)])).stderr).toContain(
+      'plugin alien gave a result of dump that is none at criu',
+    )
+    await started.verify()
+  })
+
+  test('throws where nobody waits for it: logged with its name, and the daemon goes on', async () => {
+    const later = "async (host, { pid }) => { setTimeout(() => { throw new Error('much later') }, 20); return host.identify(pid) }"
+    await install({ name: 'alien', resolve: later })
+    const started = await world.foreign('eventfd')
+    await world.ok(['manage', 'alien', String(started.pid), '--jid', world.jid('later')])
+    await until('it is in the log', async () => /much later.*"plugin":"alien"/.test(readFileSync(world.daemonLog, 'utf8')))
+    await world.ok(['ps'])
+  })
+
+  const refusals: readonly (readonly [what: string, parts: Partial<PackageParts>, message: RegExp])[] = [
+    ['throws on load', { first: "throw new Error('no mood')" }, /its code fails as it is loaded: no mood/],
+    ['never loads', { first: 'await new Promise((done) => setTimeout(done, 60_000))' }, /did not load within 4 s/],
+    ['ends the process', { first: 'process.exit(0)' }, /ends the process that loads it/],
+    ['claims a verb that it does not have', { claims: 'query' }, /it claims query and does not have it/],
+    ['has the wrong version of the contract', { contract: '^2.0' }, /was made for version \^2\.0 of the plugin contract, this is 1\./],
+    ['is called like a built-in', { name: 'runc' }, /is called runc, and that is the name of a plugin of cedana itself/],
+    ['has no version of the contract', { manifest: { cedana: {} } }, /is not a plugin of cedana: its package.json has no cedana.contract/],
+    [
+      'needs other packages',
+      { manifest: { dependencies: { 'left-pad': '*' } } },
+      /depends on left-pad: a plugin imports cedana\/plugin alone/,
+    ],
+    ['is not built', { manifest: { main: 'dist/nothing.js' } }, /has no file dist\/nothing\.js/],
+  ]
+  test.each(refusals)('%s: not installed, and nothing is left', async (_what, parts, message) => {
+    const directory = await build({ name: 'alien' })
+    const description = readFileSync(join(directory, 'cedana-plugin.json'), 'utf8').replace(
+      '"alien"',
+      JSON.stringify(parts.name ?? 'alien'),
+    )
+    writePackage(directory, { name: 'alien', ...parts })
+    writeFileSync(join(directory, 'cedana-plugin.json'), description)
+    const before = (await world.ok(['plugin', 'list', '-q'])).stdout
+    expect((await world.fails(['plugin', 'install', directory])).stderr).toMatch(message)
+    expect((await world.ok(['plugin', 'list', '-q'])).stdout).toBe(before)
+    expect(readdirSync(join(places(), '.store')).filter((name) => !name.startsWith('.'))).toEqual([])
+  })
+
+  test('is not what it was described to be: not installed', async () => {
+    const directory = await build({ name: 'alien' })
+    writePackage(directory, { name: 'alien', summary: 'something else' })
+    expect((await world.fails(['plugin', 'install', directory])).stderr).toContain('its code is not what cedana-plugin.json says')
+    rmSync(join(directory, 'cedana-plugin.json'))
+    const refused = await world.fails(['plugin', 'install', directory])
+    expect(refused.stderr).toContain('has no cedana-plugin.json')
+    expect(refused.stderr).toContain('cedana plugin manifest')
+  })
+
+  test('has the name of another installed plugin', async () => {
+    await install({ name: 'alien' })
+    const other = await build({ name: 'alien', manifest: { name: 'another-package' } })
+    expect((await world.fails(['plugin', 'install', other])).stderr).toContain(
+      'another-package is called alien, like the installed cedana-plugin-alien',
+    )
+  })
+
+  test('has a link in it', async () => {
+    const directory = await build({ name: 'alien' })
+    symlinkSync('/etc/passwd', join(directory, 'dist/passwd'))
+    expect((await world.fails(['plugin', 'install', directory])).stderr).toContain('is neither a file nor a directory')
+  })
+})
+
+describe('the daemon', () => {
+  const entry = (name: string): string => join(places(), name, 'dist/index.js')
+  /** Of a plugin that is fine wherever else it is loaded. */
+  const inDaemon = (code: string): string => `if (process.argv.includes('daemon')) ${code}`
+
+  test('leaves out what does not load, says so, and has the others', async () => {
+    await install({ name: 'other' })
+    const broken = await build({ name: 'alien', first: inDaemon("throw new Error('spoilt')") })
+    const refused = await world.fails(['plugin', 'install', broken])
+    expect(refused.stderr).toContain('the daemon cannot use plugin alien: its code fails as it is loaded: spoilt')
+    const reloaded = await world.fails(['plugin', 'reload'])
+    expect(reloaded.stdout).toContain('Left out alien: its code fails as it is loaded: spoilt')
+    expect(reloaded.stdout).toContain('Loaded other (1.0.0)')
+    expect(await listed('alien')).toMatchObject({ problem: expect.stringContaining('spoilt') })
+    expect((await world.ok(['plugin', 'list'])).stdout).toMatch(/alien +3 KiB +broken/)
+    const check = await world.cedana(['daemon', 'check', '--full', '-o', 'json'])
+    expect(JSON.stringify(JSON.parse(check.stdout))).toContain('spoilt')
+    expect(readFileSync(world.daemonLog, 'utf8')).toMatch(/"plugin":"alien".*spoilt.*plugin left out/)
+    expect((await world.fails(['manage', 'alien', '1'])).stderr).toContain('plugin alien cannot be used')
+  })
+
+  test('starts with a broken plugin, and with one that never loads', async () => {
+    await install({ name: 'other' })
+    await world.stopDaemon()
+    await install({ name: 'alien', first: inDaemon('await new Promise(() => undefined)') })
+    await world.startDaemon()
+    expect(await listed('alien')).toMatchObject({ problem: expect.stringContaining('did not load within 4 s') })
+    expect(await listed('other')).toMatchObject({ problem: '' })
+  })
+
+  test('loads nothing that others could change', async () => {
+    await install({ name: 'alien' })
+    writeFileSync(entry('alien'), '// changed', { flag: 'a' })
+    expect((await world.fails(['plugin', 'reload'])).stdout).toContain('Left out alien: its files have been changed since it was installed')
+    chmodSync(entry('alien'), 0o666)
+    expect((await world.fails(['plugin', 'reload'])).stdout).toMatch(/Left out alien: .*index\.js can be written by others than root/)
+    chmodSync(entry('alien'), 0o644)
+    chownSync(entry('alien'), 1234, 1234)
+    expect((await world.fails(['plugin', 'reload'])).stdout).toMatch(/Left out alien: .*index\.js belongs to user 1234/)
+  })
+
+  test('takes orders about plugins from root alone', async () => {
+    const directory = await build({ name: 'alien' })
+    execFileSync('chmod', ['-R', 'a+rX', world.dir])
+    expect((await world.fails(['plugin', 'install', directory], { uid: 1234, cwd: '/' })).stderr).toContain('only root may install plugins')
+    expect((await world.fails(['plugin', 'remove', 'alien'], { uid: 1234, cwd: '/' })).stderr).toContain('only root may remove plugins')
+  })
+})
+
+describe('the search path', () => {
+  test('comes first; what is on it is loaded from a copy, and again when it has changed', async () => {
+    const path = join(world.work(), 'path')
+    mkdirSync(path)
+    const directory = await build({ name: 'local', version: '0.1.0' }, join(path, 'local'))
+    const env = { CEDANA_PLUGINS_LOCAL_SEARCH_PATH: `${path}:/nonexistent` }
+    expect((await world.ok(['manage', 'local', '--help'], { env })).stdout).toContain('--note')
+    const list = JSON.parse(
+      (await world.ok(['plugin', 'list', '-o', 'json'], { env: { ...env, CEDANA_ADDRESS: '/nonexistent' } })).stdout,
+    ) as PluginView[]
+    expect(list.find(({ name }) => name === 'local')).toMatchObject({ origin: 'local', version: '0.1.0', directory })
+
+    const run = ['run', 'local', '--no-server', 'true']
+    await world.ok(run, { env })
+    const verbs = join(directory, 'dist/verbs.js')
+    writeFileSync(verbs, readFileSync(verbs, 'utf8').replace('run: async', "run: async () => { throw new Error('changed') }, walk: async"))
+    expect((await world.fails(run, { env })).stderr).toContain('plugin local failed in run: changed')
+
+    const { stdout } = await world.ok(['plugin', 'install', 'local'], { env })
+    expect(stdout).toContain('Installed plugin local (0.1.0)')
+    expect(await listed('local')).toMatchObject({ origin: 'installed' })
+    const both = JSON.parse(
+      (await world.ok(['plugin', 'list', '-o', 'json'], { env: { ...env, CEDANA_ADDRESS: '/nonexistent' } })).stdout,
+    ) as PluginView[]
+    expect(both.filter(({ name }) => name === 'local').map(({ origin, problem }) => [origin, problem === ''])).toEqual([
+      ['local', true],
+      ['installed', false],
+    ])
+  })
+})
+
+describe('from a tarball or npm', () => {
+  const pack = (directory: string): string => {
+    const file = execFileSync('npm', ['pack', '--silent', '--ignore-scripts', directory], { cwd: world.work(), encoding: 'utf8' }).trim()
+    return execFileSync('sh', ['-c', `ls ${world.dir}/work/*/${file} | tail -1`], { encoding: 'utf8' }).trim()
+  }
+  const integrityOf = (file: string): string => `sha512-${createHash('sha512').update(readFileSync(file)).digest('base64')}`
+
+  test('a tarball, with the integrity that was asked for', async () => {
+    const tarball = pack(await build({ name: 'alien' }))
+    const wrong = `sha512-${Buffer.alloc(64).toString('base64')}`
+    expect((await world.fails(['plugin', 'install', tarball, '--integrity', wrong])).stderr).toContain('is not what was asked for')
+    await world.ok(['plugin', 'install', tarball, '--integrity', integrityOf(tarball)])
+    expect(JSON.parse(readFileSync(join(places(), 'alien/cedana-install.json'), 'utf8'))).toMatchObject({
+      package: 'cedana-plugin-alien',
+      integrity: integrityOf(tarball),
+      from: tarball,
+    })
+  })
+
+  describe('a registry', () => {
+    let server: Server
+    let tarball: string
+    let stated: string
+    beforeAll(async () => {
+      tarball = pack(await build({ name: 'alien', version: '2.3.4' }))
+      stated = integrityOf(tarball)
+      server = createServer((request, response) => {
+        const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+        if (request.url === '/cedana-plugin-alien') {
+          const dist = { tarball: `${base}/a.tgz`, integrity: stated }
+          const versions = { '2.3.4': { name: 'cedana-plugin-alien', version: '2.3.4', dist } }
+          response.end(JSON.stringify({ name: 'cedana-plugin-alien', 'dist-tags': { latest: '2.3.4' }, versions }))
+        } else if (request.url === '/a.tgz') response.end(readFileSync(tarball))
+        else response.writeHead(404).end('{}')
+      })
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    })
+    afterAll(() => server.close())
+    const env = (): Record<string, string> => ({
+      npm_config_registry: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+      npm_config_cache: join(world.dir, 'npm'),
+      npm_config_fetch_retries: '0',
+    })
+
+    test('by name and version', async () => {
+      const { stdout } = await world.ok(['plugin', 'install', 'cedana-plugin-alien@2.3.4'], { env: env() })
+      expect(stdout).toContain('Installed plugin alien (2.3.4)')
+      expect((await world.fails(['plugin', 'install', 'cedana-plugin-alien@9.9.9'], { env: env() })).stderr).toContain('is not available')
+      const several = await world.fails(['plugin', 'install', 'no-such-package-here', 'cedana-plugin-alien'], { env: env() })
+      expect(several.stderr).toContain('Plugin no-such-package-here is not available')
+      expect(several.stderr).toContain('Installed 1 plugin, 1 failed')
+    })
+
+    test('that gives something else than it says', async () => {
+      stated = `sha512-${Buffer.alloc(64).toString('base64')}`
+      const fresh = { ...env(), npm_config_cache: join(world.dir, 'npm2') }
+      expect((await world.fails(['plugin', 'install', 'cedana-plugin-alien'], { env: fresh })).stderr).toContain(
+        'is not what the registry says it is',
+      )
+      expect(existsSync(join(places(), 'alien'))).toBe(false)
+    })
+  })
+
+  test('criu: one that works is left alone', async () => {
+    expect((await world.ok(['plugin', 'install', 'criu'])).stdout).toContain('Plugin criu is already installed')
+  })
+})
