@@ -12,6 +12,7 @@ import { builtins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { useContainerd } from '../support/containerd.js'
 import { useContainers } from '../support/containers.js'
+import { useKubelet } from '../support/cri.js'
 import { until } from '../support/wait.js'
 import { type RuntimeWorld, runtimeContract } from './runtime.js'
 
@@ -25,6 +26,7 @@ const id = basename(directory).slice(-6)
 const surroundings = { dir: directory, id, mark: `CEDANA_TEST=${id}` }
 const containers = useContainers(surroundings)
 const containerd = useContainerd(surroundings)
+const kubelet = useKubelet(surroundings)
 const cuda = new CudaChild({ library: '/nowhere/libcuda.so.1', management: '/nowhere/libnvidia-ml.so.1', callTimeoutMs: 10_000 })
 const host = hostFor(
   { runtimes: registry, log: pino({ level: 'silent' }), cuda, config: { run_dir: directory } },
@@ -93,7 +95,30 @@ function containerdWorld(): RuntimeWorld {
   }
 }
 
-const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = { process: processWorld, runc: runcWorld, containerd: containerdWorld }
+/** The same of a pod. */
+function k8sWorld(): RuntimeWorld {
+  const { address } = kubelet.containerd
+  return {
+    host,
+    states,
+    run: {},
+    absent: { options: { id: 'absent', address }, code: 'NO_SUCH_CONTAINER' },
+    start: async () => {
+      const pod = await kubelet.pod('live')
+      const { id: name } = await pod.container('live', ['sh', '-c', 'sleep 100 & wait'])
+      const target = await host.identify(await kubelet.pid(name))
+      await until('the shell has a child', async () => (await states(target)).length > 1)
+      return { target, options: { id: name, address }, stop: () => pod.remove() }
+    },
+  }
+}
+
+const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = {
+  process: processWorld,
+  runc: runcWorld,
+  containerd: containerdWorld,
+  k8s: k8sWorld,
+}
 
 for (const manifest of builtins)
   runtimeContract(

@@ -86,6 +86,7 @@ describe('style', () => {
     const places = [
       { sources: 'src/daemon/api', gen: 'src/daemon/api/gen' },
       { sources: 'src/plugins/containerd/proto', gen: 'src/plugins/containerd/gen' },
+      { sources: 'src/plugins/k8s/proto', gen: 'src/plugins/k8s/gen' },
     ]
     try {
       for (const { sources, gen } of places) {

@@ -36,11 +36,13 @@ const UNUSED = [
   'io.containerd.tracing.processor.v1.otlp',
 ]
 const CRI = 'io.containerd.grpc.v1.cri'
+/** Image of the sandboxes of pods. */
+export const PAUSE = 'test.local/pause:1'
 
 export type Snapshotter = 'overlayfs' | 'native'
 
 export interface ContainerdOptions {
-  /** With the plugin that kubelets talk to. Default: without. */
+  /** With the plugin that kubelets talk to, in the namespace of those. Default: without. */
   readonly cri?: boolean
   /** In front of the PATH of containerd and its shims: where its own `runc restore` would find criu. Default: nothing. */
   readonly path?: string
@@ -56,7 +58,7 @@ export interface ImageConfig {
 }
 
 /** What surrounds it: a World, or as much of one. */
-interface Surroundings {
+export interface Surroundings {
   readonly dir: string
   readonly id: string
   /** A line of the environment of every container, by which its processes are known. */
@@ -72,6 +74,8 @@ export interface CtrOutcome {
 export class TestContainerd {
   readonly address: string
   readonly namespace: string
+  /** Below which the cgroups of its containers are. */
+  readonly cgroup: string
   readonly #dir: string
   readonly #mark: string
   #daemon: ChildProcess | undefined
@@ -85,8 +89,9 @@ export class TestContainerd {
   ) {
     this.#dir = join(world.dir, name)
     this.address = join(this.#dir, 'sock')
-    this.namespace = `${name}-${world.id}`
-    this.#mark = `CEDANA_TEST_CONTAINERD=${this.namespace}`
+    this.cgroup = `${name}-${world.id}`
+    this.namespace = options.cri === true ? 'k8s.io' : this.cgroup
+    this.#mark = `CEDANA_TEST_CONTAINERD=${this.cgroup}`
   }
 
   get log(): string {
@@ -98,7 +103,14 @@ export class TestContainerd {
   }
   /** Where the runc of its shims keeps its state. */
   get runcRoot(): string {
-    return join(RUNC_ROOT, this.namespace)
+    return join(this.options.cri === true ? this.#criRuncRoot : RUNC_ROOT, this.namespace)
+  }
+  get #criRuncRoot(): string {
+    return join(this.#dir, 'runc')
+  }
+  /** Programs and configuration of the network of pods. */
+  get cni(): string {
+    return join(this.#dir, 'cni')
   }
   get pid(): number {
     return this.#daemon?.pid ?? 0
@@ -118,9 +130,25 @@ state = "${this.#dir}/state"
 disabled_plugins = ${JSON.stringify(disabled)}
 [grpc]
 address = "${this.address}"
-`
+${this.options.cri === true ? this.#criConfig : ''}`
     writeFileSync(join(this.#dir, 'config.toml'), config)
     await this.start()
+  }
+
+  get #criConfig(): string {
+    return `[plugins."${CRI}"]
+sandbox_image = "${PAUSE}"
+disable_apparmor = true
+# A lower one takes CAP_SYS_RESOURCE.
+restrict_oom_score_adj = true
+[plugins."${CRI}".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."${CRI}".containerd.runtimes.runc.options]
+Root = "${this.#criRuncRoot}"
+[plugins."${CRI}".cni]
+bin_dir = "${this.cni}/bin"
+conf_dir = "${this.cni}/conf"
+`
   }
 
   async start(): Promise<void> {
@@ -220,9 +248,14 @@ address = "${this.address}"
 
   // --- images ---
 
+  /** Files of the image of `busybox`, when there is one. */
+  get busyboxRoot(): string {
+    return join(this.#dir, 'busybox')
+  }
+
   /** An image of busybox, whose programs are marked as the world's. Answers its name. */
   busybox(config: ImageConfig = {}, snapshotter: Snapshotter = 'overlayfs'): Promise<string> {
-    const root = join(this.#dir, 'busybox')
+    const root = this.busyboxRoot
     if (!existsSync(root)) makeBusybox(root)
     return this.image('busybox', [root], { Env: ['PATH=/bin', this.world.mark], Cmd: ['sh'], ...config }, snapshotter)
   }
@@ -307,7 +340,7 @@ address = "${this.address}"
   /** The one of its namespace, in the one hierarchy of v2 or in each of v1: containerd leaves it. */
   #cgroups(): string[] {
     const hierarchies = [CGROUPS, ...directoriesIn(CGROUPS).map((name) => join(CGROUPS, name))]
-    return hierarchies.map((path) => join(path, this.namespace)).filter(existsSync)
+    return hierarchies.map((path) => join(path, this.cgroup)).filter(existsSync)
   }
 }
 

@@ -148,7 +148,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   checkStdio(env, stdio)
   const snapshot = await op.step('read state', () => savedSnapshot(reader))
   mayRestore(env, call, reader, snapshot)
-  const type = runtimeType(request, manifest, existing)
+  const type = runtimeType(env, request, manifest, existing)
 
   const jid = existing?.jid ?? (stdio === 'none' ? '' : chooseJobId(env, ''))
   const directoryName = jid || `.restore-${makerName(await env.self())}-${randomBytes(6).toString('hex')}`
@@ -166,7 +166,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       directory: join(jobsDirectory(env), directoryName),
       images: reader.imagesPath,
       work: programWork(join(jobsDirectory(env), directoryName)),
-      identity: manifest?.details ?? existing?.details ?? {},
+      identity: manifest ? (manifest.type === type ? manifest.details : {}) : (existing?.details ?? {}),
       switches: restoreSwitches(request, manifest),
       attachment: async (name: string) => (await reader.images.read([name])).get(name),
     }
@@ -312,11 +312,12 @@ function mayRestore(env: Environment, call: Call, reader: CheckpointReader, snap
   mayUseTree(call.caller, snapshot.processes)
 }
 
-function runtimeType(request: RestoreRequest, manifest: Manifest | undefined, job: JobRecord | undefined): string {
+function runtimeType(env: Environment, request: RestoreRequest, manifest: Manifest | undefined, job: JobRecord | undefined): string {
   const type = job?.type || request.type || manifest?.type || ''
   if (type === '')
     throw new CedanaError('BAD_OPTIONS', 'missing type', { hint: 'the checkpoint does not say of which type it is: use restore process' })
-  if (manifest && manifest.type !== type) {
+  // What its own runtime cannot restore another may, as whatever it makes of it.
+  if (manifest && manifest.type !== type && env.runtimes.supports(manifest.type, 'restore')) {
     throw new CedanaError('BAD_OPTIONS', `the checkpoint is of type ${manifest.type}, not ${type}`, {
       hint: `use: cedana restore ${manifest.type}`,
     })

@@ -1,0 +1,112 @@
+/** Containers of pods, as a kubelet has containerd start them: listed, put under management, frozen, dumped. */
+import { cpSync, readlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { useContainers } from '../support/containers.js'
+import { useKubelet } from '../support/cri.js'
+import { until } from '../support/wait.js'
+import { useWorld } from '../support/world.js'
+
+const world = useWorld()
+const containers = useContainers(world)
+const kubelet = useKubelet(world)
+
+const COUNT = ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done']
+const address = (): string[] => ['--address', kubelet.containerd.address]
+const last = (output: string): number => Number(output.trim().split('\n').at(-1))
+
+interface Row {
+  readonly pod_id: string
+  readonly pod_name: string
+  readonly container_id: string
+}
+const query = async (...flags: readonly string[]): Promise<Row[]> =>
+  JSON.parse((await world.ok(['query', 'k8s', '-o', 'json', ...address(), ...flags])).stdout) as Row[]
+
+describe('query k8s', () => {
+  test('lists containers and sandboxes, of all pods, of a namespace, of a pod', async () => {
+    const [web, other] = [await kubelet.pod('web'), await kubelet.pod('other', { namespace: 'kube-system' })]
+    const [one, two] = [await web.container('one', ['sleep', '1000']), await web.container('two', ['sleep', '1000'])]
+    const three = await other.container('three', ['sleep', '1000'])
+
+    const { stdout } = await world.ok(['query', 'k8s', ...address()])
+    const [header, ...rows] = stdout.split('\n')
+    expect(header?.split(/ {2,}/)).toEqual(['POD ID', 'POD NAME', 'POD NAMESPACE', 'CONTAINER ID', 'CONTAINER RUNTIME'])
+    expect(rows.slice(0, 3).map((row) => row.trim().split(/ {2,}/))).toEqual([
+      [web.id, web.name, 'default', one.id, 'containerd'],
+      [web.id, web.name, 'default', two.id, 'containerd'],
+      [other.id, other.name, 'kube-system', three.id, 'containerd'],
+    ])
+    const ids = async (...flags: string[]): Promise<string[]> => (await query(...flags)).map(({ container_id: id }) => id)
+    expect(await ids('--namespace', 'kube-system')).toEqual([three.id])
+    expect(await ids(web.name)).toEqual([one.id, two.id])
+    expect(await ids(two.id)).toEqual([two.id])
+    expect(await ids('--container-type', 'sandbox')).toEqual([web.id, other.id])
+    expect((await world.ok(['query', 'k8s', ...address(), 'nobody'])).stdout).toContain('nobody: no such container or pod')
+    const inspected = await world.ok(['query', 'k8s', '--inspect', '-o', 'json', ...address(), one.id])
+    expect(JSON.parse(inspected.stdout)).toMatchObject([{ id: one.id, name: 'one', pod_uid: `uid-${web.name}`, status: 'running' }])
+  })
+
+  test('a socket that is none, and one without a CRI, are said', async () => {
+    expect((await world.fails(['query', 'k8s', '--address', join(world.dir, 'none')])).stderr).toContain(
+      'no container runtime can be reached at',
+    )
+    expect((await world.fails(['query', 'k8s', '--address', world.socket])).stderr).toContain('there is no CRI at')
+  })
+})
+
+describe.each(['container', 'pod'])('a container of a pod, with the PID namespace of its %s', (pid) => {
+  test('is managed, frozen, dumped alive and exported; its pod is what it was', async () => {
+    const pod = await kubelet.pod('live', { pid })
+    const { id, output } = await pod.container('web', COUNT)
+    const jid = world.jid('web')
+    await world.ok(['manage', 'k8s', id, '--jid', jid, ...address()])
+    await until('it counts', () => output().includes('5\n'))
+
+    expect((await world.ok(['freeze', 'job', jid])).stdout).toContain('Froze k8s PID')
+    const { length } = output()
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(output()).toHaveLength(length)
+    await world.ok(['unfreeze', 'job', jid])
+    await until('it counts on', () => output().length > length)
+
+    await world.ok(['dump', 'job', jid, '--leave-running', '--name', `live-${pid}`])
+    const before = last(output())
+    await until('it counts on after a dump', () => last(output()) > before)
+    expect((await query(pod.id)).map((row) => row.container_id)).toEqual([id])
+
+    const archive = join(world.dir, `live-${pid}.tar`)
+    await world.ok(['checkpoint', 'export', join(world.checkpoints, `live-${pid}`), archive])
+    const { contents } = JSON.parse((await world.ok(['checkpoint', 'inspect', '-o', 'json', archive])).stdout) as { contents: object }
+    const described = { id, name: 'web', pod: pod.name, pod_namespace: 'default', engine: 'containerd', image: 'test.local/busybox:1' }
+    expect(contents).toMatchObject({ container: described })
+    await pod.remove()
+    await until('the job has ended', async () => (await world.inspect(jid))['is_running'] === false)
+  })
+
+  test('ended by its dump, it comes back as one of runc among the namespaces of its pod', async () => {
+    const pod = await kubelet.pod('moved', { pid })
+    const { id, output } = await pod.container('web', COUNT)
+    await until('it counts', () => output().includes('5\n'))
+    await world.ok(['dump', 'k8s', id, '--name', `moved-${pid}`, ...address()])
+    const count = last(output())
+
+    const bundle = world.work()
+    cpSync(kubelet.containerd.busyboxRoot, join(bundle, 'rootfs'), { recursive: true, verbatimSymlinks: true })
+    const back = containers.id('back')
+    const path = join(world.checkpoints, `moved-${pid}`)
+    const restore = ['restore', 'runc', '--path', path, '--id', back, '--bundle', bundle, '--root', containers.root]
+    const { stdout } = await world.ok([...restore, '--attachable'])
+    const restored = /PID: (\d+)/.exec(stdout)?.[1] ?? ''
+    const attached = world.talk(['attach', restored])
+    await attached.says(/^\d+\n\d+\n/)
+    expect(Number(/^\d+/.exec(attached.stdout)?.[0])).toBeGreaterThanOrEqual(count)
+    const pause = await kubelet.pid(pod.id)
+    for (const name of ['net', 'ipc', 'uts'])
+      expect(readlinkSync(`/proc/${restored}/ns/${name}`)).toBe(readlinkSync(`/proc/${pause}/ns/${name}`))
+    expect(await containers.ok('exec', back, 'hostname')).toBe(`${pod.name}\n`)
+    await containers.ok('delete', '--force', back)
+    await attached.exit
+    await pod.remove()
+  })
+})
