@@ -27,6 +27,7 @@ function exec(argv: readonly [string, ...string[]], timeoutMs: number | undefine
     execFile(file, args, { maxBuffer: MAX_OUTPUT_BYTES, timeout: timeoutMs ?? 0, signal }, (error, stdout, stderr) => {
       if (error === null) resolve({ code: 0, stdout, stderr })
       else if (typeof error.code === 'number') resolve({ code: error.code, stdout, stderr })
+      else if (error.name === 'AbortError') reject(CedanaError.from(error))
       else
         reject(
           new CedanaError('HOST_UNFIT', `cannot run ${file}: ${error.code === 'ENOENT' ? 'no such program' : error.message}`, {
