@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -42,6 +42,13 @@ it('ends with its holder, even when that is killed; who waits gets it then', asy
   using _ = await next
 })
 
+it('is nobody else’s to lock: with reading it goes locking', async () => {
+  const file = join(directory, 'lock')
+  writeFileSync(file, '', { mode: 0o644 })
+  using _ = await beTheOnlyOne(file, 0)
+  expect(statSync(file).mode & 0o777).toBe(0o600)
+})
+
 it('says what is wrong with the place', async () => {
-  await expect(beTheOnlyOne(join(directory, 'none', 'lock'), 0)).rejects.toThrow(/directory/)
+  await expect(beTheOnlyOne(join(directory, 'none', 'lock'), 0)).rejects.toMatchObject({ code: 'HOST_UNFIT' })
 })

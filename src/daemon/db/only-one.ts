@@ -1,3 +1,4 @@
+import { chmodSync, closeSync, openSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Database from 'better-sqlite3'
 import { CedanaError } from '../../plugins/contract/errors.js'
@@ -10,6 +11,7 @@ const RETRY_MS = 50
  * It ends when it is disposed of, or with the process, however that ends. `waitMs`: for a holder that is about to end.
  */
 export async function beTheOnlyOne(file: string, waitMs: number): Promise<Disposable> {
+  makePrivate(file)
   for (let waited = 0; ; waited += RETRY_MS) {
     const lock = new Database(file, { timeout: 0 })
     try {
@@ -24,5 +26,19 @@ export async function beTheOnlyOne(file: string, waitMs: number): Promise<Dispos
       if (waited >= waitMs) throw new CedanaError('HOST_UNFIT', `another daemon is running: it holds ${file}`, { cause, hint })
     }
     await sleep(RETRY_MS)
+  }
+}
+
+/** Whoever may read it may lock it. One that is there is not opened: closing it again would end locks that this process has on it. */
+function makePrivate(file: string): void {
+  try {
+    try {
+      closeSync(openSync(file, 'wx', 0o600))
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') throw thrown
+    }
+    chmodSync(file, 0o600)
+  } catch (cause) {
+    throw new CedanaError('HOST_UNFIT', `cannot lock ${file}: ${(cause as Error).message}`, { cause })
   }
 }
