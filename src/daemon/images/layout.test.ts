@@ -6,6 +6,7 @@ import {
   defaultName,
   formatOf,
   parseCompression,
+  parseLevel,
   parsePartial,
   partialName,
   requireLocal,
@@ -60,6 +61,28 @@ describe('compressions', () => {
     expect(() => formatOf('/x/d.tar.jibberish')).toThrow(
       expect.objectContaining({ code: 'FORMAT_UNSUPPORTED', message: 'Unsupported compression format: .jibberish' }),
     )
+  })
+})
+
+describe('levels', () => {
+  it.each([
+    ['gzip', undefined, 0, undefined],
+    ['gzip', 0, 5, undefined],
+    ['gzip', 9, 0, 9],
+    ['gzip', undefined, 19, 9],
+    ['zstd', undefined, 19, 19],
+    ['none', undefined, 19, undefined],
+  ] as const)('of %s: %s asked, %s configured', (compression, asked, configured, level) => {
+    expect(parseLevel(compression, asked, configured)).toBe(level)
+  })
+
+  it.each([
+    ['gzip', 10],
+    ['lz4', 13],
+    ['zstd', -1],
+    ['tar', 1],
+  ] as const)('%s has no %s', (compression, asked) => {
+    expect(() => parseLevel(compression, asked, 0)).toThrow(expect.objectContaining({ code: 'BAD_OPTIONS' }))
   })
 })
 

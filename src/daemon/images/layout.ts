@@ -107,6 +107,18 @@ export function parseStreams(asked: number, configured: number): number {
 }
 const MAX_STREAMS = 64
 
+const BEST_LEVELS: Readonly<Record<Compression, number>> = { none: 0, tar: 0, gzip: 9, lz4: 12, zlib: 9, zstd: 22 }
+
+/** The level to pack with; undefined: the default of the format. What is configured is for all formats, and of one with fewer levels means its best. */
+export function parseLevel(compression: Compression, asked: number | undefined, configured: number): number | undefined {
+  const best = BEST_LEVELS[compression]
+  if (asked !== undefined && (asked < 0 || asked > best)) {
+    const what = best === 0 ? `compression ${compression} has no levels` : `--level takes 0 to ${best} for ${compression}`
+    throw new CedanaError('BAD_OPTIONS', `${what}, not ${asked}`)
+  }
+  return (asked ?? Math.min(configured, best)) || undefined
+}
+
 /** `dump-process-<ns>`, or `dump-process-<jid>-<ns>` for a job. Nanoseconds, so that two dumps of one job never collide. */
 export const defaultName = (type: string, jid: string | undefined, unixNs: bigint): string =>
   ['dump', type, ...(jid ? [jid] : []), unixNs.toString()].join('-')

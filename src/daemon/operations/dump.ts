@@ -14,7 +14,7 @@ import { openPageServer } from '../host/pages.js'
 import type { HostFacts } from '../host/probe.js'
 import * as processes from '../host/processes.js'
 import { type PendingStdin, ShimConnection } from '../host/shim.js'
-import { defaultName, parseCompression, parseStreams, unixNanoseconds } from '../images/layout.js'
+import { defaultName, parseCompression, parseLevel, parseStreams, unixNanoseconds } from '../images/layout.js'
 import type { ManifestInput } from '../images/manifest.js'
 import { FILES, forgetOutsideSizes } from '../images/outside-files.js'
 import { dumpProblems, dumpSize, dumpSwitches } from '../images/preflight.js'
@@ -150,6 +150,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   await using _ = op
 
   const compression = parseCompression(request.compression || env.config.checkpoint.compression)
+  const level = parseLevel(compression, request.level, env.config.checkpoint.level)
   const streams = parseStreams(request.streams, env.config.checkpoint.streams)
   const { memoryBytes, threads } = packingLimits(env)
   const binary = await op.step('find criu', () => env.criu())
@@ -191,7 +192,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         directory,
         name,
         compression,
-        level: request.level ?? (env.config.checkpoint.level || undefined),
+        level,
         threads,
         streams,
         memoryBytes,
