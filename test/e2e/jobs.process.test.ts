@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { isAlive } from '../support/processes.js'
+import { isAlive, processInfo } from '../support/processes.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
@@ -234,6 +234,13 @@ describe('manage process', () => {
   test('[must] --upcoming is not for processes; a nanosecond number is no PID', async () => {
     await world.fails(['manage', 'process', '1', '--upcoming'])
     expect((await world.fails(['manage', 'process', '1764000000000000000'])).stderr).toMatch(/invalid pid/i)
+  })
+
+  test('PID 1, the daemon, a shim and a kernel thread are not to be jobs', async () => {
+    const job = await world.job('counter')
+    const isMachine = processInfo(2)?.command.includes('kthreadd') === true
+    for (const pid of [1, world.daemonPid, processInfo(job.pid)?.parent ?? 0, ...(isMachine ? [2] : [])])
+      expect((await world.fails(['manage', 'process', String(pid)])).stderr).toContain('cannot be a job')
   })
 
   test('a process that is already managed is refused, naming the job', async () => {

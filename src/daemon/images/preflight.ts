@@ -131,8 +131,16 @@ function rootProblems(root: ProcessFacts | undefined): readonly Problem[] {
   const refuse = (id: string, message: string): readonly Problem[] => [{ severity: 'error', id, message, pid: root.pid }]
   if (root.pid === 1) return refuse('init', 'process 1 is the init of this machine and cannot be dumped')
   if (root.state === 'Z' || root.state === 'X') return refuse('zombie', `${who(root)} has ended already (zombie)`)
-  const isKernelThread = root.executable === '' && root.args.length === 0 && (root.pid === 2 || root.parentPid === 2)
-  return isKernelThread ? refuse('kernel-thread', `${who(root)} is a kernel thread`) : []
+  return isKernelThread(root) ? refuse('kernel-thread', `${who(root)} is a kernel thread`) : []
+}
+
+/** All of them are children of kthreadd, which is always PID 2. */
+export const isKernelThread = ({ pid, parentPid, args }: OfMachine): boolean =>
+  args.length === 0 && ((pid === 2 && parentPid === 0) || parentPid === 2)
+interface OfMachine {
+  readonly pid: number
+  readonly parentPid: number
+  readonly args: readonly string[]
 }
 
 function ownProblems(process: ProcessFacts, facts: DumpFacts): readonly Problem[] {

@@ -4,6 +4,7 @@ import type { Caller, Target } from '../../plugins/contract/job.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import * as processes from '../host/processes.js'
 import type { ProcessOwner } from '../host/processes.js'
+import { isKernelThread } from '../images/preflight.js'
 import { mayUseTree } from './authorize.js'
 import { begin, type Environment, refuseProblems } from './environment.js'
 import { checkGpu, chooseJobId, newJob, writePidFile } from './run.js'
@@ -18,7 +19,9 @@ function notManageable(root: ProcessOwner): readonly Problem[] {
         ? 'the cedana daemon itself'
         : root.name === 'cedana-shim'
           ? 'a cedana shim'
-          : undefined
+          : isKernelThread(root)
+            ? 'a kernel thread'
+            : undefined
   return what === undefined
     ? []
     : [{ severity: 'error', id: 'not-manageable', message: `process ${root.pid} is ${what} and cannot be a job`, pid: root.pid }]
