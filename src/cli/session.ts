@@ -1,5 +1,6 @@
 /** One command being carried out: its configuration, where it prints and in which form, and the engine it asks. */
 import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
 import type { PluginStore } from '../daemon/plugins/store.js'
@@ -76,6 +77,9 @@ export interface Where {
   /** The request names a job: the local engine reads the database. */
   readonly withJobs?: boolean
 }
+
+/** `no such file or directory`, of what a call of node:fs throws. */
+const reasonOf = (thrown: unknown): string => (thrown as Error).message.replace(/^E[A-Z0-9]+: /, '').replace(/, \w+( '.*')?$/, '')
 
 function isDirectory(path: string): boolean {
   try {
@@ -168,10 +172,19 @@ export class Session {
       const { detailed, precision } = profiling
       this.world.stdout.write(profileText({ operation, steps }, { detailed, precision, style: this.style }))
     }
-    if (profiling.path !== '') {
-      const { writeFile } = await import('node:fs/promises')
-      await writeFile(profiling.path, profileJson({ operation, steps }), { mode: 0o644 })
-    }
+    // What was asked for is done by now, and its result still to be told.
+    if (profiling.path !== '')
+      await this.writeFile(profiling.path, profileJson({ operation, steps })).catch((thrown: unknown) =>
+        this.note(`Warning: ${(thrown as Error).message}`),
+      )
+  }
+
+  /** A file that was asked for, readable by everybody. Throws a CliError that names it. */
+  async writeFile(path: string, text: string): Promise<void> {
+    const { writeFile } = await import('node:fs/promises')
+    await writeFile(resolve(this.world.cwd, path), text, { mode: 0o644 }).catch((thrown: unknown) => {
+      throw new CliError(`cannot write ${path}: ${reasonOf(thrown)}`)
+    })
   }
 
   /** One document, in the form asked for. */

@@ -108,9 +108,11 @@ describe('dump', () => {
     expect(statSync(file).mode & 0o777).toBe(0o644)
   })
 
-  test('--result-file that cannot be written: exit 1', async () => {
+  test('--result-file that cannot be written: exit 1, but where the checkpoint is, is told', async () => {
     const job = await world.job('eventfd')
-    await world.fails(['dump', 'job', job.jid, '--leave-running', '--result-file', '/no/such/dir/result.json'])
+    const { stdout, stderr } = await world.fails(['dump', 'job', job.jid, '--leave-running', '--result-file', '/no/such/dir/result.json'])
+    expect(stderr).toBe('Error: cannot write /no/such/dir/result.json: no such file or directory\n')
+    expect(existsSync(/^Dumped to (.*)$/m.exec(stdout)?.[1] ?? '')).toBe(true)
     await job.verify()
   })
 

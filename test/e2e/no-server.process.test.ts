@@ -163,4 +163,12 @@ describe('profiling', () => {
     })
     expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ name: 'run' })
   })
+
+  test('one that cannot be written is said, and changes nothing', async () => {
+    const args = ['--profiling', '--profiling-path', '/no/such/dir/x', 'run', 'process', '--no-server', '--', 'sh', '-c', 'exit 42']
+    expect(await world.cedana(args)).toMatchObject({
+      code: 42,
+      stderr: 'Warning: cannot write /no/such/dir/x: no such file or directory\n',
+    })
+  })
 })

@@ -23,11 +23,7 @@ const request = (session: Session, flags: DumpFlags, chosen: Chosen): DumpReques
   timeoutMs: flags.timeout ?? 0,
 })
 
-async function printResult(session: Session, result: DumpResult, resultFile: string | undefined): Promise<void> {
-  if (resultFile !== undefined) {
-    const { writeFile } = await import('node:fs/promises')
-    await writeFile(absolute(session.world, resultFile), `${JSON.stringify(result)}\n`, { mode: 0o644 })
-  }
+async function printResult(session: Session, result: DumpResult): Promise<void> {
   await session.printProfile('dump', result.steps)
   if (session.isStructured) return session.printDocument(result, session.format!)
   if (session.options.quiet === true) return result.paths.forEach((path) => session.print(path))
@@ -41,7 +37,10 @@ async function carryOut(session: Session, flags: DumpFlags, chosen: Chosen): Pro
   const asked = { signal: session.signal, onProgress: progress.update }
   const where = { local: flags.server === false, withJobs: chosen.jid !== '' }
   const result = await session.ask((engine) => engine.dump(request(session, flags, chosen), asked), where).finally(() => progress.end())
-  return flags.dryRun === true ? printPlan(session, result) : printResult(session, result, flags.resultFile)
+  if (flags.dryRun === true) return printPlan(session, result)
+  // First of all where the checkpoint is: the target may be gone.
+  await printResult(session, result)
+  if (flags.resultFile !== undefined) await session.writeFile(flags.resultFile, `${JSON.stringify(result)}\n`)
 }
 
 export async function dump(command: CliCommand): Promise<void> {
