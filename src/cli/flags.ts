@@ -134,7 +134,7 @@ export function check(options: Options | undefined, given: ParsedOptions): Parse
   const issue = result.error.issues[0]!
   const [key, ...inner] = issue.path
   const value = inner.reduce<unknown>((at, step) => (at as Record<PropertyKey, unknown> | undefined)?.[step], given[String(key)])
-  const shown = typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? `: ${value}` : ''
+  const shown = value === '' ? '' : typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? `: ${value}` : ''
   const name = key === undefined || /^invalid |^no /.test(issue.message) ? '' : `${kebab(String(key))}: `
   throw new CliError(`${name}${issue.message}${shown}`)
 }

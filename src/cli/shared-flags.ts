@@ -34,14 +34,28 @@ export const listFlags = (command: CliCommand): CliCommand =>
     .option('--filter <COLUMN=VALUE>', 'only rows with this value in a column (repeatable, comma-separated)', repeated)
     .option('--sort <COLUMN>', 'order of the rows, -COLUMN for the reverse (default: newest first)')
 
+/** `cedana dump job "$JOB"`, where the variable is not set, names nothing. */
+export function nonEmpty(value: string): string {
+  if (value === '') throw new InvalidArgumentError('It is empty.')
+  return value
+}
+
+const INT32 = 2 ** 31 - 1
+
+/** As the API can carry it. */
 export function integer(value: string): number {
   if (!/^-?\d+$/.test(value)) throw new InvalidArgumentError('It is not a whole number.')
+  if (Math.abs(Number(value)) > INT32) throw new InvalidArgumentError('It is too large.')
   return Number(value)
 }
+
+/** Timers of Node.js that are longer than 24 days ring at once. */
+const LONGEST_MS = 480 * 3_600_000
 
 export function duration(value: string): number {
   const ms = parseDuration(value)
   if (ms === undefined) throw new InvalidArgumentError('It is not a duration such as 30s or 5m.')
+  if (ms > LONGEST_MS) throw new InvalidArgumentError('It is too long: at most 480h.')
   return ms
 }
 
@@ -119,7 +133,7 @@ export function windowSize({ stdout }: World): WindowSize | undefined {
 
 /** Yellow: without a daemon the standard streams are the caller's own. */
 export function ignoredStdio(flags: StdioFlags): string | undefined {
-  const given = (['out', 'attach', 'attachable'] as const).filter((name) => flags[name] !== undefined)
+  const given = (['out', 'attach', 'attachable', 'tty'] as const).filter((name) => flags[name] !== undefined)
   if (flags.server !== false || given.length === 0) return undefined
   const names = given.map((name) => `--${name}`).join(', ')
   return `${names} ignored: with --no-server the standard output is copied to the caller`

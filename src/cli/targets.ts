@@ -5,6 +5,7 @@ import type { ParsedOptions } from '../plugins/contract/options.js'
 import type { Verb } from '../plugins/contract/runtime.js'
 import type { DescribedRuntime } from '../plugins/description.js'
 import type { CliCommand, Handler } from './command.js'
+import { nonEmpty } from './shared-flags.js'
 import { addFields, check, collect, fieldsOf, type Options, takesNumber } from './flags.js'
 
 /** Reads what the command line says, by the schema; nothing is left unchecked. */
@@ -61,7 +62,7 @@ export async function jobCommand(
   schema: string,
   summary: string,
 ): Promise<{ command: CliCommand; read: Reader }> {
-  const command = parent.add('job', summary).argument('<JID>', 'job id')
+  const command = parent.add('job', summary).argument('<JID>', 'job id', nonEmpty)
   const manifests = (await parent.app.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   const fields = await Promise.all(manifests.map(async ({ name, options }) => ({ name, fields: await fieldsOf(options[schema]) })))
   const flags = fields.flatMap((one) => addFields(command, one.fields, `(${one.name}) `))

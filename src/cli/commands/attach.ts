@@ -2,6 +2,7 @@ import { DEFAULT_DETACH_KEYS, parseDetachKeys } from '../attach/detach-keys.js'
 import type { CliCommand } from '../command.js'
 import { usageError } from '../exit-codes.js'
 import type { Session } from '../session.js'
+import { nonEmpty } from '../shared-flags.js'
 
 interface AttachFlags {
   readonly detachKeys?: string
@@ -23,7 +24,7 @@ async function attachTo(session: Session, target: { readonly jid: string; readon
 
 export function attach(command: CliCommand): void {
   command
-    .argument('<PID>', 'PID, or id, of a job')
+    .argument('<PID>', 'PID, or id, of a job', nonEmpty)
     .option(...DETACH_KEYS)
     .note(ENDING)
     .example('cedana attach 4711')
@@ -35,7 +36,7 @@ export function attach(command: CliCommand): void {
 
 export function attachJob(command: CliCommand): void {
   command
-    .argument('<JID>', 'job id')
+    .argument('<JID>', 'job id', nonEmpty)
     .option(...DETACH_KEYS)
     .note(ENDING)
     .example('cedana job attach train')

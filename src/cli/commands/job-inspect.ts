@@ -1,8 +1,8 @@
 import type { CliCommand } from '../command.js'
-import { outputFlags } from '../shared-flags.js'
+import { nonEmpty, outputFlags } from '../shared-flags.js'
 
 export function jobInspect(command: CliCommand): void {
-  outputFlags(command.argument('<JID>', 'job id'))
+  outputFlags(command.argument('<JID>', 'job id', nonEmpty))
     .example('cedana job inspect train', "cedana job inspect train -o json | jq '.exit.code'")
     .does(async (session, _options, [jid = '']) => {
       const view = await session.ask((engine) => engine.getJob(jid, { signal: session.signal }))

@@ -2,11 +2,11 @@ import { Option } from 'commander'
 import type { CliCommand } from '../command.js'
 import { CliError } from '../exit-codes.js'
 import { showLog, type LogFlags } from '../log-file.js'
-import { integer } from '../shared-flags.js'
+import { integer, nonEmpty } from '../shared-flags.js'
 
 export function logs(command: CliCommand): void {
   command
-    .argument('<JID>', 'job id')
+    .argument('<JID>', 'job id', nonEmpty)
     .option('-f, --follow', 'go on as it grows, until Ctrl-C')
     .addOption(new Option('-n, --tail <N>', 'only the last lines').argParser(integer))
     .example('cedana logs train', 'cedana logs -f --tail 20 train')

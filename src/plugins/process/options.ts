@@ -15,7 +15,10 @@ const pid = z
   .refine((value) => Number.isInteger(value) && value >= 1 && value <= 0x7fffffff, 'invalid pid')
 
 export const RunOptions = z.strictObject({
-  path: z.string().min(1).meta({ positional: true, executable: true, description: 'program to run, looked up in PATH' }),
+  path: z
+    .string()
+    .min(1, 'no program named')
+    .meta({ positional: true, executable: true, description: 'program to run, looked up in PATH' }),
   args: z.array(z.string()).default([]).meta({ positional: true, description: 'its arguments; flags after -- are its own' }),
 })
 
