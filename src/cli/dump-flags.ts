@@ -15,10 +15,13 @@ export interface DumpFlags extends CriuFlags {
 }
 
 export function dumpFlags(command: CliCommand): void {
+  const compression = new Option('--compression <FORMAT>', 'how the checkpoint is stored (default: checkpoint.compression)')
+  // Named for help and completion; others are refused by the daemon, in its words.
+  compression.argChoices = ['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd']
   command
     .option('-d, --dir <DIR>', 'directory for the checkpoint, or SCHEME://… (default: checkpoint.dir)')
     .option('--name <NAME>', 'name of the checkpoint in it (default: made from type, job and time)')
-    .option('--compression <FORMAT>', 'none, tar, gzip, lz4, zlib or zstd (default: checkpoint.compression)')
+    .addOption(compression)
     .addOption(new Option('--level <N>', 'level of the compression').argParser(integer))
     .addOption(new Option('--streams <N>', 'parallel streams; 0: off').argParser(integer))
     .option('-R, --leave-running', 'let the target go on after the dump')

@@ -18,7 +18,9 @@ export function completion(command: CliCommand): void {
 
 /** Asked by the completion scripts. Silent and quick, whatever happens. */
 export function complete(command: CliCommand): void {
-  command.argument('[WORD...]', 'words after cedana; the last is being typed').does(async (session, _options, words) => {
+  command.argument('[WORD...]', 'words after cedana; the last is being typed').does(async (session, _options, line) => {
+    // What follows `help` is a command like any other.
+    const words = line[0] === 'help' && line.length > 1 ? line.slice(1) : line
     // The last word may not be whole: `checkpoint` is also the beginning of `checkpoints`.
     const root = await command.app.tree(words.slice(0, -1))
     const { candidates, files } = await completeWords(root, words, (question) => session.ask(question))

@@ -28,6 +28,20 @@ test('flags, and the values of a flag', async () => {
   expect(await complete('dump', 'process', '--dir', '')).toEqual([':files'])
 })
 
+test('the value of a flag that is joined to it, in one word or in the three that bash makes of it', async () => {
+  expect(await complete('ps', '--output=j')).toContain('--output=json\t')
+  expect(await complete('ps', '--output', '=', 'j')).toContain('json\t')
+  expect(await complete('ps', '--output', '=')).toContain('json\t')
+  expect(await complete('dump', 'job', '--compression', '=', 'gzip', '')).toContain('train\tprocess, running')
+})
+
+test('formats, signals, and commands to be helped with', async () => {
+  expect(await complete('dump', 'process', '--compression', '')).toContain('zstd\t')
+  expect(await complete('kill', '--signal', '')).toContain('TERM\t')
+  expect(await complete('help', 'du')).toContain('dump\tmake a checkpoint')
+  expect(await complete('help', 'dump', '')).toContain('job\tdump a job')
+})
+
 test('ids that the daemon knows', async () => {
   expect(await complete('dump', 'job', '')).toEqual(['train\tprocess, running', 'done\tprocess, halted', ':none'])
   expect(await complete('kill', 'train', '')).toEqual(['train\tprocess, running', 'done\tprocess, halted', ':none'])

@@ -1,4 +1,5 @@
 /** What may come next on a command line: sub-commands, flags, values, ids that the daemon knows. */
+import { constants } from 'node:os'
 import type { Option } from 'commander'
 import type { Engine } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
@@ -19,6 +20,7 @@ type AskEngine = <T>(question: (engine: Engine) => Promise<T>) => Promise<T>
 const NOTHING: Completion = { candidates: [], files: false }
 /** A shell that waits longer is a nuisance. */
 const LIMIT = { timeoutMs: 300 }
+const SIGNALS = Object.keys(constants.signals).map((name) => ({ text: name.replace(/^SIG/, ''), description: '' }))
 const FILES: Completion = { candidates: [], files: true }
 
 async function ids(kind: string, ask: AskEngine): Promise<Completion> {
@@ -39,6 +41,7 @@ async function ids(kind: string, ask: AskEngine): Promise<Completion> {
 async function values(kind: string, choices: readonly string[] | undefined, ask: AskEngine): Promise<Completion> {
   if (choices !== undefined) return { candidates: choices.map((text) => ({ text, description: '' })), files: false }
   if (/^(FILE|DIR|PATH|BUNDLE|ARG)$/.test(kind)) return FILES
+  if (kind === 'SIGNAL') return { candidates: SIGNALS, files: false }
   return /^(JID|PID|CHECKPOINT)$/.test(kind) ? ids(kind, ask).catch(() => NOTHING) : NOTHING
 }
 
@@ -56,8 +59,17 @@ function flags(command: CliCommand): Candidate[] {
 const awaiting = (command: CliCommand, word: string | undefined): Option | undefined =>
   command.options.find((option) => option.required && (option.long === word || option.short === word))
 
-/** `words`: all after `cedana`; the last is the one being typed. */
-export async function complete(root: CliCommand, words: readonly string[], ask: AskEngine): Promise<Completion> {
+/** bash makes three words of `--output=json`, the last two of which come as they are typed; the others one. */
+const split = (words: readonly string[]): string[] =>
+  words.flatMap((word, index) => {
+    const [, flag, value] = /^(--[a-z-]+)=(.*)$/s.exec(word) ?? []
+    if (flag !== undefined && value !== undefined) return [flag, value]
+    return word !== '=' || !words[index - 1]?.startsWith('--') ? [word] : index === words.length - 1 ? [''] : []
+  })
+
+/** `line`: all after `cedana`; the last is the one being typed. */
+export async function complete(root: CliCommand, line: readonly string[], ask: AskEngine): Promise<Completion> {
+  const words = split(line)
   const typed = words.at(-1) ?? ''
   let command = root
   let positional = 0
@@ -72,7 +84,11 @@ export async function complete(root: CliCommand, words: readonly string[], ask: 
       else command = next as CliCommand
     }
   }
-  if (pending !== undefined) return optionValues(pending, ask)
+  if (pending !== undefined) {
+    const { candidates, files } = await optionValues(pending, ask)
+    const [lead = ''] = /^--[a-z-]+=/.exec(line.at(-1) ?? '') ?? []
+    return { candidates: candidates.map((one) => ({ ...one, text: lead + one.text })), files }
+  }
   if (typed.startsWith('-')) return { candidates: flags(command), files: false }
   if (command.commands.length > 0) {
     return { candidates: command.visibleCommands().map((one) => ({ text: one.name(), description: one.description() })), files: false }

@@ -5,6 +5,7 @@ _cedana() {
   local word="\${COMP_WORDS[COMP_CWORD]}" out kind
   out="$("\${COMP_WORDS[0]}" __complete -- "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" || return
   kind="\${out##*:}"
+  [[ "$word" == = ]] && word=
   COMPREPLY=()
   while IFS=$'\\t' read -r candidate _; do
     [[ -n "$candidate" && "$candidate" != :* && "$candidate" == "$word"* ]] && COMPREPLY+=("$candidate")
