@@ -121,7 +121,7 @@ static void rest(double seconds) {
 #define WAKE (SIGRTMIN + 8)
 
 struct control {
-  uint64_t magic;
+  volatile uint64_t magic;
   volatile uint32_t asked, answered;
   int operation;
   uint32_t timeout_ms;
@@ -313,6 +313,7 @@ static const struct {
 static void *serve(void *unused) {
   (void)unused;
   prctl(PR_SET_NAME, THREAD);
+  CONTROL->magic = MAGIC;
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, WAKE);
@@ -350,7 +351,7 @@ int cuInit(unsigned flags) {
   pthread_t thread;
   const int failed = pthread_create(&thread, NULL, serve, NULL);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  CONTROL->magic = MAGIC;
+  while (!failed && CONTROL->magic != MAGIC) rest(0.0001);
   return failed ? UNKNOWN : SUCCESS;
 }
 

@@ -40,7 +40,7 @@ async function writeNote(env: Environment, note: Note): Promise<string> {
 /** The processes of a tree that are on GPUs, while it is dumped. */
 export class DumpedGpu {
   #note: string | undefined
-  #isReleased = false
+  #isSettled = false
 
   private constructor(
     private readonly env: Environment,
@@ -84,14 +84,23 @@ export class DumpedGpu {
   }
 
   async release(): Promise<void> {
-    await this.gpu.release(this.host, this.use.processes, [])
-    this.#isReleased = true
+    try {
+      await this.gpu.release(this.host, this.use.processes, [])
+      this.#isSettled = true
+    } catch (thrown) {
+      // What is lost nobody can give back, not even the next daemon.
+      this.#isSettled = CedanaError.from(thrown).detail['isLost'] === true
+      throw thrown
+    }
   }
 
   /** The end of the dump, whatever came of it: what still lives runs on. */
   async end(): Promise<void> {
-    if (!this.#isReleased) await this.release()
-    if (this.#note !== undefined) await rm(this.#note, { force: true })
+    try {
+      if (!this.#isSettled) await this.release()
+    } finally {
+      if (this.#note !== undefined && this.#isSettled) await rm(this.#note, { force: true })
+    }
   }
 }
 
