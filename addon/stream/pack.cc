@@ -19,7 +19,8 @@ namespace cedana {
 namespace {
 
 constexpr int kStorers = 2;
-constexpr size_t kStoringBytes = 8 * kBlockBytes;
+constexpr size_t kFewBlocks = 2;                   // without which nothing moves
+constexpr size_t kStoringBytes = 6 * kBlockBytes;  // more does not help
 constexpr int kBackground = 10;
 constexpr size_t kMaxName = 100;
 constexpr size_t kMaxOffset = 20;  // of a piece, behind its name
@@ -92,12 +93,16 @@ Result<std::shared_ptr<Packer>> Packer::Open(Options options, std::vector<Unique
   const int niceness = background ? kBackground : 0;
   UniqueFd spill = std::move(options.spill);
   std::shared_ptr<Packer> packer(new Packer(std::move(options)));
-  // What is packed waits in strings and in blocks to be written; the rest is for what comes.
-  // Each output has a block that is being filled.
-  const size_t storing_bytes =
-      outputs.size() * kBlockBytes + std::clamp(memory / 8, 2 * kBlockBytes, kStoringBytes);
+  // What is packed waits in strings and in blocks to be written, each output has a block that is
+  // being filled, and what was spilled is read back into blocks of the threads. The rest is for
+  // what comes.
   const size_t per_thread = kBlockBytes + (spill.valid() ? kBlockBytes : 0);
-  const size_t taken = storing_bytes + static_cast<size_t>(threads) * per_thread;
+  const size_t least =
+      (outputs.size() + 2 * kFewBlocks) * kBlockBytes + static_cast<size_t>(threads) * per_thread;
+  const size_t spare = memory > least ? memory - least : 0;
+  const size_t for_storing = std::min(spare / 8, kStoringBytes);
+  const size_t storing_bytes = (outputs.size() + kFewBlocks) * kBlockBytes + for_storing;
+  const size_t packing_bytes = kFewBlocks * kBlockBytes + spare - for_storing;
   auto storing = BlockWriter::Start({.memory_bytes = storing_bytes, .threads = kStorers});
   if (!storing.ok()) return storing.error();
   packer->storing_ = std::move(storing.value());
@@ -112,7 +117,7 @@ Result<std::shared_ptr<Packer>> Packer::Open(Options options, std::vector<Unique
     if (!raw->Append(head.data(), head.size())) return packer->Stuck();
     output.size = head.size();
   }
-  auto packing = BlockWriter::Start({.memory_bytes = memory > taken ? memory - taken : 0,
+  auto packing = BlockWriter::Start({.memory_bytes = packing_bytes,
                                      .threads = threads,
                                      .niceness = niceness,
                                      .patient = background,
@@ -399,8 +404,9 @@ Napi::Value FinishJs(const Napi::CallbackInfo& info) {
 Napi::Value AbortJs(const Napi::CallbackInfo& info) {
   auto packer = HandleOf<Packer>(info[0]);
   packer->Fail(Errno{"pack", ECANCELED});  // at once
+  // Undoing must not need a thread that the machine may not have.
   return RunAsync(
-      info.Env(), Where::kThread,
+      info.Env(), Where::kPool,
       [packer = std::move(packer)]() -> Result<Unit> {
         packer->Abort();
         return Unit{};

@@ -413,8 +413,9 @@ Napi::Value FinishJs(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value AbortJs(const Napi::CallbackInfo& info) {
+  // Undoing must not need a thread that the machine may not have.
   return RunAsync(
-      info.Env(), Where::kThread,
+      info.Env(), Where::kPool,
       [server = HandleOf<PageServer>(info[0])]() -> Result<Unit> {
         server->Abort();
         return Unit{};

@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
+import { until } from '../../test/support/wait.js'
 import { native, type PageServerOptions } from '../index.js'
 
 const CRIU = ['/opt/cedana/criu/bin/criu', '/usr/sbin/criu'].find((path) => existsSync(path)) ?? ''
@@ -207,6 +208,25 @@ describe('the page server', () => {
     expect(files.find(({ name }) => name === 'pages-1.img')?.digest).toBe(native.digestBytes(written))
     for (let i = 0; i < 10; i++)
       expect(written.subarray(i * 1001 * PAGE, (i + 1) * 1001 * PAGE).equals(bytesOf(1001, i)), String(i)).toBe(true)
+  })
+
+  it.each([
+    ['patient, as long as memory lasts', { patient: true, memoryBytes: 1 << 28 }, false],
+    ['patient, when memory is short', { patient: true, memoryBytes: 1 << 24 }, true],
+    ['not patient', { patient: false, memoryBytes: 1 << 28 }, true],
+  ])('stores before the last command or after it: %s', async (_, options, isStored) => {
+    const { server: handle, socket } = server(folder(), options)
+    const criu = new Client(socket)
+    criu.say(OPEN, process_(1))
+    for (let i = 0; i < 10; i++) criu.say(ADD_F, process_(1), i << 22, 1024, PRESENT, bytesOf(1024, i))
+    criu.say(PARENT, process_(1))
+    expect(await criu.hear(4)).toHaveLength(4) // all that came before has been taken
+    const written = (): number => native.pageServerProgress(handle).writtenBytes
+    if (isStored) await until('something is stored', () => written() > 0)
+    else expect(written()).toBe(0)
+    criu.say(CLOSE, 0)
+    await native.pageServerFinish(handle)
+    expect(written()).toBeGreaterThanOrEqual(40 << 20)
   })
 
   it.each<[string, (criu: Client) => void, object]>([

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 namespace cedana {
@@ -108,7 +110,12 @@ void DiskFile::Patch(uint64_t offset, std::string bytes) {
 void DiskFile::Prepare(uint64_t offset, size_t size) {
   const uint64_t end = offset + size;
   if (!direct_ || end <= kBlockBytes || end <= reserved_) return;
-  reserved_ = offset + kReserveBytes;
+  // Not where somebody might miss it meanwhile.
+  struct statvfs disk {};
+  const bool has_room =
+      ::fstatvfs(fd_.get(), &disk) == 0 && disk.f_bavail > 4 * kReserveBytes / disk.f_frsize;
+  reserved_ = has_room ? offset + kReserveBytes : std::numeric_limits<uint64_t>::max();
+  if (!has_room) return;
   static_cast<void>(
       ::fallocate(fd_.get(), 0, static_cast<off_t>(offset), kReserveBytes));  // only quicker
 }
@@ -240,8 +247,7 @@ void BlockWriter::Work() {
   UniqueBlock loaded;  // what was spilled comes back into memory of the thread's own
   std::unique_lock lock(mutex_);
   while (true) {
-    queued_.wait(
-        lock, [this] { return jobs_.empty() ? closing_ : jobs_.front().state != Job::kSpilling; });
+    queued_.wait(lock, [this] { return jobs_.empty() ? closing_ : MayWork(); });
     if (jobs_.empty()) return;
     Job job = jobs_.front();
     jobs_.pop_front();

@@ -142,7 +142,7 @@ const KEYS = {
       [1, INT32],
       'memory that an archive or the streams of a checkpoint may take while they are restored, in MB; files beyond it are unpacked into `checkpoint.dir`',
     ),
-    memory_limit_mb: integer(512, [16, INT32], 'memory that pages of a dump may take on their way to the disk, compressed or not, in MiB'),
+    memory_limit_mb: integer(512, [32, INT32], 'memory that pages of a dump may take on their way to the disk, compressed or not, in MiB'),
     keep_failed_logs: integer(20, [0, 10_000], 'CRIU logs of failed operations to keep; the oldest go first'),
   },
   db: {

@@ -1,6 +1,6 @@
 /** Checkpoints in several streams, and archives made while CRIU dumps: there and back, damaged, interrupted. */
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { isAlive, processInfo } from '../support/processes.js'
@@ -143,6 +143,21 @@ describe('memory', () => {
     await job.verify()
   })
 
+  test('more streams than there is memory for are refused, fewer threads pack the others', async () => {
+    const own = await ownWorld({ CEDANA_CHECKPOINT_MEMORY_LIMIT_MB: '32' })
+    const job = await own.job('memory', ['192', 'random'])
+    const { stderr } = await own.fails(['dump', 'job', job.jid, '--streams', '8'])
+    expect(stderr).toContain('8 streams take 52 MiB of memory, and checkpoint.memory_limit_mb is 32')
+    expect(readdirSync(own.checkpoints)).toEqual([])
+    writeFileSync(`/proc/${own.daemonPid}/clear_refs`, '5')
+    const before = peakMiB(own.daemonPid)
+    await own.dump(job, ['--streams', '2', '--compression', 'lz4', '--leave-running'])
+    expect(peakMiB(own.daemonPid) - before).toBeLessThan(32 * 1.1 + 24) // what the heap of JavaScript may grow by
+    await own.dump(job, ['--streams', '2', '--compression', 'lz4'])
+    await own.ok(['restore', 'job', job.jid])
+    await job.verify()
+  })
+
   test('a restore beyond checkpoint.stream_memory_limit', async () => {
     const own = await ownWorld({ CEDANA_CHECKPOINT_STREAM_MEMORY_LIMIT: '8' })
     const job = await own.job('memory', ['64', 'random'])
@@ -218,6 +233,19 @@ describe('an interrupted dump', () => {
     await job.verify()
   })
 
+  test('by a disk that is unmounted', async () => {
+    const directory = world.smallDisk(400 << 10)
+    const job = await world.job('memory', ['192', 'half'])
+    const dump = world.talk(['dump', 'job', job.jid, '--dir', directory, '--compression', 'zlib'])
+    await until('it has begun', () => readdirSync(directory).length > 0)
+    execFileSync('umount', ['-l', directory])
+    expect((await dump.exit).code).not.toBe(0)
+    expect(dump.stderr).toContain(`${directory} was unmounted or moved during the dump`)
+    execFileSync('mount', ['-t', 'tmpfs', 'small', directory]) // the world unmounts it
+    await expectUntouched(job, directory)
+    await job.verify()
+  })
+
   test("by CRIU's end", async () => {
     const directory = world.work()
     const job = await world.job('memory', ['192', 'half'])
@@ -249,6 +277,62 @@ describe('an interrupted dump', () => {
     await job.verify()
   })
 })
+
+describe('a machine that is short of', () => {
+  const MAKE_DISK = 'truncate -s 300M "$1.img" && mkfs.ext4 -q "$1.img" && mkdir "$1" && mount -o loop "$1.img" "$1"'
+
+  test('speed of its disk: a dump waits for it and is whole', async ({ skip }) => {
+    const directory = join(world.work(), 'slow')
+    skip(spawnSync('sh', ['-c', MAKE_DISK, 'sh', directory]).status !== 0, 'needs loop devices and ext4')
+    onTestFinished(() => void execFileSync('umount', [directory]))
+    for (const flags of [[], ['--streams', '2', '--compression', 'lz4', '--leave-running']]) {
+      const job = await world.job('memory', ['96', 'random'])
+      const dump = world.talk(['dump', 'job', job.jid, '--dir', directory, '--name', 'slow', ...flags])
+      await until('it has begun', () => readdirSync(directory).some((name) => name.startsWith('.')))
+      for (let stops = 0; stops < 5 && !dump.ended; stops++) {
+        execFileSync('fsfreeze', ['--freeze', directory])
+        await new Promise((done) => setTimeout(done, 150))
+        execFileSync('fsfreeze', ['--unfreeze', directory])
+        await new Promise((done) => setTimeout(done, 50))
+      }
+      expect((await dump.exit).code, dump.stderr).toBe(0)
+      await world.ok(['checkpoint', 'verify', join(directory, 'slow')])
+      if (!flags.includes('--leave-running')) await world.ok(['restore', 'job', job.jid])
+      await job.verify()
+      rmSync(join(directory, 'slow'), { recursive: true })
+    }
+  })
+
+  test('threads: a dump does with fewer, or fails and changes nothing', async ({ skip }) => {
+    const cgroup = `/sys/fs/cgroup/pids/cedana-test-${world.id}`
+    skip(!existsSync('/sys/fs/cgroup/pids'), 'needs the pids controller of cgroup v1')
+    const own = await ownWorld({})
+    const job = await own.job('memory', ['16', 'random'])
+    mkdirSync(cgroup)
+    const pids = (name: string): string => join(cgroup, `pids.${name}`)
+    writeFileSync(join(cgroup, 'cgroup.procs'), String(own.daemonPid))
+    onTestFinished(async () => {
+      await own.stopDaemon()
+      await until('it is empty', () => readFileSync(join(cgroup, 'cgroup.procs'), 'utf8') === '')
+      rmdirSync(cgroup)
+    })
+    const outcomes = new Set<number>()
+    for (const spare of [0, 2, 4, 5, 6, 7, 8, 10, 12, 16]) {
+      writeFileSync(pids('max'), String(Number(readFileSync(pids('current'), 'utf8')) + spare))
+      const { code } = await own.cedana(['dump', 'job', job.jid, '--leave-running', '--streams', '2', '--name', `with-${spare}`])
+      writeFileSync(pids('max'), 'max')
+      outcomes.add(code)
+      expect(isAlive(own.daemonPid)).toBe(true)
+      if (code === 0) await own.ok(['checkpoint', 'verify', join(own.checkpoints, `with-${spare}`)])
+      rmSync(join(own.checkpoints, `with-${spare}`), { recursive: true, force: true })
+      await expectUntouched(job, own.checkpoints)
+    }
+    expect([...outcomes].sort()).toEqual([0, 1])
+    await job.verify()
+  })
+})
+
+const peakMiB = (pid: number): number => Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
 
 /** A CRIU that a daemon of this world has started. */
 function isCriuOf(of: World, pid: number): boolean {

@@ -58,7 +58,7 @@ async function make(compression: Compression, { who = caller, streams = 0 } = {}
     level: undefined,
     threads: 2,
     streams,
-    memoryBytes: 32 << 20,
+    memoryBytes: 64 << 20,
     background: false,
     estimateBytes: 0,
   })

@@ -61,7 +61,7 @@ const request = (changes: Partial<WriterRequest> = {}): WriterRequest => ({
   level: undefined,
   threads: 1,
   streams: 0,
-  memoryBytes: 1 << 24,
+  memoryBytes: 1 << 26,
   background: false,
   estimateBytes: 1000,
   ...changes,

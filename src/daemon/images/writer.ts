@@ -12,6 +12,7 @@ import { attempt, errnoOf, failure } from './failures.js'
 import { at, OPEN_DIRECTORY, OPEN_NEW, sync, syncTogether, type FileDigest, type Files, type Ids, type Packer } from './files.js'
 import { checkName, partialName, requireLocal, shardFormat, shardNames, suffixOf, type Compression, type Maker } from './layout.js'
 import { encodeManifest, MANIFEST, type Manifest, type ManifestInput } from './manifest.js'
+import { packThreads } from './pack-memory.js'
 
 export const CRIU_DUMP_LOG = 'criu-dump.log'
 
@@ -23,7 +24,7 @@ export interface WriterRequest {
   readonly compression: Compression
   /** undefined: the codec's default. */
   readonly level: number | undefined
-  /** Of the compressor. */
+  /** Of the compressor, where memory allows so many. */
   readonly threads: number
   /** 0: a directory of images, or an archive; else so many shards. */
   readonly streams: number
@@ -94,6 +95,7 @@ export class CheckpointWriter {
     const { caller, directory, name } = request
     requireLocal(directory)
     checkName(name)
+    if (isPacked(request)) threadsOf(request)
     const parentFd = await openParent(files, request)
     try {
       await checkFree(parentFd, finalName(request), directory)
@@ -128,8 +130,8 @@ export class CheckpointWriter {
   }
 
   async #openPacker(): Promise<void> {
-    const { caller, compression, level, threads, streams, memoryBytes, background } = this.request
-    if (streams === 0 && compression === 'none') return
+    const { caller, compression, level, streams, memoryBytes, background } = this.request
+    if (!isPacked(this.request)) return
     const fds: number[] = []
     try {
       await attempt(`write ${this.path}`, async () => {
@@ -145,7 +147,7 @@ export class CheckpointWriter {
           sharded: streams > 0,
           format: shardFormat(compression),
           level,
-          threads,
+          threads: threadsOf(this.request),
           memoryBytes,
           background,
         }
@@ -289,7 +291,16 @@ export class CheckpointWriter {
     this.#made.delete(partial)
     this.#made.set(this.#finalName, kind)
     await attempt(`write ${this.path}`, () => sync(this.parentFd))
+    await this.#requireVisible()
     this.#made.delete(this.#finalName)
+  }
+
+  /** What we hold open may have been unmounted or moved meanwhile: then the checkpoint is somewhere, but not where anybody will look. */
+  async #requireVisible(): Promise<void> {
+    const ours = await attempt(`look at ${this.path}`, () => lstat(at(this.parentFd, this.#finalName)))
+    const seen = await lstat(this.path).catch(() => undefined)
+    if (seen?.ino === ours.ino && seen.dev === ours.dev) return
+    throw new CedanaError('STORAGE_FAILED', `${this.request.directory} was unmounted or moved during the dump`)
   }
 
   /**
@@ -349,6 +360,11 @@ export async function removeEntry(parentFd: number, name: string, kind: 'directo
 }
 
 const finalName = ({ name, streams, compression }: WriterRequest): string => (streams > 0 ? name : name + suffixOf(compression))
+
+const isPacked = ({ streams, compression }: WriterRequest): boolean => streams > 0 || compression !== 'none'
+
+const threadsOf = ({ memoryBytes, streams, threads, background }: WriterRequest): number =>
+  packThreads({ memoryBytes, outputs: Math.max(streams, 1), threads, spills: background })
 
 /** A file without a name in that directory; undefined where the file system has none. */
 function openNameless(directoryFd: number): number | undefined {
