@@ -348,7 +348,8 @@ describe('namespaces of the outside', () => {
 
   test('[must] a cgroup namespace dumps, and its restore says why it cannot', async () => {
     // From the root of every hierarchy: CRIU cannot look above the root of a namespace.
-    const command = 'for procs in /sys/fs/cgroup/*/cgroup.procs; do echo $$ > $procs; done; exec unshare --cgroup sleep 1000'
+    const command =
+      'for procs in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do [ ! -e $procs ] || echo $$ > $procs; done; exec unshare --cgroup sleep 1000'
     const holder = spawn('sh', ['-c', command], { stdio: 'ignore' })
     const namespace = `/proc/${holder.pid}/ns/cgroup`
     await until('it has one', () => readlinkSync(namespace) !== readlinkSync('/proc/self/ns/cgroup'))

@@ -6,11 +6,12 @@ const CGROUPS = '/sys/fs/cgroup'
 /** `lines`: of /proc/PID/cgroup. Undefined when it is in the cgroup of everybody. */
 export function freezerOf(lines: readonly string[]): string | undefined {
   const rows = lines.map((line) => /^\d+:([^:]*):(.*)$/.exec(line)).filter((row) => row !== null)
-  const version1 = rows.find(([, controllers = '']) => controllers.split(',').includes('freezer'))
-  const version2 = rows.find(([, controllers]) => controllers === '')
-  const path = (version1 ?? version2)?.[2]
-  if (path === undefined || path === '/') return undefined
-  return version1 ? `${CGROUPS}/freezer${path}` : `${CGROUPS}${path}`
+  const pathOf = (isOne: (controllers: string) => boolean): string => rows.find(([, controllers = '']) => isOne(controllers))?.[2] ?? '/'
+  // Where version 2 is what the runtime sees, hierarchies of version 1 may be left, and everybody is at their root.
+  const version1 = pathOf((controllers) => controllers.split(',').includes('freezer'))
+  if (version1 !== '/') return `${CGROUPS}/freezer${version1}`
+  const version2 = pathOf((controllers) => controllers === '')
+  return version2 === '/' ? undefined : `${CGROUPS}${version2}`
 }
 
 export async function isFrozen(host: Host, freezer: string): Promise<boolean> {

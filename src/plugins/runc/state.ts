@@ -33,6 +33,8 @@ export interface ContainerState extends Init {
   readonly binds: readonly string[]
   readonly maskedPaths: readonly string[]
   readonly namespaces: readonly Namespace[]
+  /** Directories of its cgroups; of crun's not known. */
+  readonly cgroups: readonly string[]
   /** Its cgroup was made by systemd. */
   readonly systemdCgroup: boolean
 }
@@ -55,6 +57,7 @@ export const specFile = ({ root, id, runtime }: Identity, { bundle }: Pick<Conta
 interface RuncState {
   readonly init_process_pid: number
   readonly init_process_start: number
+  readonly cgroup_paths: Readonly<Record<string, string>> | null
   readonly created: string
   readonly config: {
     readonly rootfs: string
@@ -99,6 +102,7 @@ function fromRunc(state: RuncState): ContainerState {
     binds: (config.mounts ?? []).filter(({ device }) => device === 'bind').map(({ destination }) => destination),
     maskedPaths: config.mask_paths ?? [],
     namespaces: (config.namespaces ?? []).map(({ type, path }) => ({ type: RUNC_NAMESPACES[type] ?? type, path })),
+    cgroups: Object.values(state.cgroup_paths ?? {}),
     systemdCgroup: config.cgroups?.Systemd ?? false,
   }
 }
@@ -113,6 +117,7 @@ function fromCrun(status: CrunStatus, spec: Spec): ContainerState {
     binds: spec.mounts.filter(isBind).map(({ destination }) => destination),
     maskedPaths: spec.linux?.maskedPaths ?? [],
     namespaces: (spec.linux?.namespaces ?? []).map(({ type, path }) => ({ type, path: path ?? '' })),
+    cgroups: [],
     systemdCgroup: status['systemd-cgroup'],
   }
 }
