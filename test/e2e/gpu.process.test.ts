@@ -34,4 +34,121 @@ describe('a job on a GPU', () => {
     await job.works()
     await job.verify()
   })
+
+  test.each([[['--streams', '2']], [['--compression', 'lz4']], [['--streams', '3', '--compression', 'zstd']]])(
+    'goes through %j like any other memory',
+    async (flags) => {
+      const job = await gpuJob(world, gpu(), 2, 8)
+      await world.dump(job, flags)
+      await world.ok(['restore', 'job', job.jid])
+      await job.works()
+      await job.verify()
+    },
+  )
+
+  test('has it back before the checkpoint is on the disk, when it is to run on', async () => {
+    const job = await gpuJob(world, gpu(), 1, 16)
+    gpu().arm()
+    const { stdout } = await world.ok(['dump', 'job', job.jid, '--leave-running'], {
+      env: { CEDANA_PROFILING_ENABLED: 'true', CEDANA_PROFILING_PRECISION: 'ms' },
+    })
+    const order = ['lock gpu', 'copy from gpu', 'criu dump', 'resume', 'copy to gpu', 'flush pages', 'seal']
+    const lines = stdout.split('\n').map((line) => line.trimEnd())
+    expect(lines.flatMap((line) => order.find((name) => line.endsWith(` ${name}`)) ?? [])).toEqual(order)
+    expect(lines.find((line) => line.endsWith(' copy from gpu'))).toMatch(/gpu +20( MiB|M)/)
+    expect(verbs()).toEqual(['lock', 'checkpoint', 'restore', 'unlock'])
+    await job.works()
+    await job.verify()
+  })
+})
+
+describe('a checkpoint of other GPUs', () => {
+  test('is restored onto those here, in order or as --gpus says, by a driver that can', async () => {
+    const job = await gpuJob(world, gpu(), 2)
+    await world.dump(job)
+    gpu().set({ seed: 64 })
+    expect((await world.fails(['restore', 'job', job.jid])).stderr).toMatch(
+      /other GPUs, and the NVIDIA driver \(570.86.15\) cannot restore onto these/,
+    )
+    gpu().set({ version: 13000, driver: '580.65.06' })
+    expect((await world.fails(['restore', 'job', '--gpus', '0', job.jid])).stderr).toContain('needs 2 different GPUs, 1 were named')
+    expect((await world.fails(['restore', 'job', '--gpus', '0,x', job.jid])).stderr).toContain('--gpus')
+    gpu().arm()
+    await world.ok(['restore', 'job', '--gpus', '1,0', job.jid])
+    expect(
+      gpu()
+        .calls()
+        .filter((line) => line.startsWith('restore'))
+        .map((line) => line.replace(/^restore \d+ /, '')),
+    ).toEqual(['10=41 11=40', '10=41 11=40'])
+    await job.works()
+    await world.dump(job)
+    await world.ok(['restore', 'job', job.jid])
+    await job.verify()
+  })
+
+  test('is needed for --gpus', async () => {
+    const job = await world.job('sleep')
+    await world.dump(job)
+    expect((await world.fails(['restore', 'job', '--gpus', '0', job.jid])).stderr).toContain('nothing on a GPU')
+  })
+})
+
+describe('what cannot be done', () => {
+  test('is said by --dry-run, and refused with the target as it was', async () => {
+    const job = await gpuJob(world, gpu(), 1, 2, ['fork'])
+    const { code, stdout, stderr } = await world.cedana(['dump', 'job', '--dry-run', job.jid])
+    expect(code).toBe(1)
+    expect(stdout + stderr).toContain('has a GPU open that it does not use itself')
+    gpu().arm()
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toContain('has a GPU open that it does not use itself')
+    expect(verbs()).toEqual([])
+    await job.works()
+    await world.ok(['kill', job.jid])
+  })
+
+  test('memory that the driver does not take leaves the target on its device', async () => {
+    const job = await gpuJob(world, gpu(), 2, 2, ['managed'])
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toMatch(/features of CUDA that this driver cannot checkpoint[^]*UVM/)
+    await job.works()
+    await job.verify()
+  })
+
+  test('a process that stands still cannot hand over what it has on a device', async () => {
+    const job = await gpuJob(world, gpu())
+    await world.ok(['freeze', 'job', job.jid])
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toMatch(/is stopped/)
+    await world.ok(['unfreeze', 'job', job.jid])
+    await job.works()
+    await world.dump(job)
+    expect((await world.fails(['restore', 'job', '--leave-stopped', job.jid])).stderr).toContain('cannot be left stopped')
+    await world.ok(['restore', 'job', job.jid])
+    await job.verify()
+  })
+
+  test('with a driver that is too old is refused from the beginning', async () => {
+    gpu().set({ version: 12040, driver: '550.54.14' })
+    expect((await world.fails(['run', 'process', '--gpu-enabled', '--', '/bin/true'])).stderr).toMatch(
+      /550.54.14\) is too old .* 570 or newer/,
+    )
+    const { stdout, stderr } = await world.cedana(['check', '--full'])
+    expect(stdout).toMatch(/CUDA\n[^]*driver +550.54.14[^]*checkpoint API +unavailable/)
+    expect(stderr).toContain('Failed with')
+  })
+})
+
+test('a job may be said to use a GPU, and others are found out', async () => {
+  const said = await world.job('gpu', [gpu().library, '1', '1'], { flags: ['--gpu-enabled'] })
+  const silent = await gpuJob(world, gpu())
+  expect((await world.row(said.jid))?.[4]).toBe('yes')
+  expect((await world.row(silent.jid))?.[4]).toBe('no')
+  await world.dump(silent, ['--leave-running'])
+  expect((await world.row(silent.jid))?.[4]).toBe('yes')
+  await Promise.all([said.verify(), silent.verify()])
+})
+
+test('check says what there is', async () => {
+  const { stdout } = await world.cedana(['check', '--full'])
+  expect(stdout).toMatch(/CUDA\ndriver +570.86.15 +✔\nCUDA +12.8 +✔\ndevices +2 +✔\ncheckpoint API +available +✔/)
+  expect((await world.cedana(['check'])).stdout).not.toContain('checkpoint API')
 })

@@ -178,7 +178,7 @@ const RULES: readonly Rule[] = [
     id: 'device',
     when: /Can't dump file (\d+) of that type \[\d+\] \((chr|blk) ([\d:]+)\)/,
     message: 'descriptor $1 is a device that CRIU cannot dump ($2 $3)',
-    hint: 'close it before the dump; for GPUs start the job with --gpu-enabled',
+    hint: 'close it before the dump; where GPUs have other paths, set gpu.device_prefix',
   },
   {
     id: 'descriptor-kind',

@@ -3,6 +3,7 @@ import { release } from 'node:os'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { criuCheck, PRIVATE_CRIU } from '../host/probe.js'
 import type { Environment } from './environment.js'
+import { hostFor } from './host.js'
 import { examine } from './needs.js'
 import type { Call, CheckSection } from './verbs.js'
 
@@ -66,7 +67,12 @@ async function runtimeSections(env: Environment, call: Call): Promise<CheckSecti
   return [...(await Promise.all(usable)), ...rest]
 }
 
+/** A machine without GPUs lacks nothing. */
+async function gpuSection(env: Environment, call: Call): Promise<CheckSection> {
+  return { name: 'cuda', components: await (await env.gpu()).check(hostFor(env, call.signal)) }
+}
+
 export async function check(env: Environment, call: Call, request: { readonly full: boolean }): Promise<readonly CheckSection[]> {
   const sections = [await criuSection(env), await hostSection(env)]
-  return request.full ? [...sections, ...(await runtimeSections(env, call))] : sections
+  return request.full ? [...sections, ...(await runtimeSections(env, call)), await gpuSection(env, call)] : sections
 }

@@ -21,6 +21,8 @@ type Saved = z.output<typeof Saved>
 
 /** How the driver says that a process is none of CUDA. */
 const NOT_CUDA: ReadonlySet<number> = new Set([1, 3])
+/** Kernel states of a process that a signal or a debugger has stopped. */
+const STOPPED: ReadonlySet<string> = new Set(['T', 't'])
 const MPS = /^nvidia-cuda-mps/
 
 const who = ({ pid, name }: ProcessFacts): string => `process ${pid} (${name})`
@@ -102,6 +104,15 @@ async function find(host: Host, snapshot: Snapshot, holders: readonly ProcessFac
       )
     }
     if (state === undefined) continue
+    if (STOPPED.has(one.state))
+      problems.push(
+        error(
+          'gpu-stopped',
+          `${who(one)} is stopped, and has to hand over itself what it has on a GPU`,
+          'let it go on (cedana unfreeze)',
+          one.pid,
+        ),
+      )
     if (state !== 'running') {
       const message =
         state === 'failed' ? `${who(one)} has lost its GPU` : `${who(one)} was ${state} already by somebody else (cuda-checkpoint)`
