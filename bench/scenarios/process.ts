@@ -47,6 +47,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     compression: 'none',
     level: undefined,
     streams: 0,
+    keepLast: 0,
     leaveRunning: true,
     skipInFlight: undefined,
     dryRun: false,

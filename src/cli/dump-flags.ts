@@ -9,6 +9,7 @@ export interface DumpFlags extends CriuFlags {
   readonly compression?: string
   readonly level?: number
   readonly streams?: number
+  readonly keepLast?: number
   readonly leaveRunning?: boolean
   readonly skipInFlight?: boolean
   readonly resultFile?: string
@@ -24,6 +25,12 @@ export function dumpFlags(command: CliCommand): void {
     .addOption(compression)
     .addOption(new Option('--level <N>', 'level of the compression').argParser(integer))
     .addOption(new Option('--streams <N>', 'parallel streams; 0: off').argParser(integer))
+    .addOption(
+      new Option(
+        '--keep-last <N>',
+        'of a job: remove older checkpoints but for so many, with this one; 0: none (default: checkpoint.keep_last)',
+      ).argParser(integer),
+    )
     .option('-R, --leave-running', 'let the target go on after the dump')
     .option('--no-leave-running', 'end the target after the dump, whatever is configured')
     .option('--skip-in-flight', 'leave TCP connections out that are not yet established')

@@ -136,6 +136,7 @@ const KEYS = {
     compression: choice('none', COMPRESSIONS, 'how checkpoints are stored when a request does not say'),
     level: integer(0, [0, 22], 'level of the compression; 0: the default of the format'),
     streams: integer(0, [0, 64], 'parallel streams of a checkpoint when a request does not say; 0: off'),
+    keep_last: integer(0, [0, 100_000], 'checkpoints of a job that stay when another is made, which counts; 0: all'),
     async: flag(false, 'upload to remote storage in the background'),
     stream_memory_limit: integer(
       4000,

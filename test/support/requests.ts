@@ -16,6 +16,7 @@ export const dumpRequest = (jid: string, changes: Partial<DumpRequest> = {}): Du
   compression: '',
   level: undefined,
   streams: 0,
+  keepLast: undefined,
   leaveRunning: undefined,
   skipInFlight: undefined,
   dryRun: false,

@@ -17,6 +17,7 @@ const request = (session: Session, flags: DumpFlags, chosen: Chosen): DumpReques
   compression: flags.compression ?? '',
   level: flags.level,
   streams: flags.streams ?? 0,
+  keepLast: flags.keepLast,
   leaveRunning: flags.leaveRunning,
   skipInFlight: flags.skipInFlight,
   dryRun: flags.dryRun ?? false,

@@ -87,6 +87,7 @@ export const fromWireDump = (request: wire.DumpRequest): domain.DumpRequest => (
   target: plain(request.target ?? {}),
   options: plain(request.options ?? {}),
   level: request.level,
+  keepLast: request.keepLast,
   leaveRunning: request.leaveRunning,
   tcpEstablished: request.tcpEstablished,
   skipInFlight: request.skipInFlight,

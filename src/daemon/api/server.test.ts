@@ -39,6 +39,7 @@ const DUMP: DumpRequest = {
   compression: '',
   level: undefined,
   streams: 0,
+  keepLast: undefined,
   leaveRunning: undefined,
   skipInFlight: undefined,
   dryRun: false,

@@ -119,6 +119,13 @@ export function parseLevel(compression: Compression, asked: number | undefined, 
   return (asked ?? Math.min(configured, best)) || undefined
 }
 
+/** How many checkpoints of a job a user wants to have; 0: all. */
+export function parseKeepLast(asked: number | undefined, configured: number): number {
+  const keep = asked ?? configured
+  if (keep < 0) throw new CedanaError('BAD_OPTIONS', '--keep-last takes 0, or how many checkpoints the job is to have')
+  return keep
+}
+
 /** `dump-process-<ns>`, or `dump-process-<jid>-<ns>` for a job. Nanoseconds, so that two dumps of one job never collide. */
 export const defaultName = (type: string, jid: string | undefined, unixNs: bigint): string =>
   ['dump', type, ...(jid ? [jid] : []), unixNs.toString()].join('-')

@@ -155,11 +155,36 @@ export async function exportCheckpoint(
 export async function deleteCheckpoint(env: Environment, call: Call, id: string): Promise<{ path: string }> {
   const record = find(env, call.caller, id)
   if (!record) throw missing(id)
-  using _ = env.locks.take(record.jid === '' ? record.path : record.jid, 'delete checkpoint')
-  await removeFiles(call.caller, record.path)
-  env.checkpoints.remove(record.id)
+  using _ = record.jid === '' ? undefined : env.locks.take(record.jid, 'delete checkpoint')
+  await discard(env, call.caller, record)
   env.log.info({ op: 'delete checkpoint', path: record.path }, 'checkpoint deleted')
   return { path: record.path }
+}
+
+async function discard(env: Environment, caller: Caller, record: CheckpointRecord): Promise<void> {
+  // A restore that was told the path holds that.
+  using _ = env.locks.take(record.path, 'delete checkpoint')
+  // Another checkpoint may have been made at the path since this one went.
+  if (env.checkpoints.byPath(record.path)?.id === record.id) await removeFiles(caller, record.path)
+  env.checkpoints.remove(record.id)
+}
+
+/**
+ * Removes the older checkpoints of a job but for `keep` (at least 1), the one just made among them. Those whose files are gone count for nothing. The dump has
+ * succeeded whatever becomes of it: answers what there is to say.
+ */
+export async function keepLast(env: Environment, caller: Caller, jid: string, keep: number): Promise<readonly string[]> {
+  const isThere = ({ id, path }: CheckpointRecord): boolean => existsSync(path) && env.checkpoints.byPath(path)?.id === id
+  const messages: string[] = []
+  for (const record of env.checkpoints.ofJob(jid).filter(isThere).slice(keep)) {
+    try {
+      await discard(env, caller, record)
+      messages.push(`Removed older checkpoint ${record.path}`)
+    } catch (thrown) {
+      messages.push(`Warning: older checkpoint ${record.path} stays: ${CedanaError.from(thrown).message}`)
+    }
+  }
+  return messages
 }
 
 /**

@@ -14,7 +14,7 @@ import { openPageServer } from '../host/pages.js'
 import type { HostFacts } from '../host/probe.js'
 import * as processes from '../host/processes.js'
 import { type PendingStdin, ShimConnection } from '../host/shim.js'
-import { defaultName, parseCompression, parseLevel, parseStreams, unixNanoseconds } from '../images/layout.js'
+import { defaultName, parseCompression, parseKeepLast, parseLevel, parseStreams, unixNanoseconds } from '../images/layout.js'
 import type { ManifestInput } from '../images/manifest.js'
 import { FILES, forgetOutsideSizes } from '../images/outside-files.js'
 import { dumpProblems, dumpSize, dumpSwitches } from '../images/preflight.js'
@@ -24,7 +24,7 @@ import { CheckpointWriter, CRIU_DUMP_LOG } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseTree } from './authorize.js'
 import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './criu-options.js'
-import { removeFiles } from './checkpoints.js'
+import { keepLast, removeFiles } from './checkpoints.js'
 import { CriuWork } from './criu-work.js'
 import { begin, type Environment, packingLimits, refuseProblems, warnings } from './environment.js'
 import { DumpedGpu } from './gpu.js'
@@ -153,6 +153,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const level = parseLevel(compression, request.level, env.config.checkpoint.level)
   const streams = parseStreams(request.streams, env.config.checkpoint.streams)
   const { memoryBytes, threads } = packingLimits(env)
+  const keep = parseKeepLast(request.keepLast, env.config.checkpoint.keep_last)
   const binary = await op.step('find criu', () => env.criu())
   const found = await op.step('find target', () => findTarget(env, call, host, request))
   await op.step('lock', () => env.locks.take(found.lock, 'dump'), {
@@ -330,6 +331,10 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     if (found.job && !(await op.step('wait for end', () => endsWithin(env, found.job?.jid ?? '', END_MS), { uncancellable: true }))) {
       messages.push(`Job ${found.job.jid} has not ended yet`)
     }
+  }
+  if (found.job && keep > 0) {
+    const { jid } = found.job
+    messages.push(...(await op.step('remove old checkpoints', () => keepLast(env, call.caller, jid, keep), { uncancellable: true })))
   }
   env.log.info({ op: 'dump', job: found.job?.jid, pid: found.target.pid, path: sealed.path, bytes: sealed.size }, 'dumped')
   return op.done({

@@ -88,6 +88,8 @@ export interface DumpRequest extends TargetRequest, CriuSwitches {
   readonly compression: string
   readonly level: number | undefined
   readonly streams: number
+  /** How many checkpoints the job keeps; 0: all. */
+  readonly keepLast: number | undefined
   readonly leaveRunning: boolean | undefined
   readonly skipInFlight: boolean | undefined
   readonly dryRun: boolean

@@ -139,7 +139,11 @@ export interface DumpRequest {
   criuOpts: string;
   dryRun: boolean;
   timeoutMs: number;
-  level?: number | undefined;
+  level?:
+    | number
+    | undefined;
+  /** Of a job: older checkpoints beyond so many (with the new one) are removed; 0: none. Unset: by configuration. */
+  keepLast?: number | undefined;
 }
 
 export interface DumpResult {
@@ -1347,6 +1351,7 @@ function createBaseDumpRequest(): DumpRequest {
     dryRun: false,
     timeoutMs: 0,
     level: undefined,
+    keepLast: undefined,
   };
 }
 
@@ -1408,6 +1413,9 @@ export const DumpRequest: MessageFns<DumpRequest> = {
     }
     if (message.level !== undefined) {
       writer.uint32(152).int32(message.level);
+    }
+    if (message.keepLast !== undefined) {
+      writer.uint32(160).int32(message.keepLast);
     }
     return writer;
   },
@@ -1575,6 +1583,14 @@ export const DumpRequest: MessageFns<DumpRequest> = {
             }
 
             message.level = reader.int32();
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.keepLast = reader.int32();
             continue;
           }
         }
