@@ -25,8 +25,8 @@ describe('misuse is one line and exit code 2', () => {
   test.each([
     [['dmup'], "Error: unknown command 'dmup', did you mean dump?\n"],
     [['dump', 'proces', '1'], "Error: unknown command 'proces' of cedana dump, did you mean process?\n"],
-    [['dump', 'nothing'], "Error: unknown command 'nothing' of cedana dump, which has: job, process, runc, k8s\n"],
-    [['dump'], 'Error: cedana dump needs one of: job, process, runc, k8s (see cedana dump --help)\n'],
+    [['dump', 'nothing'], "Error: unknown command 'nothing' of cedana dump, which has: job, process, runc, containerd, k8s\n"],
+    [['dump'], 'Error: cedana dump needs one of: job, process, runc, containerd, k8s (see cedana dump --help)\n'],
     [['dump', 'process'], "Error: missing required argument 'PID'\n"],
     [['dump', 'process', '1', '--comprssion', 'gzip'], "Error: unknown option '--comprssion', did you mean --compression?\n"],
     [['ps', '-o', 'xml'], /^Error: option '-o, --output <FORMAT>' argument 'xml' is invalid\. Allowed choices are table.*\n$/],

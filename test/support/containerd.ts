@@ -329,6 +329,8 @@ conf_dir = "${this.cni}/conf"
       left.push(`mount ${point}`)
       execFileSync('umount', ['-l', point])
     }
+    const busy = () => this.#cgroups().some((path) => directoriesIn(path).length > 0)
+    await until('cgroups go', () => !busy(), 2000).catch(() => undefined)
     for (const path of this.#cgroups()) {
       for (const name of directoriesIn(path)) left.push(`cgroup ${path}/${name}`)
       if (directoriesIn(path).length === 0) rmdirSync(path)

@@ -17,6 +17,7 @@ test('commands and sub-commands', async () => {
     'job\tdump a job',
     'process\tdump a target of type process',
     'runc\tdump a target of type runc',
+    'containerd\tdump a target of type containerd',
     'k8s\tdump a target of type k8s',
     ':none',
   ])

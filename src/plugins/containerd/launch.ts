@@ -1,5 +1,7 @@
 /** Brings the task of a container up, in a process of its own: see `Program.launch`. */
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
 import type { ParsedOptions } from '../contract/options.js'
@@ -10,11 +12,14 @@ import { LeasesService } from './gen/leases.js'
 import { SnapshotsService } from './gen/snapshots.js'
 import { TasksService } from './gen/tasks.js'
 import type { Mount } from './gen/types.js'
-import { findImage, imageMissing, readImage, unpack } from './images.js'
+import { Options } from './gen/runc-options.js'
+import { findImage, hasSnapshot, imageMissing, readImage, unpack } from './images.js'
 import { BEGUN, MADE_FOR, nameOf } from './labels.js'
-import type { LaunchRequest, RunRequest } from './request.js'
-import { specOf } from './spec.js'
-import { encodeRuncOptions, RUNC } from './state.js'
+import type { LaunchRequest, RestoreRequest, RunRequest } from './request.js'
+import type { SavedContainer } from './saved.js'
+import { type Spec, specOf } from './spec.js'
+import { standIn, STAND_IN } from './stand-in.js'
+import { encodeRuncOptions, findContainer, type Identity, missing, RUNC, runcOptions } from './state.js'
 import { Undo } from './undo.js'
 import { userOf } from './users.js'
 
@@ -22,6 +27,16 @@ import { userOf } from './users.js'
 const LEASE_MS = 60 * 60 * 1000
 const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec'
 const SIGKILL = 9
+/** How long a task may take to end. */
+const END_MS = 3000
+
+interface Made {
+  readonly container: Container
+  readonly mounts: readonly Mount[]
+}
+
+/** A root file system that is a directory of the host: over itself, so that the bundle is known by the mount. */
+const itself = ({ root }: Spec): Mount => ({ type: 'bind', source: root.path, target: '', options: ['rbind', 'rw'] })
 
 export async function launch(host: Host, context: LaunchContext, request: ParsedOptions): Promise<void> {
   const asked = request as unknown as LaunchRequest
@@ -36,7 +51,8 @@ export async function launch(host: Host, context: LaunchContext, request: Parsed
     const release = (): Promise<unknown> => found(patient.call(LeasesService.delete, { id: lease }))
     undo.add(release)
     containerd.useLease(lease)
-    await new Launch(host, context, containerd, { patient, undo }).run(asked)
+    const launch = new Launch(host, context, containerd, { patient, undo })
+    await (asked.action === 'run' ? launch.run(asked) : launch.restore(asked))
     await release()
   })
 }
@@ -63,7 +79,11 @@ class Launch {
   async run(asked: RunRequest): Promise<void> {
     const { id } = asked.identity
     const { container, mounts } = await this.#make(asked)
-    const pid = await this.#createTask(container, { asked, mounts })
+    const pid = await this.#createTask(container, { asked, mounts, options: runcOptions(container) })
+    if (asked.terminal) {
+      const { columns: width, rows: height } = asked.terminal
+      await this.containerd.call(TasksService.resizePty, { containerId: id, width, height })
+    }
     const target = await this.host.identify(pid)
     await this.#markMade(container, target)
     // Held before it is started: however soon it ends, how is known.
@@ -72,8 +92,78 @@ class Launch {
     await this.#endInputOfShim(asked)
   }
 
+  /**
+   * Creating the task makes its bundle and mounts its root file system; starting it has the shim call `runc restore`. What the shim takes for
+   * runc is a program in the bundle, there as long as the task is, which makes our CRIU and our options known to that one call.
+   */
+  async restore(asked: RestoreRequest): Promise<void> {
+    const { identity, images, work } = asked
+    const { container, mounts } = await (asked.isThere ? this.#takeOver(asked) : this.#makeAgain(asked))
+    const options = { ...(runcOptions(container) ?? RUNC.defaults), ...(asked.noPivot ? { noPivotRoot: true } : {}) }
+    const through = { ...options, binaryName: `./${STAND_IN}`, criuImagePath: images, criuWorkPath: work }
+    await this.#createTask(container, { asked, mounts, options: through })
+    const bundle = await this.#bundleOf(identity, work)
+    const runc = options.binaryName || 'runc'
+    await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc, this.context.environment))
+    const { pid } = await this.containerd.call(TasksService.start, { containerId: identity.id })
+    await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc))
+    const target = await this.host.identify(pid)
+    if (!asked.isThere) await this.#markMade(container, target)
+    await this.context.announce(target)
+    await this.#endInputOfShim(asked)
+  }
+
+  /** The container that was dumped, or one of its name, whose task has ended. */
+  async #takeOver({ identity, spec }: RestoreRequest): Promise<Made> {
+    const { id } = identity
+    await found(this.containerd.call(TasksService.delete, { containerId: id }))
+    const container = await findContainer(this.containerd, id)
+    if (!container) throw missing(identity)
+    const { snapshotter, snapshotKey: key } = container
+    if (key === '') return { container, mounts: [itself(spec)] }
+    return { container, mounts: (await this.containerd.call(SnapshotsService.mounts, { snapshotter, key })).mounts }
+  }
+
+  async #makeAgain({ identity, container: saved, spec }: RestoreRequest): Promise<Made> {
+    const { id } = identity
+    const { image, snapshotter, runtime: name, labels } = saved
+    const options = encodeRuncOptions(Options.decode(Buffer.from(saved.options, 'base64')))
+    const base = { id, image, runtime: { name, options } }
+    if (saved.snapshotKey === '') {
+      const container = await this.#createContainer({ ...base, snapshotter: '', snapshotKey: '' }, spec, labels)
+      return { container, mounts: [itself(spec)] }
+    }
+    const mounts = await this.#prepare(id, snapshotter, await this.#baseOf(saved))
+    return { container: await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec, labels), mounts }
+  }
+
+  /** Of an image that is there but has not been unpacked, the layers are now. */
+  async #baseOf({ image: name, snapshotter, parent }: SavedContainer): Promise<string> {
+    if (parent === '' || (await hasSnapshot(this.containerd, snapshotter, parent))) return parent
+    const image = await findImage(this.containerd, name)
+    if (!image) throw imageMissing(this.containerd, name)
+    return unpack(this.containerd, await readImage(this.containerd, image), snapshotter)
+  }
+
+  async #prepare(key: string, snapshotter: string, parent: string): Promise<readonly Mount[]> {
+    const { mounts } = await this.containerd.call(SnapshotsService.prepare, { snapshotter, key, parent })
+    this.#undo.add(() => this.#patient.call(SnapshotsService.remove, { snapshotter, key }))
+    return mounts
+  }
+
+  /** containerd does not say where it is: the root file system is mounted in it, and the shim's options, which lie there, name our directory. */
+  async #bundleOf({ namespace, id }: Identity, work: string): Promise<string> {
+    const end = `/${namespace}/${id}/rootfs`
+    const points = ((await this.host.readText('/proc/self/mountinfo')) ?? '').split('\n').map((line) => line.split(' ')[4] ?? '')
+    for (const bundle of points.filter((point) => point.endsWith(end)).map((point) => point.slice(0, -'/rootfs'.length)))
+      if ((await this.host.readText(`${bundle}/options.json`))?.includes(JSON.stringify(work)) === true) return bundle
+    throw new CedanaError('HOST_UNFIT', `the bundle of container ${id} was not found`, {
+      hint: 'containerd and the daemon must see the same mounts',
+    })
+  }
+
   /** Snapshot and container. */
-  async #make(asked: RunRequest): Promise<{ readonly container: Container; readonly mounts: readonly Mount[] }> {
+  async #make(asked: RunRequest): Promise<Made> {
     const { identity, image: name, rootfs, snapshotter } = asked
     const { id, namespace } = identity
     const shared = { id, namespace, args: asked.args, env: asked.env, rootfs, terminal: asked.terminal }
@@ -88,8 +178,7 @@ class Launch {
     if (!image) throw imageMissing(this.containerd, name)
     const content = await readImage(this.containerd, image)
     const parent = await unpack(this.containerd, content, snapshotter)
-    const { mounts } = await this.containerd.call(SnapshotsService.prepare, { snapshotter, key: id, parent })
-    this.#undo.add(() => this.#patient.call(SnapshotsService.remove, { snapshotter, key: id }))
+    const mounts = await this.#prepare(id, snapshotter, parent)
     const spec = specOf({ ...shared, image: content.settings, user: await userOf(this.host, mounts, content.settings.User) })
     return { container: await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec), mounts }
   }
@@ -97,10 +186,11 @@ class Launch {
   async #createContainer(
     facts: Pick<Container, 'id' | 'image' | 'runtime' | 'snapshotter' | 'snapshotKey'>,
     spec: object,
+    labels: Readonly<Record<string, string>> = {},
   ): Promise<Container> {
     const container: Container = {
       ...facts,
-      labels: { [MADE_FOR]: BEGUN },
+      labels: { ...labels, [MADE_FOR]: BEGUN },
       spec: { typeUrl: SPEC_TYPE, value: Buffer.from(JSON.stringify(spec)) },
       createdAt: undefined,
       updatedAt: undefined,
@@ -114,28 +204,31 @@ class Launch {
   /** Undoing it ends and deletes it. */
   async #createTask(
     container: Container,
-    { asked, mounts }: { readonly asked: LaunchRequest; readonly mounts: readonly Mount[] },
+    { asked, mounts, options }: { readonly asked: LaunchRequest; readonly mounts: readonly Mount[]; readonly options: Options | undefined },
   ): Promise<number> {
     const containerId = container.id
-    this.#undo.add(async () => {
-      const ended = this.#patient.call(TasksService.wait, { containerId })
-      ended.catch(() => undefined)
-      await this.#patient.call(TasksService.kill, { containerId, signal: SIGKILL, all: true }).catch(() => undefined)
-      await ended
-      await this.#patient.call(TasksService.delete, { containerId })
-    })
+    this.#undo.add(() => this.#removeTask(containerId))
     const { pid } = await this.containerd.call(TasksService.create, {
       containerId,
       rootfs: [...mounts],
-      options: container.runtime?.options,
+      options: options && encodeRuncOptions(options),
       terminal: asked.terminal !== undefined,
       ...this.#streams(asked),
     })
-    if (asked.terminal) {
-      const { columns: width, rows: height } = asked.terminal
-      await this.containerd.call(TasksService.resizePty, { containerId, width, height })
-    }
     return pid
+  }
+
+  /** One that was never started cannot be waited for, and one that was takes a moment to be seen dead. */
+  async #removeTask(containerId: string): Promise<void> {
+    await this.#patient.call(TasksService.kill, { containerId, signal: SIGKILL, all: true }).catch(() => undefined)
+    for (const until = Date.now() + END_MS; ; await sleep(20)) {
+      try {
+        await found(this.#patient.call(TasksService.delete, { containerId }))
+        return
+      } catch (thrown) {
+        if (Date.now() > until) throw thrown
+      }
+    }
   }
 
   /** containerd's shim opens pipes by their names; those of ours are pipes without one, but for that of whoever has them. */

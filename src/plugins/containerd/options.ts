@@ -38,6 +38,20 @@ export const RunOptions = z.strictObject({
   snapshotter: z.string().min(1).default('overlayfs').meta({ value: 'NAME', description: 'snapshotter for its root file system' }),
 })
 
+export const RestoreOptions = z.strictObject({
+  id: id.optional().meta({ description: 'id of the restored container (default: the one it had)' }),
+  image: z.string().min(1).optional().meta({ description: 'image under it (default: the one it was made of)' }),
+  address: place.address
+    .unwrap()
+    .optional()
+    .meta(place.address.meta() ?? {}),
+  namespace: place.namespace
+    .unwrap()
+    .optional()
+    .meta(place.namespace.meta() ?? {}),
+  ...creation,
+})
+
 export const ResolveOptions = z.strictObject({
   id: id.meta({ positional: true, description: 'container id' }),
   ...place,

@@ -1,5 +1,6 @@
 import { defineRuntime } from '../contract/runtime.js'
-import { QueryOptions, ResolveOptions, RunOptions } from './options.js'
+import { NoOptions } from '../contract/options.js'
+import { QueryOptions, ResolveOptions, RestoreOptions, RunOptions } from './options.js'
 
 export const containerd = defineRuntime({
   name: 'containerd',
@@ -8,6 +9,8 @@ export const containerd = defineRuntime({
     run: 'stable',
     launch: 'stable',
     resolve: 'stable',
+    dump: 'stable',
+    restore: 'stable',
     freeze: 'stable',
     unfreeze: 'stable',
     kill: 'stable',
@@ -16,8 +19,8 @@ export const containerd = defineRuntime({
     remove: 'stable',
     query: 'stable',
   },
-  features: {},
+  features: { 'tcp-established': 'stable' },
   requires: [{ root: true }, { criu: '>=3.16' }, { binary: 'containerd', version: '>=1.6' }],
-  options: { run: RunOptions, resolve: ResolveOptions, query: QueryOptions },
+  options: { run: RunOptions, resolve: ResolveOptions, dump: NoOptions, restore: RestoreOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,
 })

@@ -1,10 +1,14 @@
 /** What the plugin tells itself, from the plan to the launcher. */
+import type { SavedContainer } from './saved.js'
+import type { Spec } from './spec.js'
 import type { Identity } from './state.js'
 
 interface Shared {
   readonly identity: Identity
   /** `none`: no streams at all; `own`: those of the launcher. */
   readonly streams: 'own' | 'none'
+  /** Its size; undefined: it gets none. */
+  readonly terminal: { readonly rows: number; readonly columns: number } | undefined
 }
 
 export interface RunRequest extends Shared {
@@ -16,8 +20,18 @@ export interface RunRequest extends Shared {
   readonly env: readonly string[]
   readonly noPivot: boolean
   readonly snapshotter: string
-  /** Its size; undefined: it gets none. */
-  readonly terminal: { readonly rows: number; readonly columns: number } | undefined
 }
 
-export type LaunchRequest = RunRequest
+export interface RestoreRequest extends Shared {
+  readonly action: 'restore'
+  readonly container: SavedContainer
+  readonly spec: Spec
+  /** It is made anew where it is not. */
+  readonly isThere: boolean
+  readonly noPivot: boolean
+  /** Directories: CRIU's images, and where it works. */
+  readonly images: string
+  readonly work: string
+}
+
+export type LaunchRequest = RunRequest | RestoreRequest

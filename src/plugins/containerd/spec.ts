@@ -1,5 +1,23 @@
 /** The specification of a container made of an image, as containerd's own clients make it. */
+import { z } from 'zod'
 import type { ImageSettings } from './images.js'
+import type { Identity } from './state.js'
+
+/** As far as is looked into it; what is not known stays as it is. */
+export const Spec = z.looseObject({
+  process: z.looseObject({ terminal: z.boolean().optional(), env: z.array(z.string()).nullish() }),
+  root: z.looseObject({ path: z.string() }),
+  linux: z.looseObject({ cgroupsPath: z.string().nullish() }).nullish(),
+})
+export type Spec = z.output<typeof Spec>
+
+const cgroupOf = ({ namespace, id }: Identity): string => `/${namespace}/${id}`
+
+/** The specification of a container that has another name now: its cgroup is called by that. */
+export function named(spec: Spec, { from, to }: { readonly from: Identity; readonly to: Identity }): Spec {
+  if (spec.linux?.cgroupsPath !== cgroupOf(from)) return spec
+  return { ...spec, linux: { ...spec.linux, cgroupsPath: cgroupOf(to) } }
+}
 
 interface Made {
   readonly id: string

@@ -54,8 +54,14 @@ export function runcIdentity({ id, namespace }: Identity, container: Container):
       hint: 'containers of runc or crun (io.containerd.runc.v2) can be dumped and restored',
     })
   }
-  return { id, root: `${options.root || DEFAULT_RUNC_ROOT}/${namespace}`, runtime: options.binaryName || 'runc' }
+  return runcName({ id, namespace }, options)
 }
+
+export const runcName = ({ id, namespace }: Pick<Identity, 'id' | 'namespace'>, options: Options): ParsedOptions => ({
+  id,
+  root: `${options.root || DEFAULT_RUNC_ROOT}/${namespace}`,
+  runtime: options.binaryName || 'runc',
+})
 
 export const missing = ({ id, namespace }: Identity): CedanaError =>
   new CedanaError('NO_SUCH_CONTAINER', `container ${id} does not exist in namespace ${namespace}`, {

@@ -1,0 +1,111 @@
+import type { z } from 'zod'
+import { CedanaError } from '../contract/errors.js'
+import type { Host } from '../contract/host.js'
+import type { Snapshot } from '../contract/job.js'
+import type { Problem, RestorePlan } from '../contract/plan.js'
+import type { RestoreContext } from '../contract/runtime.js'
+import type { Containerd } from './client.js'
+import { findImage, hasSnapshot, imageMissing, readImage } from './images.js'
+import type { RestoreOptions } from './options.js'
+import type { RestoreRequest } from './request.js'
+import { forbidden } from './run.js'
+import { type SavedContainer, savedContainer } from './saved.js'
+import { named, type Spec } from './spec.js'
+import { connect, findContainer, findTask, type Identity, identityOf, isLive } from './state.js'
+
+const USUAL_SIZE = { rows: 24, columns: 80 }
+type Options = z.output<typeof RestoreOptions>
+
+/**
+ * As a task of containerd, which has its shim run `runc restore`: afterwards it is one like any other. A container of that name whose task has
+ * ended is taken for the one that was dumped, with its writable layer as it is; without one it is made again.
+ */
+export async function restore(host: Host, context: RestoreContext, options: Options): Promise<RestorePlan> {
+  const saved = await savedContainer(context)
+  const former = identityOf(context.identity)
+  const { id = former.id, address = former.address, namespace = former.namespace } = options
+  const identity = identityOf({ id, address, namespace })
+  const spec = named(withEnvironment(saved.spec, options.env), { from: former, to: identity })
+  const inner = await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
+  const container = { ...saved.container, image: options.image ?? saved.container.image }
+  const base = await baseOf(host, identity, container)
+  const terminal = hasTerminal(context.snapshot, spec)
+  const { now } = context.stdio
+  const request: RestoreRequest = {
+    action: 'restore',
+    identity,
+    container,
+    spec,
+    isThere: base.isThere,
+    noPivot: options.noPivot,
+    images: context.images,
+    work: context.work,
+    terminal: terminal ? USUAL_SIZE : undefined,
+    streams: now === 'none' && !terminal ? 'none' : 'own',
+  }
+  const { uid, gid, groups } = context.caller
+  return {
+    criu: {},
+    inherit: [],
+    setup: inner.setup,
+    // What is in the way is known better here.
+    problems: [
+      ...forbidden(context, options.gpus),
+      ...inner.problems.filter(({ id: what }) => what !== 'container-exists'),
+      ...base.problems,
+    ],
+    program: {
+      argv: [container.image],
+      launch: { ...request },
+      launcher: { pidFile: `${context.directory}/pid`, log: `${context.directory}/launcher.log`, foreign: true },
+      environment: {},
+      workingDirectory: '/',
+      user: { uid, gid, groups },
+      identity: { ...identity },
+      streams: { stdio: terminal && now !== 'inherit' ? 'tty' : now === 'log' ? 'pipe' : now },
+    },
+  }
+}
+
+/** For what is started in it later: its processes have theirs. */
+const withEnvironment = (spec: Spec, env: readonly string[]): Spec => ({
+  ...spec,
+  process: { ...spec.process, env: [...(spec.process.env ?? []), ...env] },
+})
+
+function hasTerminal({ processes: [root], mounts }: Snapshot, spec: Spec): boolean {
+  if (!root) return spec.process.terminal ?? false
+  const inside = new Set(mounts.map(({ id }) => id))
+  return root.files.some(({ fd, isTty, mountId }) => fd <= 2 && isTty && inside.has(mountId))
+}
+
+interface Base {
+  /** A container of that name is there, and does not run. */
+  readonly isThere: boolean
+  readonly problems: readonly Problem[]
+}
+
+async function baseOf(host: Host, identity: Identity, container: SavedContainer): Promise<Base> {
+  using containerd = connect(host, identity)
+  const problems: Problem[] = []
+  const add = (id: string, message: string, hint: string): void => void problems.push({ severity: 'error', id, message, hint })
+  const isThere = (await findContainer(containerd, identity.id)) !== undefined
+  if (isLive(await findTask(containerd, identity.id)))
+    add('container-exists', `container ${identity.id} runs already`, 'end that one first, or choose another id with --id')
+  if (!isThere && container.snapshotKey !== '') {
+    const wrong = await missingBase(containerd, container)
+    if (wrong) add('image-missing', wrong.message, wrong.hint ?? '')
+  }
+  return { isThere, problems }
+}
+
+/** What stands in the way of a root file system like the one it had; undefined: nothing. */
+async function missingBase(containerd: Containerd, { image: name, snapshotter, parent }: SavedContainer): Promise<CedanaError | undefined> {
+  const image = name === '' ? undefined : await findImage(containerd, name)
+  if (!image) return (await hasSnapshot(containerd, snapshotter, parent)) ? undefined : imageMissing(containerd, name)
+  const { chain } = await readImage(containerd, image)
+  if (chain.at(-1) === parent) return undefined
+  return new CedanaError('TARGET_UNFIT', `image ${name} is not the one that the container was made of`, {
+    hint: 'fetch the version it was made of, and name it with --image',
+  })
+}
