@@ -1,12 +1,13 @@
 /** Containers of containerd, dumped and restored as tasks of containerd. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { useContainerd } from '../support/containerd.js'
+import { type Snapshotter, useContainerd } from '../support/containerd.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
 const world = useWorld()
 const containerd = useContainerd(world)
+const other = useContainerd(world, {}, 'other')
 
 /** Counts, and has written each number to a file of its writable layer. */
 const COUNTER = 'n=0; echo begun > /var/log/count; while :; do n=$((n+1)); echo $n; echo $n >> /var/log/count; sleep 0.02; done'
@@ -16,9 +17,9 @@ interface Counting {
   count(): number
 }
 
-async function counting(word: string, flags: readonly string[] = []): Promise<Counting> {
+async function counting(word: string, flags: readonly string[] = [], snapshotter: Snapshotter = 'overlayfs'): Promise<Counting> {
   const jid = world.jid(word)
-  const image = await containerd.busybox()
+  const image = await containerd.busybox({}, snapshotter)
   await world.ok(['run', 'containerd', image, '--jid', jid, ...containerd.flags, ...flags, '--', 'sh', '-c', COUNTER])
   const count = () => Number(readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8').trim().split('\n').at(-1))
   await until('it counts', () => count() > 3)
@@ -45,5 +46,109 @@ describe('a container of containerd', () => {
     await until('it ends', async () => (await world.inspect(jid)).is_running === false)
     expect((await world.inspect(jid)).exit).toEqual({ signal: 9 })
     expect(await containerd.containers()).not.toContain(jid)
+  })
+
+  test('is made again, with its writable layer, where it is gone', async () => {
+    for (const snapshotter of ['overlayfs', 'native'] as const) {
+      const { jid } = await counting('gone', ['--snapshotter', snapshotter], snapshotter)
+      await containerd.exec(jid, 'sh', '-c', 'echo changed > /etc/passwd; rm /etc/group; mkdir -p /data/deep; echo kept > /data/deep/file')
+      const path = await dump(['job', jid], ['--rootfs'])
+      expect((await world.ok(['checkpoint', 'verify', path])).stdout).toContain('Verified')
+      expect((await world.ok(['checkpoint', 'inspect', path, '-o', 'json'])).stdout).toContain('rootfs-diff.tar')
+      await world.ok(['job', 'delete', jid])
+      expect(await containerd.containers()).not.toContain(jid)
+      const id = containerd.id('other')
+      const log = `${world.dir}/${id}.log`
+      await world.ok(['restore', 'containerd', '--path', path, '--id', id, '--out', log])
+      expect(await containerd.exec(id, 'cat', '/etc/passwd', '/data/deep/file')).toBe('changed\nkept\n')
+      expect(await containerd.exec(id, 'sh', '-c', 'ls /etc/group || true')).toBe('')
+      const lines = async () => (await containerd.exec(id, 'cat', '/var/log/count')).trim().split('\n').slice(1).map(Number)
+      const counted = await lines()
+      expect(counted).toEqual(counted.map((_, index) => index + 1))
+      await until('it goes on', async () => (await lines()).length > counted.length)
+      await world.ok(['job', 'kill', '--all', '--yes']).catch(() => containerd.remove(id))
+    }
+  })
+
+  test('goes back to what it had written at the dump, though it went on', async () => {
+    const { jid, count } = await counting('back')
+    const path = await dump(['job', jid], ['--rootfs', '--leave-running', '--compression', 'zstd'])
+    const atDump = count()
+    await until('it goes on', () => count() > atDump + 20)
+    await containerd.exec(jid, 'touch', '/later')
+    await dump(['job', jid])
+    await world.ok(['restore', 'job', jid, '--path', path])
+    expect(await containerd.exec(jid, 'sh', '-c', 'ls /later || true')).toBe('')
+    const lines = (await containerd.exec(jid, 'cat', '/var/log/count')).trim().split('\n').slice(1).map(Number)
+    expect(lines).toEqual(lines.map((_, index) => index + 1))
+    await world.ok(['job', 'kill', jid])
+    expect(await containerd.writableLayers()).toEqual([])
+  })
+
+  test('gives its writable layer away alone, as a checkpoint and as an image, and runs on', async () => {
+    const { jid, count } = await counting('layer')
+    await containerd.exec(jid, 'sh', '-c', 'echo new > /motd')
+    const image = `test.local/committed:${world.id}`
+    const path = await dump(['containerd', jid], [...containerd.flags, '--rootfs-only', '--image', image])
+    const before = count()
+    await until('it runs on', () => count() > before)
+    expect((await containerd.task(jid))?.status).toBe('RUNNING')
+    await world.ok(['job', 'kill', jid])
+    const made = world.jid('committed')
+    await world.ok(['run', 'containerd', image, '--jid', made, ...containerd.flags, '--', 'cat', '/motd'])
+    await until('it has ended', async () => (await world.inspect(made)).is_running === false)
+    expect(readFileSync(`/var/log/cedana-output-${made}.log`, 'utf8')).toBe('new\n')
+    const id = containerd.id('anew')
+    await world.ok(['restore', 'containerd', '--path', path, '--id', id])
+    expect(await containerd.exec(id, 'cat', '/motd')).toBe('new\n')
+    await containerd.remove(id)
+  })
+
+  test('that containerd’s own command made is restored as it was, and stays its maker’s', async () => {
+    const id = containerd.id('foreign')
+    await containerd.run(await containerd.busybox(), id, ['sh', '-c', COUNTER])
+    await until('it counts', () => containerd.output(id).includes('3\n'))
+    const path = await dump(['containerd', id], [...containerd.flags, '--streams', '2', '--compression', 'lz4'])
+    await world.ok(['restore', 'containerd', '--path', path])
+    expect((await containerd.task(id))?.status).toBe('RUNNING')
+    const lines = async () => (await containerd.exec(id, 'cat', '/var/log/count')).split('\n').length
+    const before = await lines()
+    await until('it goes on', async () => (await lines()) > before)
+    await containerd.ok('tasks', 'kill', '--signal', 'SIGKILL', id)
+    await until('it has ended', async () => (await containerd.task(id)) === undefined)
+    expect(await containerd.containers()).toContain(id)
+    await containerd.remove(id)
+  })
+
+  test('is refused by a containerd that does not have its image, in words that name it', async () => {
+    const { jid } = await counting('elsewhere')
+    const path = await dump(['job', jid], ['--rootfs'])
+    const { stderr } = await world.fails(['restore', 'containerd', '--path', path, ...other.flags])
+    expect(stderr).toMatch(/image test\.local\/busybox:\d+ is not in namespace/)
+    expect(await other.containers()).toEqual([])
+    const name = /image (test\.local\/busybox:\d+)/.exec(stderr)?.[1] ?? ''
+    await containerd.ok('images', 'export', `${world.dir}/image.tar`, name)
+    await other.ok('images', 'import', `${world.dir}/image.tar`)
+    const id = other.id('there')
+    await world.ok(['restore', 'containerd', '--path', path, '--id', id, ...other.flags])
+    expect((await other.task(id))?.status).toBe('RUNNING')
+    expect(await other.exec(id, 'head', '-n1', '/var/log/count')).toBe('begun\n')
+    await other.remove(id)
+    await world.ok(['job', 'delete', jid])
+  })
+
+  test('is as it was when a restore of it has failed', async () => {
+    const { jid } = await counting('undone')
+    const path = await dump(['job', jid])
+    const pages = `${path}/pages-1.img`
+    const whole = readFileSync(pages)
+    writeFileSync(pages, Buffer.from(whole.map((byte, index) => (index === 5000 ? byte ^ 1 : byte))))
+    expect((await world.fails(['restore', 'job', jid])).stderr).toContain('pages-1.img')
+    expect(await containerd.task(jid)).toBeUndefined()
+    expect(await containerd.containers()).toContain(jid)
+    writeFileSync(pages, whole)
+    await world.ok(['restore', 'job', jid])
+    expect(await containerd.exec(jid, 'head', '-n1', '/var/log/count')).toBe('begun\n')
+    await world.ok(['job', 'kill', jid])
   })
 })

@@ -20,7 +20,7 @@ import { FILES, forgetOutsideSizes } from '../images/outside-files.js'
 import { dumpProblems, dumpSize, dumpSwitches } from '../images/preflight.js'
 import { encodeState, STATE } from '../images/state.js'
 import { removeStale } from '../images/stale.js'
-import { CheckpointWriter, CRIU_DUMP_LOG } from '../images/writer.js'
+import { CheckpointWriter, CRIU_DUMP_LOG, type SealedCheckpoint } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseTree } from './authorize.js'
 import { baseOptions, externalTerminal, mergeOptions, parseCriuOpts } from './criu-options.js'
@@ -84,11 +84,15 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
   return {
     criu: options,
     runtime,
-    problems: [
-      ...dumpProblems(snapshot, facts, { ...switches, external: [...switches.external, ...request.external] }),
-      ...runtime.problems,
-      ...(gpu?.problems ?? []),
-    ],
+    // Processes that are left out have none.
+    problems:
+      runtime.save === 'only'
+        ? runtime.problems
+        : [
+            ...dumpProblems(snapshot, facts, { ...switches, external: [...switches.external, ...request.external] }),
+            ...runtime.problems,
+            ...(gpu?.problems ?? []),
+          ],
     leaveRunning: options['leave_running'] === true,
   }
 }
@@ -203,9 +207,39 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     { onFailure: (made) => made.abort() },
   )
   await op.step('write state', async () => {
-    await writer.add(STATE, encodeState(snapshot))
+    if (plan.runtime.save !== 'only') await writer.add(STATE, encodeState(snapshot))
     for (const attachment of plan.runtime.attachments) await writer.add(attachment.name, attachment.content)
   })
+
+  const directoryPath = `/proc/${process.pid}/fd/${writer.stagingFd}`
+  const save = async (isStopped: boolean): Promise<() => Promise<void>> => {
+    const saveMore = await env.runtimes.verb(found.type, 'save')
+    const options = await env.runtimes.options(found.type, 'dump', request.options)
+    return saveMore(host, { identity: found.identity, directory: directoryPath, isStopped }, options)
+  }
+  if (plan.runtime.save === 'only') {
+    await op.step('save', () => save(false), { onFailure: (undo) => undo() })
+    const sealed = await op.step(
+      'seal',
+      () => writer.seal(manifestInput(env, found, plan, planning, { criuVersion: binary.version, input: undefined })),
+      {
+        onFailure: (made) => removeFiles(call.caller, made.path),
+      },
+    )
+    const record = checkpointRecord(found, sealed, compression)
+    await op.step('record checkpoint', () => env.checkpoints.insert(record), { onFailure: () => env.checkpoints.remove(record.id) })
+    env.log.info({ op: 'dump', job: found.job?.jid, path: sealed.path, bytes: sealed.size }, 'files dumped')
+    return op.done({
+      ...emptyResult,
+      checkpointId: record.id,
+      paths: [sealed.path],
+      size: sealed.size,
+      steps: op.steps,
+      problems: plan.problems,
+      state: undefined,
+      plan: undefined,
+    })
+  }
 
   const pages = await op.step(
     'open page server',
@@ -241,6 +275,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     await op.step('copy from gpu', copy, { category: 'gpu' })
   }
   let isFrozen = true
+  // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
+  let released = false
   const watched = async <T>(phase: string, bytes: () => number, work: () => Promise<T>): Promise<T> => {
     const ticker = setInterval(() => op.progress({ phase, bytes: bytes(), totalBytes: total, frozen: isFrozen }), PROGRESS_MS)
     return work().finally(() => clearInterval(ticker))
@@ -261,6 +297,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     { category: 'criu', onFailure: (dumped) => dumped.rollback() },
   )
 
+  if (plan.runtime.save === 'also') await op.step('save', () => save(true), { onFailure: (undo) => (released ? undefined : undo()) })
   const complete = (): Promise<void> =>
     frozen.complete().catch(async (thrown: unknown) => {
       throw await work.explain(thrown)
@@ -278,8 +315,6 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const lost = resumed && gpu ? await runOnWithGpu(op, gpu, resumed) : undefined
   await op.step('save log', async () => writer.add(CRIU_DUMP_LOG, await work.log()))
   const written = await op.step('flush pages', () => watched('flush pages', stored, () => pages.finish()))
-  // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
-  let released = false
   const sealed = await op.step(
     'seal',
     () => {
@@ -289,16 +324,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     { onFailure: (made) => (released ? undefined : removeFiles(call.caller, made.path)) },
   )
   if (resumed && !gpu) await op.step('resume', () => resumed, { category: 'criu' })
-  const record: CheckpointRecord = {
-    id: randomUUID(),
-    jid: found.job?.jid ?? '',
-    type: found.type,
-    path: sealed.path,
-    time: Date.now(),
-    size: sealed.size,
-    compression,
-    manifestDigest: sealed.manifestDigest,
-  }
+  const record = checkpointRecord(found, sealed, compression)
   await op.step(
     'record checkpoint',
     () => {
@@ -362,6 +388,17 @@ async function runOnWithGpu(op: Operation, gpu: DumpedGpu, resumed: Promise<void
   }
   return op.step('copy to gpu', copy, { category: 'gpu' })
 }
+
+const checkpointRecord = (found: FoundTarget, { path, size, manifestDigest }: SealedCheckpoint, compression: string): CheckpointRecord => ({
+  id: randomUUID(),
+  jid: found.job?.jid ?? '',
+  type: found.type,
+  path,
+  time: Date.now(),
+  size,
+  compression,
+  manifestDigest,
+})
 
 const spilledMessage = (bytes: number, limitMb: number): string =>
   `Note: ${Math.ceil(bytes / 2 ** 20)} MiB waited on disk to be packed, beyond the ${limitMb} MiB of checkpoint.memory_limit_mb`

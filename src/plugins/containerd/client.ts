@@ -20,16 +20,18 @@ const CODES: Readonly<Partial<Record<status, ErrorCode>>> = {
   [status.RESOURCE_EXHAUSTED]: 'NO_SPACE',
 }
 
+export const unreachable = ({ address }: Pick<Place, 'address'>, cause?: unknown): CedanaError =>
+  new CedanaError('HOST_UNFIT', `containerd cannot be reached at ${address}`, {
+    cause,
+    hint: 'start it, or name its socket with --address',
+    detail: { grpc: status.UNAVAILABLE },
+  })
+
 /** `detail.grpc`: the canonical status code, for whoever expects one. */
 function errorOf(thrown: ServiceError, { address }: Place, signal: AbortSignal | undefined): CedanaError {
   const reason: unknown = signal?.aborted === true ? signal.reason : undefined
   if (reason instanceof CedanaError) return reason
-  if (thrown.code === status.UNAVAILABLE)
-    return new CedanaError('HOST_UNFIT', `containerd cannot be reached at ${address}`, {
-      cause: thrown,
-      hint: 'start it, or name its socket with --address',
-      detail: { grpc: thrown.code },
-    })
+  if (thrown.code === status.UNAVAILABLE) return unreachable({ address }, thrown)
   return new CedanaError(CODES[thrown.code] ?? 'HOST_UNFIT', `containerd: ${thrown.details}`, {
     cause: thrown,
     detail: { grpc: thrown.code },

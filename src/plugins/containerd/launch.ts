@@ -1,20 +1,22 @@
 /** Brings the task of a container up, in a process of its own: see `Program.launch`. */
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
 import type { ParsedOptions } from '../contract/options.js'
 import type { LaunchContext } from '../contract/runtime.js'
-import { Containerd, found } from './client.js'
+import { Containerd, found, isThereAlready } from './client.js'
 import { type Container, ContainersService } from './gen/containers.js'
-import { LeasesService } from './gen/leases.js'
+import { ContentService, WriteAction, type WriteContentRequest } from './gen/content.js'
+import { DiffService } from './gen/diff.js'
 import { SnapshotsService } from './gen/snapshots.js'
 import { TasksService } from './gen/tasks.js'
 import type { Mount } from './gen/types.js'
 import { Options } from './gen/runc-options.js'
 import { findImage, hasSnapshot, imageMissing, readImage, unpack } from './images.js'
 import { BEGUN, MADE_FOR, nameOf } from './labels.js'
+import { leased } from './lease.js'
 import type { LaunchRequest, RestoreRequest, RunRequest } from './request.js'
 import type { SavedContainer } from './saved.js'
 import { type Spec, specOf } from './spec.js'
@@ -23,9 +25,8 @@ import { encodeRuncOptions, findContainer, type Identity, missing, RUNC, runcOpt
 import { Undo } from './undo.js'
 import { userOf } from './users.js'
 
-/** By then what was made and not finished is collected by containerd. */
-const LEASE_MS = 60 * 60 * 1000
 const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec'
+const TAR = 'application/vnd.oci.image.layer.v1.tar'
 const SIGKILL = 9
 /** How long a task may take to end. */
 const END_MS = 3000
@@ -44,17 +45,12 @@ export async function launch(host: Host, context: LaunchContext, request: Parsed
   // What is taken back is when nothing else can be done any more.
   using patient = new Containerd(asked.identity)
   const undo = new Undo()
-  await undo.around(async () => {
-    const lease = `cedana-${randomBytes(8).toString('hex')}`
-    const expires = new Date(Date.now() + LEASE_MS).toISOString()
-    await containerd.call(LeasesService.create, { id: lease, labels: { 'containerd.io/gc.expire': expires } })
-    const release = (): Promise<unknown> => found(patient.call(LeasesService.delete, { id: lease }))
-    undo.add(release)
-    containerd.useLease(lease)
-    const launch = new Launch(host, context, containerd, { patient, undo })
-    await (asked.action === 'run' ? launch.run(asked) : launch.restore(asked))
-    await release()
-  })
+  await undo.around(() =>
+    leased({ containerd, patient }, async () => {
+      const launch = new Launch(host, context, containerd, { patient, undo })
+      await (asked.action === 'run' ? launch.run(asked) : launch.restore(asked))
+    }),
+  )
 }
 
 interface Tools {
@@ -65,6 +61,8 @@ interface Tools {
 class Launch {
   readonly #patient: Containerd
   readonly #undo: Undo
+  /** What nothing needs any more once all has gone well. */
+  #superseded = async (): Promise<unknown> => undefined
 
   constructor(
     private readonly host: Host,
@@ -77,19 +75,8 @@ class Launch {
   }
 
   async run(asked: RunRequest): Promise<void> {
-    const { id } = asked.identity
-    const { container, mounts } = await this.#make(asked)
-    const pid = await this.#createTask(container, { asked, mounts, options: runcOptions(container) })
-    if (asked.terminal) {
-      const { columns: width, rows: height } = asked.terminal
-      await this.containerd.call(TasksService.resizePty, { containerId: id, width, height })
-    }
-    const target = await this.host.identify(pid)
-    await this.#markMade(container, target)
-    // Held before it is started: however soon it ends, how is known.
-    await this.context.announce(target)
-    await this.containerd.call(TasksService.start, { containerId: id })
-    await this.#endInputOfShim(asked)
+    const made = await this.#make(asked)
+    await this.#begin(asked, { ...made, options: runcOptions(made.container) })
   }
 
   /**
@@ -100,6 +87,11 @@ class Launch {
     const { identity, images, work } = asked
     const { container, mounts } = await (asked.isThere ? this.#takeOver(asked) : this.#makeAgain(asked))
     const options = { ...(runcOptions(container) ?? RUNC.defaults), ...(asked.noPivot ? { noPivotRoot: true } : {}) }
+    if (!asked.hasProcesses) {
+      await this.#begin(asked, { container, mounts, options })
+      await this.#superseded()
+      return
+    }
     const through = { ...options, binaryName: `./${STAND_IN}`, criuImagePath: images, criuWorkPath: work }
     await this.#createTask(container, { asked, mounts, options: through })
     const bundle = await this.#bundleOf(identity, work)
@@ -111,20 +103,74 @@ class Launch {
     if (!asked.isThere) await this.#markMade(container, target)
     await this.context.announce(target)
     await this.#endInputOfShim(asked)
+    await this.#superseded()
+  }
+
+  async #begin(asked: LaunchRequest, made: Made & { readonly options: Options | undefined }): Promise<void> {
+    const { id: containerId } = asked.identity
+    const pid = await this.#createTask(made.container, { asked, ...made })
+    if (asked.terminal) {
+      const { columns: width, rows: height } = asked.terminal
+      await this.containerd.call(TasksService.resizePty, { containerId, width, height })
+    }
+    const target = await this.host.identify(pid)
+    if (made.container.labels[MADE_FOR] === BEGUN) await this.#markMade(made.container, target)
+    // Held before it is started: however soon it ends, how is known.
+    await this.context.announce(target)
+    await this.containerd.call(TasksService.start, { containerId })
+    await this.#endInputOfShim(asked)
   }
 
   /** The container that was dumped, or one of its name, whose task has ended. */
-  async #takeOver({ identity, spec }: RestoreRequest): Promise<Made> {
+  async #takeOver({ identity, spec, layer }: RestoreRequest): Promise<Made> {
     const { id } = identity
     await found(this.containerd.call(TasksService.delete, { containerId: id }))
     const container = await findContainer(this.containerd, id)
     if (!container) throw missing(identity)
     const { snapshotter, snapshotKey: key } = container
     if (key === '') return { container, mounts: [itself(spec)] }
-    return { container, mounts: (await this.containerd.call(SnapshotsService.mounts, { snapshotter, key })).mounts }
+    if (layer === undefined)
+      return { container, mounts: (await this.containerd.call(SnapshotsService.mounts, { snapshotter, key })).mounts }
+    return this.#withLayer(container, layer)
   }
 
-  async #makeAgain({ identity, container: saved, spec }: RestoreRequest): Promise<Made> {
+  /** What was written since the dump makes place for what had been written then; until all has gone well it is kept. */
+  async #withLayer(container: Container, layer: string): Promise<Made> {
+    const { id, snapshotter, snapshotKey: former } = container
+    const { info } = await this.containerd.call(SnapshotsService.stat, { snapshotter, key: former })
+    const key = `${id}-${randomBytes(4).toString('hex')}`
+    const mounts = await this.#prepare(key, snapshotter, info?.parent ?? '')
+    await this.#apply(layer, mounts)
+    const point = (client: Containerd, snapshotKey: string): Promise<unknown> =>
+      client.call(ContainersService.update, { container: { ...container, snapshotKey }, updateMask: ['snapshotkey'] })
+    await point(this.containerd, key)
+    this.#undo.add(() => point(this.#patient, former))
+    this.#superseded = () => found(this.#patient.call(SnapshotsService.remove, { snapshotter, key: former }))
+    return { container: { ...container, snapshotKey: key }, mounts }
+  }
+
+  /** Through containerd's store of content, which is where it takes layers from. */
+  async #apply(path: string, mounts: readonly Mount[]): Promise<void> {
+    const parts = this.context.read(path)
+    const ref = `cedana-layer-${randomBytes(8).toString('hex')}`
+    const hash = createHash('sha256')
+    let size = 0
+    const requests = async function* (): AsyncGenerator<Partial<WriteContentRequest>> {
+      for await (const part of parts) {
+        yield { action: WriteAction.WRITE, ref, offset: size, data: Buffer.from(part) }
+        hash.update(part)
+        size += part.length
+      }
+      yield { action: WriteAction.COMMIT, ref, offset: size, total: size }
+    }
+    await this.containerd.upload(ContentService.write, requests()).catch((thrown: unknown) => {
+      if (!isThereAlready(thrown)) throw thrown
+    })
+    const diff = { mediaType: TAR, digest: `sha256:${hash.digest('hex')}`, size, annotations: {} }
+    await this.containerd.call(DiffService.apply, { diff, mounts: [...mounts] })
+  }
+
+  async #makeAgain({ identity, container: saved, spec, layer }: RestoreRequest): Promise<Made> {
     const { id } = identity
     const { image, snapshotter, runtime: name, labels } = saved
     const options = encodeRuncOptions(Options.decode(Buffer.from(saved.options, 'base64')))
@@ -134,6 +180,7 @@ class Launch {
       return { container, mounts: [itself(spec)] }
     }
     const mounts = await this.#prepare(id, snapshotter, await this.#baseOf(saved))
+    if (layer !== undefined) await this.#apply(layer, mounts)
     return { container: await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec, labels), mounts }
   }
 

@@ -57,6 +57,15 @@ export const ResolveOptions = z.strictObject({
   ...place,
 })
 
+export const DumpOptions = z
+  .strictObject({
+    rootfs: z.boolean().default(false).meta({ description: 'also its writable layer' }),
+    rootfsOnly: z.boolean().default(false).meta({ description: 'its writable layer alone: its processes run on' }),
+    image: z.string().min(1).optional().meta({ value: 'NAME', description: 'also make an image of it, with its writable layer' }),
+  })
+  .refine(({ rootfs, rootfsOnly }) => !(rootfs && rootfsOnly), '--rootfs and --rootfs-only exclude each other')
+  .refine(({ image, rootfs, rootfsOnly }) => image === undefined || rootfs || rootfsOnly, '--image needs --rootfs or --rootfs-only')
+
 export const QueryOptions = z.strictObject({
   id: z.array(id).default([]).meta({ positional: true, description: 'only these containers' }),
   ...place,

@@ -1,6 +1,5 @@
 import { defineRuntime } from '../contract/runtime.js'
-import { NoOptions } from '../contract/options.js'
-import { QueryOptions, ResolveOptions, RestoreOptions, RunOptions } from './options.js'
+import { DumpOptions, QueryOptions, ResolveOptions, RestoreOptions, RunOptions } from './options.js'
 
 export const containerd = defineRuntime({
   name: 'containerd',
@@ -9,7 +8,9 @@ export const containerd = defineRuntime({
     run: 'stable',
     launch: 'stable',
     resolve: 'stable',
+    upcoming: 'stable',
     dump: 'stable',
+    save: 'stable',
     restore: 'stable',
     freeze: 'stable',
     unfreeze: 'stable',
@@ -19,8 +20,8 @@ export const containerd = defineRuntime({
     remove: 'stable',
     query: 'stable',
   },
-  features: { 'tcp-established': 'stable' },
+  features: { 'tcp-established': 'stable', stream: 'stable', rootfs: 'stable' },
   requires: [{ root: true }, { criu: '>=3.16' }, { binary: 'containerd', version: '>=1.6' }],
-  options: { run: RunOptions, resolve: ResolveOptions, dump: NoOptions, restore: RestoreOptions, query: QueryOptions },
+  options: { run: RunOptions, resolve: ResolveOptions, dump: DumpOptions, restore: RestoreOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,
 })

@@ -32,6 +32,10 @@ export interface RestoreRequest extends Shared {
   /** Directories: CRIU's images, and where it works. */
   readonly images: string
   readonly work: string
+  /** Else it begins anew. */
+  readonly hasProcesses: boolean
+  /** Path of its writable layer; undefined: as it is, or none. */
+  readonly layer: string | undefined
 }
 
 export type LaunchRequest = RunRequest | RestoreRequest

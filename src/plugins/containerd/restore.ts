@@ -9,7 +9,7 @@ import { findImage, hasSnapshot, imageMissing, readImage } from './images.js'
 import type { RestoreOptions } from './options.js'
 import type { RestoreRequest } from './request.js'
 import { forbidden } from './run.js'
-import { type SavedContainer, savedContainer } from './saved.js'
+import { LAYER, type SavedContainer, savedContainer } from './saved.js'
 import { named, type Spec } from './spec.js'
 import { connect, findContainer, findTask, type Identity, identityOf, isLive } from './state.js'
 
@@ -26,7 +26,9 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const { id = former.id, address = former.address, namespace = former.namespace } = options
   const identity = identityOf({ id, address, namespace })
   const spec = named(withEnvironment(saved.spec, options.env), { from: former, to: identity })
-  const inner = await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
+  const inner = saved.container.hasProcesses
+    ? await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
+    : { setup: [], problems: [] }
   const container = { ...saved.container, image: options.image ?? saved.container.image }
   const base = await baseOf(host, identity, container)
   const terminal = hasTerminal(context.snapshot, spec)
@@ -40,6 +42,8 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     noPivot: options.noPivot,
     images: context.images,
     work: context.work,
+    hasProcesses: container.hasProcesses,
+    layer: container.hasLayer ? `${context.images}/${LAYER}` : undefined,
     terminal: terminal ? USUAL_SIZE : undefined,
     streams: now === 'none' && !terminal ? 'none' : 'own',
   }
@@ -96,6 +100,13 @@ async function baseOf(host: Host, identity: Identity, container: SavedContainer)
     const wrong = await missingBase(containerd, container)
     if (wrong) add('image-missing', wrong.message, wrong.hint ?? '')
   }
+  if (!isThere && container.snapshotKey !== '' && !container.hasLayer)
+    problems.push({
+      severity: 'warning',
+      id: 'layer-missing',
+      message: 'what the container had written to its root file system is not in the checkpoint',
+      hint: 'dump with --rootfs',
+    })
   return { isThere, problems }
 }
 

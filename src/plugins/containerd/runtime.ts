@@ -4,7 +4,9 @@ import { launch } from './launch.js'
 import { query } from './query.js'
 import { restore } from './restore.js'
 import { run } from './run.js'
+import { save } from './save.js'
 import { resolve } from './state.js'
+import { upcoming } from './upcoming.js'
 
 /** Checked against the manifest's claims where plugin.ts loads it. */
-export const runtime = { run, launch, resolve, dump, restore, freeze, unfreeze, kill, resize, exitStatus, remove, query }
+export const runtime = { run, launch, resolve, upcoming, dump, save, restore, freeze, unfreeze, kill, resize, exitStatus, remove, query }

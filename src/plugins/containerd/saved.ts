@@ -27,11 +27,14 @@ const Saved = z.object({
   snapshotKey: z.string(),
   /** The snapshot below the writable layer: what the layers of the image add up to. */
   parent: z.string(),
+  /** What the checkpoint holds. */
+  hasProcesses: z.boolean(),
+  hasLayer: z.boolean(),
 })
 export type SavedContainer = z.output<typeof Saved>
 
 export interface LiveContainer {
-  readonly container: SavedContainer
+  readonly container: Omit<SavedContainer, 'hasProcesses' | 'hasLayer'>
   readonly spec: Spec
   /** What the runc plugin knows it by. */
   readonly runc: ParsedOptions

@@ -50,6 +50,8 @@ export interface ContainerDump {
 export interface DumpPlan {
   readonly criu: CriuOptions
   readonly attachments: readonly Attachment[]
+  /** Call the verb `save` while the tree stands still: `also`; or `only` that, and leave the processes out. */
+  readonly save?: 'also' | 'only'
   readonly problems: readonly Problem[]
 }
 

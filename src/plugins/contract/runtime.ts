@@ -71,6 +71,16 @@ export interface LaunchContext {
   writeProgram(path: string, text: string): Promise<void>
 }
 
+/** Where a plugin puts what is not in the processes of a target. */
+export interface SaveContext {
+  /** The options of `resolve` that name the target. */
+  readonly identity: ParsedOptions
+  /** Path of the directory of the checkpoint that is being made: every file in it becomes part of it. */
+  readonly directory: string
+  /** Whether the target stands still already; if not, it is for the plugin to stop it. */
+  readonly isStopped: boolean
+}
+
 /** A row of `query`: `cells` by column name, `state` for --inspect. */
 export interface QueryRow {
   readonly cells: Readonly<Record<string, string>>
@@ -98,6 +108,8 @@ export interface RuntimeVerbs<O extends OptionSchemas> {
   upcoming(host: Host, options: OptionsOf<O, 'resolve'>): Promise<Target>
   /** Pure: the same context gives the same plan. */
   dump(host: Host, context: DumpContext, options: OptionsOf<O, 'dump'>): Promise<DumpPlan>
+  /** See `DumpPlan.save`. Answers how to take back what it made elsewhere, should the dump fail after all. */
+  save(host: Host, context: SaveContext, options: OptionsOf<O, 'dump'>): Promise<() => Promise<void>>
   restore(host: Host, context: RestoreContext, options: OptionsOf<O, 'restore'>): Promise<RestorePlan>
   freeze(host: Host, target: Target, identity: ParsedOptions): Promise<void>
   unfreeze(host: Host, target: Target, identity: ParsedOptions): Promise<void>
@@ -132,6 +144,7 @@ export const VERBS: Readonly<Record<Verb, string>> = {
   exitStatus: 'Own exit status',
   resize: 'Own terminal',
   launch: 'Own launcher',
+  save: 'More than processes',
 }
 export type VerbSupport = Readonly<Partial<Record<Verb, Support>>>
 

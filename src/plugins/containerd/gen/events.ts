@@ -6,8 +6,9 @@
 
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
-import type { handleServerStreamingCall, UntypedServiceImplementation } from "@grpc/grpc-js";
+import type { handleServerStreamingCall, handleUnaryCall, UntypedServiceImplementation } from "@grpc/grpc-js";
 import { Any } from "./google/protobuf/any.js";
+import { Empty } from "./google/protobuf/empty.js";
 import { Timestamp } from "./google/protobuf/timestamp.js";
 
 export const protobufPackage = "containerd.services.events.v1";
@@ -15,6 +16,11 @@ export const protobufPackage = "containerd.services.events.v1";
 export const protobufFileName = "events.proto";
 
 /** Of containerd 1.6 (Apache-2.0), as far as it is used here: field numbers and names are its own. */
+
+export interface PublishRequest {
+  topic: string;
+  event: Any | undefined;
+}
 
 export interface SubscribeRequest {
   filters: string[];
@@ -26,6 +32,63 @@ export interface Envelope {
   topic: string;
   event: Any | undefined;
 }
+
+function createBasePublishRequest(): PublishRequest {
+  return { topic: "", event: undefined };
+}
+
+export const PublishRequest: MessageFns<PublishRequest> = {
+  encode(message: PublishRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.topic !== "") {
+      writer.uint32(10).string(message.topic);
+    }
+    if (message.event !== undefined) {
+      Any.encode(message.event, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PublishRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePublishRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.topic = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.event = Any.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseSubscribeRequest(): SubscribeRequest {
   return { filters: [] };
@@ -154,6 +217,15 @@ export const Envelope: MessageFns<Envelope> = {
 
 export type EventsService = typeof EventsService;
 export const EventsService = {
+  publish: {
+    path: "/containerd.services.events.v1.Events/Publish" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PublishRequest): Buffer => Buffer.from(PublishRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PublishRequest => PublishRequest.decode(value),
+    responseSerialize: (value: Empty): Buffer => Buffer.from(Empty.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Empty => Empty.decode(value),
+  },
   subscribe: {
     path: "/containerd.services.events.v1.Events/Subscribe" as const,
     requestStream: false as const,
@@ -166,6 +238,7 @@ export const EventsService = {
 } as const;
 
 export interface EventsServer extends UntypedServiceImplementation {
+  publish: handleUnaryCall<PublishRequest, Empty>;
   subscribe: handleServerStreamingCall<SubscribeRequest, Envelope>;
 }
 
