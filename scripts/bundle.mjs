@@ -5,7 +5,7 @@
 // new URL('../x', import.meta.url) finds the same file of the package, bundled or not; and import() of a name known only
 // at run time is a real one, so that it takes ES modules.
 import { build } from 'esbuild'
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { dropCodeCache, makeCodeCache } from './code-cache.mjs'
@@ -82,10 +82,26 @@ const child = await build({
   banner: { js: "const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href" },
 }).catch(failed)
 
+// cedana/plugin and cedana/plugin/testing, for authors of plugins: modules, which share what is the same in both.
+const author = await build({
+  ...common,
+  entryPoints: { plugin: 'src/plugins/contract/index.ts', testing: 'src/testing.ts' },
+  outdir: 'dist/author',
+  format: 'esm',
+  splitting: true,
+  banner: {
+    js: `import { createRequire as __createRequire } from 'node:module'
+const require = __createRequire(import.meta.url), __import = (name) => import(name)
+const __sourceUrl = (path) => new URL('../../' + path, import.meta.url).href`,
+  },
+}).catch(failed)
+rmSync(join(dist, 'author'), { recursive: true, force: true })
+mkdirSync(join(dist, 'author'), { recursive: true })
+
 // A command that starts meanwhile finds the old program or the new one, and never the cache of the other.
 mkdirSync(dist, { recursive: true })
 dropCodeCache(root)
-for (const { path, contents } of [...main.outputFiles, ...child.outputFiles]) {
+for (const { path, contents } of [...main.outputFiles, ...child.outputFiles, ...author.outputFiles]) {
   writeFileSync(`${path}.new`, contents)
   renameSync(`${path}.new`, path)
 }

@@ -3,12 +3,15 @@ import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
+import type * as PluginAuthorModule from '../daemon/plugins/author.js'
 import type { PluginStore } from '../daemon/plugins/store.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { DescribedRuntime, RuntimeDescription } from '../plugins/description.js'
 import { CliError } from './exit-codes.js'
 import type { ColourMode, Style } from './render/style.js'
 import { styleFor } from './render/style.js'
+
+type PluginAuthor = typeof PluginAuthorModule
 
 /** What surrounds the command line: the process, the daemon, the plugins. main.ts builds the real one, tests a fake. */
 export interface World {
@@ -35,6 +38,7 @@ export interface World {
   startDaemon(config: Config): Promise<void>
   /** A plugin that is its own launcher. Answers the exit code. */
   launch(config: Config, type: string, file: string): Promise<number>
+  pluginAuthor(): Promise<PluginAuthor>
   openPluginStore(config: Config): Promise<PluginStore>
   /** Runs the code of the plugin in `directory`; writes what it says of itself, or compares it with what is written. */
   describePlugin(config: Config, directory: string, options: { readonly check: boolean }): Promise<RuntimeDescription>

@@ -4,17 +4,15 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import pino from 'pino'
 import { afterAll, describe, expect, test } from 'vitest'
-import { CudaChild } from '../../src/daemon/host/cuda.js'
-import { hostFor } from '../../src/daemon/operations/host.js'
+import type { Target } from '../../src/plugins/contract/job.js'
 import { builtins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { useContainerd } from '../support/containerd.js'
 import { useContainers } from '../support/containers.js'
 import { useKubelet } from '../support/cri.js'
 import { until } from '../support/wait.js'
-import { type RuntimeWorld, runtimeContract } from './runtime.js'
+import { type RuntimeWorld, runtimeCases, testHost } from '../../src/testing.js'
 
 const registry = new Registry(builtins)
 const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
@@ -27,20 +25,15 @@ const surroundings = { dir: directory, id, mark: `CEDANA_TEST=${id}` }
 const containers = useContainers(surroundings)
 const containerd = useContainerd(surroundings)
 const kubelet = useKubelet(surroundings)
-const cuda = new CudaChild({ library: '/nowhere/libcuda.so.1', management: '/nowhere/libnvidia-ml.so.1', callTimeoutMs: 10_000 })
-const host = hostFor(
-  { runtimes: registry, log: pino({ level: 'silent' }), cuda, config: { run_dir: directory } },
-  new AbortController().signal,
-)
+const { host, close } = testHost()
+afterAll(close)
 
-const states = async (target: Parameters<RuntimeWorld['states']>[0]): Promise<readonly string[]> =>
-  (await host.inspect(target)).processes.map((facts) => facts.state)
+const states = async (target: Target): Promise<readonly string[]> => (await host.inspect(target)).processes.map((facts) => facts.state)
 
 /** A shell with a child: the smallest tree. */
 function processWorld(): RuntimeWorld {
   return {
     host,
-    states,
     run: { path: '/bin/true', args: [] },
     absent: { options: { pid: 2 ** 22 + 1 }, code: 'NO_SUCH_PROCESS' },
     start: async () => {
@@ -50,6 +43,7 @@ function processWorld(): RuntimeWorld {
       return {
         target,
         options: { pid: target.pid },
+        query: { pids: [target.pid] },
         stop: async () => {
           const ended = once(child, 'exit')
           process.kill(-Number(target.pid), 'SIGKILL')
@@ -65,14 +59,13 @@ function runcWorld(): RuntimeWorld {
   const root = containers.root
   return {
     host,
-    states,
     run: { id: 'contract', root, bundle: containers.bundle(containers.id('run')) },
     absent: { options: { id: 'absent', root }, code: 'NO_SUCH_CONTAINER' },
     start: async () => {
       const container = containers.container('live', { args: ['sh', '-c', 'sleep 100 & wait'] })
       const target = await host.identify(await container.run())
       await until('the shell has a child', async () => (await states(target)).length > 1)
-      return { target, options: { id: container.id, root }, stop: () => container.remove() }
+      return { target, options: { id: container.id, root }, query: { root }, stop: () => container.remove() }
     },
   }
 }
@@ -82,7 +75,6 @@ function containerdWorld(): RuntimeWorld {
   const { address, namespace } = containerd
   return {
     host,
-    states,
     run: { image: 'test.local/none:1', args: ['sh'], address, namespace },
     absent: { options: { id: 'absent', address, namespace }, code: 'NO_SUCH_CONTAINER' },
     start: async () => {
@@ -90,7 +82,7 @@ function containerdWorld(): RuntimeWorld {
       const pid = await containerd.run(await containerd.busybox(), name, ['sh', '-c', 'sleep 100 & wait'])
       const target = await host.identify(pid)
       await until('the shell has a child', async () => (await states(target)).length > 1)
-      return { target, options: { id: name, address, namespace }, stop: () => containerd.remove(name) }
+      return { target, options: { id: name, address, namespace }, query: { address, namespace }, stop: () => containerd.remove(name) }
     },
   }
 }
@@ -100,7 +92,6 @@ function k8sWorld(): RuntimeWorld {
   const { address } = kubelet.containerd
   return {
     host,
-    states,
     run: {},
     absent: { options: { id: 'absent', address }, code: 'NO_SUCH_CONTAINER' },
     start: async () => {
@@ -108,7 +99,7 @@ function k8sWorld(): RuntimeWorld {
       const { id: name } = await pod.container('live', ['sh', '-c', 'sleep 100 & wait'])
       const target = await host.identify(await kubelet.pid(name))
       await until('the shell has a child', async () => (await states(target)).length > 1)
-      return { target, options: { id: name, address }, stop: () => pod.remove() }
+      return { target, options: { id: name, address }, query: { address }, stop: () => pod.remove() }
     },
   }
 }
@@ -120,14 +111,11 @@ const WORLDS: Readonly<Record<string, () => RuntimeWorld>> = {
   k8s: k8sWorld,
 }
 
-for (const manifest of builtins)
-  runtimeContract(
-    manifest,
-    WORLDS[manifest.name] ??
-      (() => {
-        throw new Error(`no world for ${manifest.name}`)
-      }),
-  )
+describe.each(builtins)('runtime $name', (manifest) => {
+  const world = WORLDS[manifest.name]
+  if (world === undefined) throw new Error(`no world for ${manifest.name}`)
+  for (const { name, run } of runtimeCases(manifest, world)) test(name, run)
+})
 
 describe('the registry', () => {
   test('refuses two plugins of one name', () => {

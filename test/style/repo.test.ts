@@ -133,7 +133,7 @@ describe('style', () => {
         .split('\n')
         .map((name) => name.split('/')[0]),
     )
-    const known = ['.ci', '.clang-format', '.editorconfig', '.gitignore', 'CMakeLists.txt', 'LICENSE', 'README.md', 'addon', 'bench', 'bin']
+    const known = ['.ci', '.clang-format', '.editorconfig', '.gitignore', 'CMakeLists.txt', 'LICENSE', 'README.md', 'addon', 'bench', 'bin', 'examples']
     known.push('docs', 'man', 'package-lock.json', 'package.json', 'scripts', 'src', 'systemd', 'test', 'tsconfig.json')
     expect([...top].filter((name) => name !== undefined && !known.includes(name))).toEqual([])
   })

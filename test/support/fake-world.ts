@@ -71,6 +71,7 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
     },
     launch: async () => 0,
     startDaemon: async () => {},
+    pluginAuthor: async () => ({}) as never,
     openPluginStore: async () => ({}) as never,
     describePlugin: async () => ({}) as never,
     builtins: async () => builtins,

@@ -1,5 +1,6 @@
 import type { CliCommand } from '../command.js'
 import { features } from './features.js'
+import { pluginCreate, pluginLink } from './plugin-create.js'
 import { pluginInstall, pluginReload, pluginRemove } from './plugin-install.js'
 import { pluginList } from './plugin-list.js'
 import { pluginManifest } from './plugin-manifest.js'
@@ -12,5 +13,7 @@ export function plugin(command: CliCommand): void {
   pluginInstall(command.add('install', 'install plugins, or newer versions of them'))
   pluginRemove(command.add('remove', 'remove plugins'))
   pluginReload(command.add('reload', 'have the daemon look for plugins again'))
+  pluginCreate(command.add('create', 'make the package of a new plugin'))
+  pluginLink(command.add('link', 'have the source of a plugin import cedana/plugin from here'))
   pluginManifest(command.add('manifest', 'write down what a plugin says of itself'))
 }

@@ -159,6 +159,18 @@ export async function killTree(target: Target, signal: number): Promise<void> {
 
 const SIGCONT = 18
 const SIGSTOP = 19
+/** Of processes that do nothing: stopped, traced, dead, or waiting in the kernel for what no signal interrupts. */
+const STANDING = ['T', 't', 'Z', 'X', 'D']
+const STOP_MS = 1000
+const STOP_EVERY_MS = 2
+
+/** A stop signal is sent at once and takes effect a little later. */
+async function standStill(target: Target): Promise<void> {
+  for (let waited = 0; waited < STOP_MS; waited += STOP_EVERY_MS) {
+    if ((await members(target)).every(({ state }) => STANDING.includes(state))) return
+    await sleep(STOP_EVERY_MS)
+  }
+}
 
 /** Stops the tree. Answers those of its processes that were stopped before: they are somebody else's to continue. */
 export async function stopTree(target: Target): Promise<readonly string[]> {
@@ -167,6 +179,7 @@ export async function stopTree(target: Target): Promise<readonly string[]> {
     if (member.state === 'T') before.push(nameOf(member))
     else await kill(member, SIGSTOP)
   })
+  await standStill(target)
   return before
 }
 
