@@ -44,7 +44,7 @@ describe('style', () => {
       '--config',
       'test/style/prettier.json',
       '--list-different',
-      ...ALL.map((directory) => `${directory}/**/*.ts`),
+      ...[...ALL, 'examples'].map((directory) => `${directory}/**/*.ts`),
       '!**/gen/**',
     ])
     expect(output.trim()).toBe('')
@@ -133,7 +133,19 @@ describe('style', () => {
         .split('\n')
         .map((name) => name.split('/')[0]),
     )
-    const known = ['.ci', '.clang-format', '.editorconfig', '.gitignore', 'CMakeLists.txt', 'LICENSE', 'README.md', 'addon', 'bench', 'bin', 'examples']
+    const known = [
+      '.ci',
+      '.clang-format',
+      '.editorconfig',
+      '.gitignore',
+      'CMakeLists.txt',
+      'LICENSE',
+      'README.md',
+      'addon',
+      'bench',
+      'bin',
+      'examples',
+    ]
     known.push('docs', 'man', 'package-lock.json', 'package.json', 'scripts', 'src', 'systemd', 'test', 'tsconfig.json')
     expect([...top].filter((name) => name !== undefined && !known.includes(name))).toEqual([])
   })

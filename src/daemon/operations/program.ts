@@ -50,7 +50,7 @@ export async function startProgram(env: Environment, { type, directory, program,
       user: program.user,
       workingDirectory: program.workingDirectory,
       environment: program.environment,
-      argv: launch ? [...env.command, '__launch', type, join(directory, LAUNCH)] : program.argv,
+      argv: launch ? [...env.command, ...samePlugins(env), '__launch', type, join(directory, LAUNCH)] : program.argv,
       foreground: env.foreground,
       launcher: program.launcher,
       // Nobody can attach to a job that logs: its input has ended.
@@ -67,6 +67,9 @@ export async function startProgram(env: Environment, { type, directory, program,
     throw await explained(program, error)
   }
 }
+
+/** The environment of a job says nothing of how this daemon is configured: its launcher is told where to find the plugin. */
+const samePlugins = ({ config: { plugins } }: Environment): readonly string[] => ['--config', JSON.stringify({ plugins })]
 
 /** A launcher tells why it failed in its own log: the last line of it. */
 async function explained({ argv, launcher }: Program, error: CedanaError): Promise<CedanaError> {
