@@ -35,7 +35,7 @@ constexpr uint64_t kSharedMemory = 2;
 
 constexpr int kSocketBytes = 8 << 20;
 constexpr int kStorers = 2;
-constexpr int kUrgent = -10;
+constexpr int kUrgent = -20;
 constexpr int kNaps = 20;  // before the reader takes it that nothing flows
 constexpr useconds_t kNapMicroseconds = 100;
 

@@ -102,9 +102,9 @@ export class DumpWorker {
 
   /**
    * Dumps up to the point of no return. Resolves when everything is written and the tree is frozen, rejects (tree running on) when CRIU refuses.
-   * Aborting the signal before that rolls back.
+   * Aborting the signal before that rolls back. Nothing is frozen before `isReady` is resolved; what CRIU does until then goes on.
    */
-  async dump(options: CriuOptions, signal: AbortSignal): Promise<FrozenDump> {
+  async dump(options: CriuOptions, signal: AbortSignal, isReady?: Promise<void>): Promise<FrozenDump> {
     let verdict: (go: boolean) => void = () => undefined
     const decided = new Promise<boolean>((resolve) => (verdict = resolve))
     let reached: () => void = () => undefined
@@ -115,7 +115,13 @@ export class DumpWorker {
       if (!(await decided)) throw new CedanaError('CANCELLED', 'dump rolled back')
     }
     const finished = native
-      .criuRequest(this.session, 'DUMP', { ...options, notify_scripts: true, ps: { fd: PAGES_FD } }, whenWritten, ['post-dump'])
+      .criuRequest(
+        this.session,
+        'DUMP',
+        { ...options, notify_scripts: true, ps: { fd: PAGES_FD } },
+        (script) => (script === 'pre-dump' ? (isReady ?? Promise.resolve()) : whenWritten()),
+        isReady ? ['pre-dump', 'post-dump'] : ['post-dump'],
+      )
       .then(
         (response) => {
           if (!response.success) throw failure('dump', response)

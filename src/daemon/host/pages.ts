@@ -6,8 +6,8 @@ import { failure } from '../images/failures.js'
 import type { Packer } from '../images/files.js'
 
 export interface PageServer {
-  /** Begins to touch memory for so many bytes, so that CRIU need not wait for it. What is not ready is made when it is needed. */
-  prepare(bytes: number): void
+  /** Resolves when memory for so many bytes, or as much as may be had, is touched. */
+  prepare(bytes: number): Promise<void>
   progress(): PageServerProgress
   /** Resolves when every page is durable. Throws NO_SPACE and the like. */
   finish(): Promise<{ readonly files: readonly NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }>
@@ -31,7 +31,7 @@ export function openPageServer({ packer, ...options }: PageServerRequest): PageS
     return finishing
   }
   return {
-    prepare: (bytes) => void native.pageServerPrepare(server, bytes).catch(() => undefined),
+    prepare: (bytes) => native.pageServerPrepare(server, bytes).catch(() => undefined),
     progress: () => native.pageServerProgress(server),
     finish,
     failure: () =>

@@ -256,8 +256,9 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
       }),
     { onFailure: (server) => server.abort() },
   )
-  // It keeps ahead of CRIU, which has a start to make: waiting for it would cost more time than the target is spared.
-  if (plan.leaveRunning) pages.prepare(total)
+  let isFrozen = !plan.leaveRunning
+  // Beside CRIU's start, but not beside its dump: the target would stand still for that long.
+  const prepared = plan.leaveRunning ? pages.prepare(total).then(() => void (isFrozen = true)) : undefined
   // What is being packed or written ends at once when the caller goes away, not when it is done.
   const breakOff = (): void => {
     void writer.packer?.abort()
@@ -274,7 +275,6 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     }
     await op.step('copy from gpu', copy, { category: 'gpu' })
   }
-  let isFrozen = true
   // Once the tree may be dead the checkpoint is all there is of it, and stays whatever fails.
   let released = false
   const watched = async <T>(phase: string, bytes: () => number, work: () => Promise<T>): Promise<T> => {
@@ -288,7 +288,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     () =>
       watched('criu dump', received, async () => {
         const options = { ...plan.criu, images_dir_fd: writer.stagingFd, work_dir_fd: work.fd }
-        const dumped = await worker.dump(options, signal).catch(async (thrown: unknown) => {
+        const dumped = await worker.dump(options, signal, prepared).catch(async (thrown: unknown) => {
           throw await work.explain(thrown, await pages.failure())
         })
         op.moved(received())
