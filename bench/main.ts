@@ -4,6 +4,7 @@ import { cpus, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { evaluate, type Row, table } from './report.js'
 import { dumpAndRestoreContainer } from './scenarios/container.js'
+import { dumpAndRestoreContainerd } from './scenarios/containerd.js'
 import { manyJobs } from './scenarios/jobs.js'
 import { dumpAndRestore } from './scenarios/process.js'
 import { daemonLoad, frozenTime, packedDumps, packedRestores } from './scenarios/stream.js'
@@ -17,6 +18,7 @@ const SCENARIOS: Readonly<Record<string, (world: World) => Promise<Row[]>>> = {
   small: (world) => dumpAndRestore(world, { name: 'small', mib: 4, rounds: 2 * ROUNDS }),
   upcoming: upcomingContainers,
   container: (world) => dumpAndRestoreContainer(world, ROUNDS),
+  containerd: (world) => dumpAndRestoreContainerd(world, ROUNDS),
   memory: (world) => dumpAndRestore(world, { name: 'memory', mib: 1024, rounds: ROUNDS }),
   frozen: (world) => frozenTime(world, ROUNDS),
   packed: (world) => packedDumps(world, ROUNDS),

@@ -82,6 +82,16 @@ describe('the streams of a container', () => {
     expect({ code, stdout: talk.stdout }).toEqual({ code: 7, stdout: 'one\ntwo\n' })
   })
 
+  test('are a terminal of the size of the caller’s', async () => {
+    const image = await containerd.busybox()
+    const shell = ['run', 'containerd', image, '--jid', world.jid('tty'), ...containerd.flags, '--attach', '--tty', '--', 'sh']
+    const terminal = world.terminal(shell, { rows: 33, columns: 101 })
+    terminal.type('stty size; tty\n')
+    await until('the shell answers', () => /33 101\r*\n\/dev\/pts\/0/.test(terminal.stdout))
+    terminal.type('exit 5\n')
+    expect((await terminal.exit).code).toBe(5)
+  })
+
   test('are the caller’s own without a daemon', async () => {
     const image = await containerd.busybox()
     const id = containerd.id('foreground')
