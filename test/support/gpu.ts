@@ -94,14 +94,17 @@ export async function fakeGpu(parent: string, devices = 2): Promise<FakeGpu> {
   return new FakeGpu(dir, devices)
 }
 
-/** A world with a double, whose daemon (if it is to have one) uses it. */
-export function useGpuWorld(options: WorldOptions = {}): { readonly world: World; readonly gpu: () => FakeGpu } {
+/** A world with a double, whose daemon (if it is to have one) uses it. `devicePrefix`: where the devices are for those who use them. */
+export function useGpuWorld({ devicePrefix, ...options }: WorldOptions & { readonly devicePrefix?: string } = {}): {
+  readonly world: World
+  readonly gpu: () => FakeGpu
+} {
   const env: Record<string, string> = { ...options.env }
   const world = useWorld({ ...options, env, withoutDaemon: true })
   let gpu: FakeGpu | undefined
   beforeAll(async () => {
     gpu = await fakeGpu(world.dir)
-    Object.assign(env, gpu.env)
+    Object.assign(env, gpu.env, devicePrefix === undefined ? {} : { CEDANA_GPU_DEVICE_PREFIX: devicePrefix })
     if (options.withoutDaemon !== true) await world.startDaemon()
   })
   return {

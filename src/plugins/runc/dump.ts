@@ -3,6 +3,7 @@ import type { ProcessFacts, Snapshot } from '../contract/job.js'
 import { CONFIG_DUMP, type ContainerDump, type DumpPlan, type Problem, SPEC_DUMP } from '../contract/plan.js'
 import type { DumpContext } from '../contract/runtime.js'
 import { freezerOf } from './cgroup.js'
+import { type DriverMount, driverMounts, externalAtDump } from './driver-mounts.js'
 import { encodeNetwork, lookAtNetwork, NETWORK } from './network.js'
 import { type ContainerState, findState, identityOf, missing, specFile } from './state.js'
 
@@ -13,6 +14,7 @@ export const CONTAINER = 'container.json'
 export interface SavedContainer {
   readonly bundle: string
   readonly systemdCgroup: boolean
+  readonly driverMounts: readonly DriverMount[]
 }
 
 /**
@@ -29,6 +31,12 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
   const network = hasOwnNetwork ? await lookAtNetwork(host, init.pid) : undefined
   const spec = await host.readText(specFile(identity, state))
   const { id, runtime } = identity
+  const binds = new Set(state.binds.map(withoutTrailingSlash))
+  const drivers = await driverMounts(
+    host,
+    snapshot,
+    ({ path, root, filesystem }) => filesystem === 'cgroup' || binds.has(path) || root === '/',
+  )
   return {
     criu: {
       root: state.rootfs,
@@ -38,14 +46,18 @@ export async function dump(host: Host, { snapshot, identity: named }: DumpContex
       shell_job: false,
       // As the runtime will have it (CLONE_NEWNET): see network.ts.
       ...(network ? { empty_ns: 0x40000000 } : {}),
-      external: [...externalMounts(state, snapshot), ...externalNamespaces(state, init)],
+      external: [...externalMounts(state, snapshot), ...externalAtDump(drivers), ...externalNamespaces(state, init)],
       ...(freezer === undefined ? {} : { freeze_cgroup: freezer }),
     },
     attachments: [
       { name: DESCRIPTORS, content: json(standardStreams(init)) },
       {
         name: CONTAINER,
-        content: json({ bundle: identity.bundle || state.bundle, systemdCgroup: state.systemdCgroup } satisfies SavedContainer),
+        content: json({
+          bundle: identity.bundle || state.bundle,
+          systemdCgroup: state.systemdCgroup,
+          driverMounts: drivers,
+        } satisfies SavedContainer),
       },
       { name: CONFIG_DUMP, content: json({ id, name: id, runtime, createdTime: state.created } satisfies ContainerDump) },
       // A bundle may have been removed since.

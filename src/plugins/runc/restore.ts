@@ -14,6 +14,7 @@ import {
 } from '../contract/plan.js'
 import type { RestoreContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
+import { driverProblems, externalAtRestore } from './driver-mounts.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
 import { decodeNetwork, NETWORK, networkCommands, networkProblems, withAddress } from './network.js'
 import type { RestoreOptions } from './options.js'
@@ -35,12 +36,19 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const streams = streamsOf(context, spec.process.terminal ?? false)
   const network = await networkOf(host, context, { namespaces, address: options.netnsEth0Ipv4Addr })
   const bundle = bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory, isSaved })
+  // Of a checkpoint that is older than these: none.
+  const drivers = saved?.driverMounts ?? []
   const effective = { ...options, systemdCgroup: options.systemdCgroup || (saved?.systemdCgroup ?? false) }
   return {
-    criu: {},
+    criu: drivers.length === 0 ? {} : { external: externalAtRestore(drivers) },
     setup: network.setup,
     inherit: streams.inherit,
-    problems: [...(await containerProblems(host, identity, spec)), ...network.problems, ...streams.problems],
+    problems: [
+      ...(await containerProblems(host, identity, spec)),
+      ...network.problems,
+      ...streams.problems,
+      ...(await driverProblems(host, drivers)),
+    ],
     program: program(identity, effective, context, bundle, streams),
   }
 }
