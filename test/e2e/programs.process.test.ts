@@ -1,7 +1,8 @@
 /** Every test program across a checkpoint: as a job, and as a process that cedana did not start; left running, and killed and brought back. */
 import { describe, expect, test } from 'vitest'
 import { PROGRAMS, titleOf } from '../programs/table.js'
-import { isAlive, processInfo, requires } from '../support/processes.js'
+import { children, isAlive, processInfo, requires } from '../support/processes.js'
+import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
 const world = useWorld()
@@ -50,4 +51,16 @@ describe('what CRIU cannot dump is refused beforehand, with the reason, and goes
       await job.verify()
     })
   }
+
+  test.each([
+    ['a user namespace alone, which plain CRIU dumps and cannot restore', ['unshare', '-Ur', 'sleep', '1000']],
+    ['a child in another PID namespace', ['unshare', '-pf', 'sleep', '1000']],
+  ])('%s', async (_, command) => {
+    const jid = world.jid('namespace')
+    const { stdout } = await world.ok(['run', 'process', '--jid', jid, '--', ...command])
+    const pid = Number(/PID (\d+)/.exec(stdout)?.[1])
+    await until('it is in its namespace', () => processInfo(pid)?.command.startsWith('sleep') || children(pid).length > 0)
+    expect((await world.fails(['dump', 'job', jid])).stderr).toMatch(/FailedPrecondition: process \d+ \(.*\) .*PID namespace/)
+    expect(isAlive(pid)).toBe(true)
+  })
 })

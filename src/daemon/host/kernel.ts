@@ -13,5 +13,5 @@ export const notifyServiceManager = (socketPath: string, message: string): void 
   native.sdNotify(socketPath, message)
 }
 
-/** Inode of the mount namespace of this process. */
-export const mountNamespace = (): string => /\d+/.exec(readlinkSync('/proc/self/ns/mnt'))?.[0] ?? ''
+/** Inode of a namespace of this process. */
+export const ownNamespace = (kind: 'mnt' | 'pid' | 'user'): string => /\d+/.exec(readlinkSync(`/proc/self/ns/${kind}`))?.[0] ?? ''

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { type CriuBinary, formatVersion, parseVersion } from './criu.js'
+import { ownNamespace } from './kernel.js'
 import { bootId, readText } from './processes.js'
 
 const execute = promisify(execFile)
@@ -35,6 +36,7 @@ export interface HostFacts {
   readonly capabilities: ReadonlySet<string>
   readonly cpu: { readonly vendor: string; readonly model: string; readonly flags: readonly string[] }
   readonly daemonPid: number
+  readonly namespaces: { readonly pid: string; readonly user: string }
 }
 
 interface Probed {
@@ -155,6 +157,7 @@ export async function hostFacts(): Promise<HostFacts> {
       flags: (first('flags') || first('Features')).split(' ').filter(Boolean),
     },
     daemonPid: process.pid,
+    namespaces: { pid: ownNamespace('pid'), user: ownNamespace('user') },
   }
 }
 

@@ -82,7 +82,8 @@ const pts = file({ fd: 0, path: '/dev/pts/3', type: 'character', isTty: true, de
 const undecided = { tcpEstablished: undefined, shellJob: undefined, fileLocks: undefined, linkRemap: undefined }
 const switches = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}): DumpSwitches =>
   dumpSwitches(snapshot, { stdio: 'none', given: undecided, ...changes })
-const rights = { capabilities: new Set(['CAP_SYS_RESOURCE']), daemonPid: 7 }
+const namespaces = { pid: '5', user: '4026531837' }
+const rights = { capabilities: new Set(['CAP_SYS_RESOURCE']), daemonPid: 7, namespaces }
 const ids = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}, host = rights) =>
   dumpProblems(snapshot, host, switches(snapshot, changes)).map(({ id }) => id)
 
@@ -184,13 +185,21 @@ describe('problems of a dump', () => {
   })
 
   it('are other users where CRIU may not read their limits', () => {
-    const weak = { capabilities: new Set<string>(), daemonPid: 7 }
+    const weak = { capabilities: new Set<string>(), daemonPid: 7, namespaces }
     expect(ids(tree(), {}, weak)).toEqual([])
     expect(ids(tree([facts({ uids: [33, 33, 33, 33] })]), {}, weak)).toEqual(['other-user'])
     expect(ids(tree([facts({ gids: [0, 33, 0, 0] })]), {}, weak)).toEqual(['other-user'])
     expect(ids(tree([facts({ uids: [33, 33, 33, 33] })]), {}, rights)).toEqual([])
-    const owned = facts({ uids: [33, 33, 33, 33], namespaces: { ...facts().namespaces, user: '4026532000' } })
+    const owned = facts({ uids: [33, 33, 33, 33], namespaces: { ...facts().namespaces, pid: '77', user: '4026532000' } })
     expect(ids(tree([owned]), {}, weak)).toEqual([])
+  })
+
+  it('are namespaces that CRIU cannot dump, or not restore', () => {
+    const inside = (changes: Partial<ProcessFacts['namespaces']>, pid = 100): ProcessFacts =>
+      facts({ pid: pid as Pid, namespaces: { ...facts().namespaces, ...changes } })
+    expect(ids(tree([facts(), inside({ pid: '77' }, 101)]))).toEqual(['namespace'])
+    expect(ids(tree([inside({ user: '88' })]))).toEqual(['namespace'])
+    expect(ids(tree([inside({ user: '88', pid: '77' })]))).toEqual([])
   })
 
   it('come from switches the user has turned off', () => {

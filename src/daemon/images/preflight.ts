@@ -34,6 +34,8 @@ export interface SwitchContext {
 export interface DumpFacts {
   readonly capabilities: ReadonlySet<string>
   readonly daemonPid: number
+  /** Of the daemon. */
+  readonly namespaces: { readonly pid: string; readonly user: string }
 }
 
 /** States in which a TCP socket has a peer; CRIU refuses them without tcp_established. */
@@ -118,6 +120,7 @@ export function dumpProblems(snapshot: Snapshot, facts: DumpFacts, switches: Dum
   const { processes } = snapshot
   return [
     ...rootProblems(processes[0]),
+    ...namespaceProblems(processes, facts),
     ...processes.flatMap((process) => ownProblems(process, facts)),
     ...processes.flatMap((process) => process.files.flatMap((file) => fileProblems(process, file))),
     ...userProblems(processes, facts),
@@ -141,6 +144,24 @@ interface OfMachine {
   readonly pid: number
   readonly parentPid: number
   readonly args: readonly string[]
+}
+
+/** What CRIU refuses only when all stands still; and what it dumps and then, as it may not mount /proc there, cannot restore. */
+function namespaceProblems([root, ...others]: readonly ProcessFacts[], { namespaces }: DumpFacts): readonly Problem[] {
+  if (!root) return []
+  const refuse = (process: ProcessFacts, message: string, hint: string): Problem => ({
+    severity: 'error',
+    id: 'namespace',
+    message: `${who(process)} ${message}`,
+    hint,
+    pid: process.pid,
+  })
+  const nested = others.find(({ state, namespaces: own }) => state !== 'Z' && own.pid !== root.namespaces.pid)
+  if (nested) return [refuse(nested, `is in another PID namespace than ${who(root)}`, 'dump the first process inside that namespace')]
+  if (root.namespaces.user === namespaces.user || root.namespaces.pid !== namespaces.pid) return []
+  return [
+    refuse(root, 'has a user namespace of its own but no PID namespace: CRIU could not restore it', 'start it as root, or as a container'),
+  ]
 }
 
 function ownProblems(process: ProcessFacts, facts: DumpFacts): readonly Problem[] {
