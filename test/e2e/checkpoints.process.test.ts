@@ -6,6 +6,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
   openSync,
@@ -95,6 +96,16 @@ describe('checkpoint delete', () => {
     await world.ok(['checkpoint', 'delete', id.slice(0, 8)])
     expect(existsSync(path)).toBe(false)
     expect(await checkpointsOf(job.jid)).toEqual([])
+    await job.verify()
+  })
+
+  test('in a directory that a link leads to', async () => {
+    const job = await world.job('eventfd')
+    const link = join(world.work(), 'link')
+    symlinkSync(world.checkpoints, link)
+    const path = await world.dump(job, ['--dir', link, '--name', 'linked', '--leave-running'])
+    await world.ok(['checkpoint', 'delete', path])
+    expect(existsSync(path)).toBe(false)
     await job.verify()
   })
 

@@ -1,6 +1,6 @@
 /** Checkpoints as users see them: list, look inside, verify, export, delete. Named by id, by the beginning of one, or by path. */
-import { existsSync } from 'node:fs'
-import { constants, lstat, open } from 'node:fs/promises'
+import { closeSync, existsSync } from 'node:fs'
+import { lstat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller } from '../../plugins/contract/job.js'
@@ -28,7 +28,7 @@ export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
 })
 
 const missing = (id: string): CedanaError =>
-  new CedanaError('NO_SUCH_CHECKPOINT', id.includes('/') ? `checkpoint path does not exist: ${id}` : 'checkpoint not found', {
+  new CedanaError('NO_SUCH_CHECKPOINT', id.includes('/') ? `no checkpoint is recorded at ${id}` : 'checkpoint not found', {
     detail: { id },
   })
 
@@ -188,20 +188,20 @@ export async function keepLast(env: Environment, caller: Caller, jid: string, ke
 }
 
 /**
- * What cedana made: an archive, or a directory of files. Whoever is not root must be able to write to its directory, and own it: the path may have
- * come to lead elsewhere since it was looked at.
+ * What cedana made: an archive, or a directory of files. Whoever is not root must be able to write to the directory it is in, which is opened as
+ * them, as it was to dump there, and must own it.
  */
 export async function removeFiles(caller: Caller, path: string): Promise<void> {
   if (!existsSync(path)) return
   await attempt(`remove ${path}`, async () => {
-    if (!(await mayWrite(caller, dirname(path)))) throw new CedanaError('PERMISSION_DENIED', `you may not remove ${path}`)
-    const parent = await open(dirname(path), OPEN_DIRECTORY | constants.O_NOFOLLOW)
+    const parent = await files.openAs(caller, undefined, dirname(path), OPEN_DIRECTORY)
     try {
-      const entry = await lstat(at(parent.fd, basename(path)))
+      if (!(await mayWrite(caller, dirname(path)))) throw new CedanaError('PERMISSION_DENIED', `you may not remove ${path}`)
+      const entry = await lstat(at(parent, basename(path)))
       if (caller.uid !== 0 && entry.uid !== caller.uid) throw new CedanaError('PERMISSION_DENIED', `${path} belongs to another user`)
-      await removeEntry(parent.fd, basename(path), entry.isDirectory() ? 'directory' : 'file')
+      await removeEntry(parent, basename(path), entry.isDirectory() ? 'directory' : 'file')
     } finally {
-      await parent.close()
+      closeSync(parent)
     }
   })
 }
