@@ -256,6 +256,12 @@ describe('run', () => {
     expect(outcome.stderr).toBe('--attachable ignored: with --no-server the standard output is copied to the caller\n')
     expect(run.mock.lastCall?.[0]).toMatchObject({ stdio: 'inherit' })
   })
+
+  test('without a daemon: an end that nobody tells is no success', async () => {
+    const attach = async function* (): AsyncGenerator<AttachOutput> {}
+    const outcome = await runFake(['exec', '--no-server', 'true', '--no-profiling'], { engine: { run, attach } })
+    expect(outcome).toMatchObject({ code: 1, stderr: 'Error: it is not known how process 4711 ended\n' })
+  })
 })
 
 describe('restore, manage, freeze', () => {

@@ -2,6 +2,7 @@
 import type { Engine, Started } from '../daemon/api/engine.js'
 import { attach, exitCode } from './attach/attach.js'
 import { DEFAULT_DETACH_KEYS, parseDetachKeys } from './attach/detach-keys.js'
+import { CliError } from './exit-codes.js'
 import type { Session, Where } from './session.js'
 import { ignoredStdio, type StdioFlags } from './shared-flags.js'
 import { printStarted } from './started.js'
@@ -48,7 +49,7 @@ async function waitFor(engine: Engine, { jid, pid }: Started): Promise<number> {
   for await (const output of engine.attach({ jid, pid, windowSize: undefined }, nothing)) {
     if (output.kind === 'exit') return exitCode(output.exit)
   }
-  return 0
+  throw new CliError(`it is not known how process ${pid} ended`)
 }
 
 /** The process has this one's standard streams, its signals, and its exit code. */
