@@ -416,7 +416,10 @@ export interface Native {
     cancellation: CancellationHandle | null,
     onProgress: ((readBytes: number) => void) | null,
   ): Promise<Unpacked>
-  /** Contents of the named members (null: all) of an archive or of one shard, up to maxBytes each, without extracting (members missing are left out). */
+  /**
+   * Contents of the named members of an archive or of one shard, up to maxBytes each, without extracting (members missing are left out). Null: all, of
+   * pages and ghost files the size only.
+   */
   archiveRead(
     archiveFd: number,
     format: string,

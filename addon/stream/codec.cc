@@ -330,4 +330,28 @@ std::unique_ptr<StreamDecoder> MakeStreamDecoder(Format format) {
   }
 }
 
+// RFC 8878. Frames of ours, and of others who know beforehand what they write, tell their size.
+std::optional<FrameHead> ReadFrameHead(Format format, Bytes in) {
+  if (format != Format::kZstd || in.size() < kMaxFrameHead) return std::nullopt;
+  const unsigned long long content = ZSTD_getFrameContentSize(in.data(), in.size());
+  if (content == ZSTD_CONTENTSIZE_UNKNOWN || content == ZSTD_CONTENTSIZE_ERROR) return std::nullopt;
+  const auto descriptor = std::to_integer<unsigned>(in[4]);
+  const bool is_single = (descriptor & 0x20) != 0;
+  constexpr size_t kDictionary[] = {0, 1, 2, 4};
+  const size_t content_field =
+      descriptor >> 6 == 0 ? (is_single ? 1 : 0) : size_t{1} << (descriptor >> 6);
+  return FrameHead{
+      .size = 5 + (is_single ? 0 : 1) + kDictionary[descriptor & 3] + content_field,
+      .content = content,
+      .tail = (descriptor & 4) != 0 ? size_t{4} : size_t{0},
+  };
+}
+
+std::pair<size_t, bool> ReadBlockHead(Bytes in) {
+  const unsigned head = std::to_integer<unsigned>(in[0]) | std::to_integer<unsigned>(in[1]) << 8 |
+                        std::to_integer<unsigned>(in[2]) << 16;
+  constexpr unsigned kRepeated = 1;  // one byte, so many times
+  return {(head >> 1 & 3) == kRepeated ? 1 : head >> 3, (head & 1) != 0};
+}
+
 }  // namespace cedana

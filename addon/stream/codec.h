@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stream/format.h"
@@ -55,5 +56,18 @@ class StreamDecoder {
 };
 
 std::unique_ptr<StreamDecoder> MakeStreamDecoder(Format format);
+
+// What can be told of a frame without unpacking it.
+struct FrameHead {
+  size_t size;       // of the head
+  uint64_t content;  // unpacked
+  size_t tail;       // behind its blocks
+};
+// `in` begins at a boundary. None: it is not told, or cannot be.
+std::optional<FrameHead> ReadFrameHead(Format format, Bytes in);
+constexpr size_t kMaxFrameHead = 18;
+constexpr size_t kBlockHead = 3;
+// Size of a block of it without that, and whether it is the last.
+std::pair<size_t, bool> ReadBlockHead(Bytes in);
 
 }  // namespace cedana

@@ -28,6 +28,11 @@ constexpr const FormatTraits& TraitsOf(Format format) {
   return kFormats[static_cast<size_t>(format)];
 }
 
+// Images that may be large and are never looked into.
+constexpr bool IsBulk(std::string_view name) {
+  return name.starts_with("pages-") || name.starts_with("ghost-file-");
+}
+
 constexpr std::optional<Format> FormatOf(std::string_view name) {
   for (size_t i = 0; i < kFormats.size(); i++) {
     if (kFormats[i].name == name) return static_cast<Format>(i);

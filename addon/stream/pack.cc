@@ -25,11 +25,6 @@ constexpr int kBackground = 10;
 constexpr size_t kMaxName = 100;
 constexpr size_t kMaxOffset = 20;  // of a piece, behind its name
 
-// What may be large and is never looked into.
-bool IsBulk(const std::string& name) {
-  return name.starts_with("pages-") || name.starts_with("ghost-file-");
-}
-
 Bytes BytesOf(const TarBlock& block) { return std::as_bytes(std::span(block)); }
 
 }  // namespace

@@ -366,7 +366,55 @@ describe('archiveRead', () => {
       op: 'gzip: cut off',
     })
   })
+
+  const pages: Files = new Map([
+    ['pages-1.img', content(9_000_000, 1)],
+    ['core-1.img', content(70_000, 2)],
+  ])
+  const look = (bytes: Uint8Array, names: string[] | null = null) =>
+    withArchive(bytes, (fd) => native.archiveRead(fd, 'zstd', false, names, 1 << 30)).then((found) =>
+      found.map((f) => ({ ...f, content: Buffer.from(f.content) })),
+    )
+
+  it('does not look at what it passes over, where the format says how long that is', async () => {
+    const bytes = await archive(pages, 'zstd')
+    const core = { name: 'core-1.img', size: 70_000, content: Buffer.from(content(70_000, 2)) }
+    expect(await look(bytes)).toEqual([{ name: 'pages-1.img', size: 9_000_000, content: Buffer.alloc(0) }, core])
+    // In the middle of a block of the pages: whoever unpacks it sees it, whoever passes over does not.
+    const damaged = Buffer.from(bytes)
+    damaged.fill(0xff, 2_000_000, 2_000_100)
+    await expect(unpack(damaged, 'zstd')).rejects.toMatchObject({ code: 'EBADMSG' })
+    expect(await look(damaged, ['core-1.img'])).toEqual([core])
+    // Frames that do not say it are unpacked.
+    expect(await look(sizeless(await archive(pages, 'tar')), ['core-1.img'])).toEqual([core])
+  })
+
+  it('ends at any damage (property)', async () => {
+    const bytes = await archive(pages, 'zstd')
+    const outcome = (damaged: Uint8Array) => look(damaged).catch((error: unknown) => expect(error).toMatchObject({ code: 'EBADMSG' }))
+    await fc.assert(
+      fc.asyncProperty(fc.nat(bytes.length - 1), fc.nat(255), async (at, value) => {
+        const damaged = Buffer.from(bytes)
+        damaged[at] = value
+        await outcome(damaged)
+        await outcome(damaged.subarray(0, at))
+      }),
+      { numRuns: 40 },
+    )
+  }, 60_000)
 })
+
+/** A zstd frame of raw blocks that does not tell how long its content is (RFC 8878), as programs write that do not know it beforehand. */
+function sizeless(data: Buffer): Buffer {
+  const blocks: Buffer[] = [Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x58])]
+  for (let at = 0; at < data.length; at += 65536) {
+    const part = data.subarray(at, at + 65536)
+    const head = Buffer.alloc(3)
+    head.writeUIntLE((part.length << 3) | (at + 65536 >= data.length ? 1 : 0), 0, 3)
+    blocks.push(head, part)
+  }
+  return Buffer.concat(blocks)
+}
 
 describe('a packer', () => {
   const request = { sharded: false, format: 'lz4', level: null, threads: 2, memoryBytes: 32 << 20, background: false, spillFd: null }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <string>
 
@@ -60,21 +61,61 @@ std::optional<Errno> Source::ReadAll(std::span<std::byte> out) {
 }
 
 std::optional<Errno> Source::Skip(uint64_t size) {
-  if (format_ == Format::kTar && !hasher_) {  // no need to read
-    const uint64_t start = position_ - buffered_.size();
-    if (size > size_ - start) return Bad("cut off");
-    const uint64_t ahead = std::min<uint64_t>(size, buffered_.size());
-    buffered_ = buffered_.subspan(ahead);
-    position_ += size - ahead;
-    return std::nullopt;
-  }
+  if (format_ == Format::kTar && !hasher_) return Leap(size);
   const std::unique_ptr<std::byte[]> scrap(size > 0 ? new std::byte[kBufferBytes] : nullptr);
   while (size > 0) {
+    const auto skipped = SkipFrames(size);
+    if (!skipped.ok()) return skipped.error();
+    size -= skipped.value();
     const size_t n = std::min<uint64_t>(size, kBufferBytes);
-    if (auto error = ReadAll({scrap.get(), n})) return error;
-    size -= n;
+    if (n == 0) break;
+    const auto read = Read({scrap.get(), n});  // to the end of a frame at most
+    if (!read.ok()) return read.error();
+    if (read.value() == 0) return Bad("cut off");
+    size -= read.value();
   }
   return std::nullopt;
+}
+
+std::optional<Errno> Source::Leap(uint64_t size) {
+  const uint64_t start = position_ - buffered_.size();
+  if (size > size_ - start) return Bad("cut off");
+  const uint64_t ahead = std::min<uint64_t>(size, buffered_.size());
+  buffered_ = buffered_.subspan(ahead);
+  position_ += size - ahead;
+  return std::nullopt;
+}
+
+Result<Bytes> Source::Peek(size_t size, std::span<std::byte> room) {
+  if (buffered_.size() >= size) return buffered_;
+  const ssize_t n =
+      ::pread(fd_.get(), room.data(), size, static_cast<off_t>(position_ - buffered_.size()));
+  if (n < 0) return Errno::Last("read archive");
+  return Bytes(room.first(static_cast<size_t>(n)));
+}
+
+// Whole frames of no more than `size`, as far as they tell their size. Answers theirs.
+Result<uint64_t> Source::SkipFrames(uint64_t size) {
+  std::array<std::byte, kMaxFrameHead> room;
+  uint64_t skipped = 0;
+  while (!hasher_ && decoder_->AtBoundary()) {
+    const auto head_bytes = Peek(kMaxFrameHead, room);
+    if (!head_bytes.ok()) return head_bytes.error();
+    const auto head = ReadFrameHead(format_, head_bytes.value());
+    if (!head || head->content == 0 || head->content > size - skipped) break;
+    if (auto error = Leap(head->size)) return *std::move(error);
+    for (bool is_last = false; !is_last;) {
+      const auto block_bytes = Peek(kBlockHead, room);
+      if (!block_bytes.ok()) return block_bytes.error();
+      if (block_bytes.value().size() < kBlockHead) return Bad("cut off");
+      const auto [block, last] = ReadBlockHead(block_bytes.value());
+      if (auto error = Leap(kBlockHead + block)) return *std::move(error);
+      is_last = last;
+    }
+    if (auto error = Leap(head->tail)) return *std::move(error);
+    skipped += head->content;
+  }
+  return skipped;
 }
 
 std::optional<Errno> Source::Fill() {

@@ -24,6 +24,7 @@ class Source {
   Result<size_t> Read(std::span<std::byte> out);
   // All of it; an end before is EBADMSG.
   std::optional<Errno> ReadAll(std::span<std::byte> out);
+  // Without a digest, what need not be unpacked for it is not looked at.
   std::optional<Errno> Skip(uint64_t size);
 
   // Of the file itself.
@@ -34,6 +35,10 @@ class Source {
  private:
   Source(UniqueFd fd, Format format, uint64_t size, bool digest);
   std::optional<Errno> Fill();
+  // The next bytes, as far as there are so many; they stay.
+  Result<Bytes> Peek(size_t size, std::span<std::byte> room);
+  std::optional<Errno> Leap(uint64_t size);
+  Result<uint64_t> SkipFrames(uint64_t size);
   [[nodiscard]] Errno Bad(const char* what) const;
 
   const UniqueFd fd_;

@@ -304,7 +304,7 @@ Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, b
     ArchivedFile& file = files[place->second];
     const uint64_t end = piece->offset + member.value()->size;
     file.size = std::max(file.size, end);
-    if (piece->offset >= max_bytes) continue;
+    if (piece->offset >= max_bytes || (!names && IsBulk(piece->name))) continue;
     file.content.resize(std::max<uint64_t>(file.content.size(), std::min(end, max_bytes)));
     const auto content = std::as_writable_bytes(std::span(file.content));
     const uint64_t size = std::min(end, max_bytes) - piece->offset;

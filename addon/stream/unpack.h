@@ -64,8 +64,9 @@ Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
 Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
                             ImageDirectory& directory, Progress& progress);
 
-// The beginning of each named member, or of all. Stops as soon as all names were seen. Of a shard,
-// the pieces that it has are put together.
+// The beginning of each named member, or of all but pages and ghost files, of which then only the
+// size is told. Stops as soon as all names were seen. Of a shard, the pieces that it has are put
+// together.
 Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, bool is_shard,
                                               const std::optional<std::vector<std::string>>& names,
                                               uint64_t max_bytes);

@@ -90,7 +90,7 @@ export interface Files {
     options: UnpackOptions,
   ): Promise<Unpacked>
   copyImages(directoryFd: number, names: readonly string[], options: UnpackOptions & { readonly into: ImageDirectory }): Promise<Unpacked>
-  /** The named members (null: all) of an archive or of one shard, at most `maxBytes` of each. */
+  /** The named members of an archive or of one shard, at most `maxBytes` of each. Null: all, of pages and ghost files the size only. */
   archiveRead(
     archiveFd: number,
     format: ArchiveFormat,

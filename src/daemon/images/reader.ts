@@ -10,6 +10,7 @@ import { attempt, errnoOf, failure } from './failures.js'
 import {
   at,
   OPEN_UNTRUSTED,
+  type ArchiveMember,
   type FileDigest,
   type Files,
   type Ids,
@@ -129,6 +130,9 @@ async function readIfThere(path: string): Promise<Uint8Array | undefined> {
   }
 }
 
+/** Of each small image. */
+const KEPT_BYTES = 4 << 20
+
 class ArchiveSource implements ImageSource {
   constructor(
     private readonly files: Files,
@@ -138,14 +142,23 @@ class ArchiveSource implements ImageSource {
     private readonly isShard = false,
   ) {}
 
+  #looked: Promise<ReadonlyMap<string, ArchiveMember>> | undefined
+
+  /** To find anything most of an archive has to be read: it is read once, and what may be asked for next is kept. */
+  #look(): Promise<ReadonlyMap<string, ArchiveMember>> {
+    return (this.#looked ??= this.#members(null, KEPT_BYTES).then((members) => new Map(members.map((member) => [member.name, member]))))
+  }
+
   async list(): Promise<readonly ImageFile[]> {
-    const members = await this.#members(null, 0)
-    return members.map(({ name, size }) => ({ name, size }))
+    return [...(await this.#look()).values()].map(({ name, size }) => ({ name, size }))
   }
 
   async read(names: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>> {
-    const members = await this.#members(names, MAX_MANIFEST_BYTES)
-    return new Map(members.map((member) => [member.name, member.content]))
+    const known = await this.#look()
+    const wanted = names.flatMap((name) => known.get(name) ?? [])
+    const cut = wanted.filter(({ size, content }) => content.length < size).map(({ name }) => name)
+    const others = cut.length === 0 ? [] : await this.#members(cut, MAX_MANIFEST_BYTES)
+    return new Map([...wanted, ...others].map(({ name, content }) => [name, content]))
   }
 
   async #members(names: readonly string[] | null, maxBytes: number) {
