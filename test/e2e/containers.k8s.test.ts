@@ -1,4 +1,5 @@
 /** Containers of pods, as a kubelet has containerd start them: listed, put under management, frozen, dumped. */
+import { execFileSync } from 'node:child_process'
 import { cpSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -70,7 +71,8 @@ describe.each(['container', 'pod'])('a container of a pod, with the PID namespac
     await world.ok(['unfreeze', 'job', jid])
     await until('it counts on', () => output().length > length)
 
-    await world.ok(['dump', 'job', jid, '--leave-running', '--name', `live-${pid}`])
+    await kubelet.containerd.exec(id, 'sh', '-c', 'echo changed > /file')
+    await world.ok(['dump', 'job', jid, '--leave-running', '--rootfs', '--name', `live-${pid}`])
     const before = last(output())
     await until('it counts on after a dump', () => last(output()) > before)
     expect((await query(pod.id)).map((row) => row.container_id)).toEqual([id])
@@ -80,6 +82,8 @@ describe.each(['container', 'pod'])('a container of a pod, with the PID namespac
     const { contents } = JSON.parse((await world.ok(['checkpoint', 'inspect', '-o', 'json', archive])).stdout) as { contents: object }
     const described = { id, name: 'web', pod: pod.name, pod_namespace: 'default', engine: 'containerd', image: 'test.local/busybox:1' }
     expect(contents).toMatchObject({ container: described })
+    const diff = execFileSync('tar', ['-xOf', archive, 'rootfs-diff.tar'])
+    expect(execFileSync('tar', ['-xOf', '-', 'file'], { input: diff, encoding: 'utf8' })).toBe('changed\n')
     await pod.remove()
     await until('the job has ended', async () => (await world.inspect(jid))['is_running'] === false)
   })

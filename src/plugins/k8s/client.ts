@@ -32,6 +32,9 @@ type Method<Request, Response> = Pick<
   'path' | 'requestSerialize' | 'requestDeserialize' | 'responseDeserialize'
 >
 
+/** As kubelets write it: `unix:///run/containerd/containerd.sock`, or the path alone. */
+export const socketPath = (address: string): string => address.replace(/^unix:\/\//, '')
+
 /** A connection for one verb, closed by whoever opened it. */
 export class Cri implements Disposable {
   readonly #client: Client
@@ -41,7 +44,7 @@ export class Cri implements Disposable {
     private readonly host: Host,
     address: string,
   ) {
-    this.#address = address.replace(/^unix:\/\//, '')
+    this.#address = socketPath(address)
     this.#client = new Client(`unix:${this.#address}`, credentials.createInsecure(), {
       'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
       'grpc.use_local_subchannel_pool': 1,

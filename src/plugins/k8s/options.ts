@@ -18,6 +18,11 @@ export const ResolveOptions = z.strictObject({
   ...place,
 })
 
+export const DumpOptions = z.strictObject({
+  rootfs: z.boolean().default(false).meta({ description: 'also its writable layer' }),
+})
+export type DumpOptions = z.output<typeof DumpOptions>
+
 export const QueryOptions = z.strictObject({
   id: z.array(id).default([]).meta({ positional: true, description: 'only containers of these ids, or of pods of these ids or names' }),
   ...place,

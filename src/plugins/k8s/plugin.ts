@@ -1,13 +1,12 @@
-import { NoOptions } from '../contract/options.js'
 import { defineRuntime } from '../contract/runtime.js'
-import { QueryOptions, ResolveOptions } from './options.js'
+import { DumpOptions, QueryOptions, ResolveOptions } from './options.js'
 
 export const k8s = defineRuntime({
   name: 'k8s',
   summary: 'containers of pods that a kubelet had containerd start',
-  verbs: { resolve: 'stable', query: 'stable', dump: 'stable', freeze: 'stable', unfreeze: 'stable' },
-  features: { 'tcp-established': 'stable' },
+  verbs: { resolve: 'stable', query: 'stable', dump: 'stable', save: 'stable', freeze: 'stable', unfreeze: 'stable' },
+  features: { 'tcp-established': 'stable', rootfs: 'stable' },
   requires: [{ root: true }, { criu: '>=3.16' }, { binary: 'containerd', version: '>=1.6' }],
-  options: { resolve: ResolveOptions, dump: NoOptions, query: QueryOptions },
+  options: { resolve: ResolveOptions, dump: DumpOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,
 })

@@ -2,34 +2,42 @@ import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
 import type { ParsedOptions } from '../contract/options.js'
 import { type Attachment, CONFIG_DUMP, type ContainerDump, type DumpPlan } from '../contract/plan.js'
-import type { DumpContext } from '../contract/runtime.js'
+import type { DumpContext, SaveContext } from '../contract/runtime.js'
+import type { DumpOptions } from './options.js'
 import { query } from './query.js'
-import { lookAt, resolve, runcIdentity } from './state.js'
+import { containerdIdentity, lookAt, resolve } from './state.js'
 
 const delegated =
   (verb: 'freeze' | 'unfreeze') =>
   async (host: Host, target: Target, identity: ParsedOptions): Promise<void> =>
-    host.delegate('runc', verb, target, await runcIdentity(host, identity))
+    host.delegate('containerd', verb, target, containerdIdentity(identity))
 
-/**
- * A container of a pod is one of runc whose namespaces are those of its sandbox. Its end is a matter of its kubelet, which starts another when it has
- * been killed, and of nobody else: there is nothing to be removed here. Checked against the manifest's claims where plugin.ts loads it.
- */
-export const runtime = {
-  resolve,
-  query,
-  freeze: delegated('freeze'),
-  unfreeze: delegated('unfreeze'),
-  dump: async (host: Host, context: DumpContext): Promise<DumpPlan> => {
-    const plan = await host.delegate<DumpPlan>('runc', 'dump', { ...context, identity: await runcIdentity(host, context.identity) }, {})
-    const { metadata, image, imageRef } = (await lookAt(host, context.identity)).status
-    const described = { name: metadata?.name ?? '', rootfsImageName: image?.image ?? '', rootfsImageRef: imageRef }
-    return { ...plan, attachments: plan.attachments.map((one) => (one.name === CONFIG_DUMP ? withNames(one, described) : one)) }
-  },
+const inContainerd = ({ rootfs }: DumpOptions): ParsedOptions => ({ rootfs, rootfsOnly: false, image: undefined })
+
+async function dump(host: Host, context: DumpContext, options: DumpOptions): Promise<DumpPlan> {
+  const { metadata, image, imageRef } = (await lookAt(host, context.identity)).status
+  const asked = { ...context, identity: containerdIdentity(context.identity) }
+  const plan = await host.delegate<DumpPlan>('containerd', 'dump', asked, inContainerd(options))
+  const described = { name: metadata?.name ?? '', rootfsImageName: image?.image ?? '', rootfsImageRef: imageRef }
+  return { ...plan, attachments: plan.attachments.map((one) => (one.name === CONFIG_DUMP ? withNames(one, described) : one)) }
 }
 
-/** runc knows neither the name of the container nor of what image it is. */
+/** containerd knows neither the name of the container in its pod, nor what its kubelet calls the image. */
 const withNames = ({ name, content }: Attachment, names: Partial<ContainerDump>): Attachment => ({
   name,
   content: Buffer.from(JSON.stringify({ ...(JSON.parse(Buffer.from(content).toString()) as ContainerDump), ...names })),
 })
+
+/**
+ * A container of a pod is one of containerd whose namespaces are those of its sandbox. Its end is a matter of its kubelet, which starts another when it
+ * has been killed, and of nobody else: there is nothing to be removed here. Checked against the manifest's claims where plugin.ts loads it.
+ */
+export const runtime = {
+  resolve,
+  query,
+  dump,
+  save: async (host: Host, context: SaveContext, options: DumpOptions): Promise<() => Promise<void>> =>
+    host.delegate('containerd', 'save', { ...context, identity: containerdIdentity(context.identity) }, inContainerd(options)),
+  freeze: delegated('freeze'),
+  unfreeze: delegated('unfreeze'),
+}

@@ -4,19 +4,12 @@ import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
 import type { ParsedOptions } from '../contract/options.js'
-import { Cri } from './client.js'
+import { Cri, socketPath } from './client.js'
 import { ContainerState, type ContainerStatus, RuntimeServiceService as service } from './gen/cri.js'
 import { ResolveOptions } from './options.js'
 
-/** The verbose part of a status, which is containerd's own. */
-const Info = z.object({
-  pid: z.int().default(0),
-  runtimeType: z.string().default(''),
-  runtimeOptions: z
-    .object({ root: z.string().default(''), binary_name: z.string().default('') })
-    .nullish()
-    .transform((options) => options ?? { root: '', binary_name: '' }),
-})
+/** The verbose part of a status, as far as it is the same of every runtime. */
+const Info = z.object({ pid: z.int().default(0) })
 
 interface Found {
   readonly status: ContainerStatus
@@ -42,23 +35,11 @@ export async function resolve(host: Host, options: ParsedOptions): Promise<Targe
   throw new CedanaError('NO_SUCH_CONTAINER', `container ${status.id} does not run`, { hint: 'see: cedana query k8s' })
 }
 
-/** Where containerd has runc keep its state for what a kubelet started. */
-const RUNC_ROOT = '/run/containerd/runc'
+/** Where containerd keeps what a kubelet started. */
 const NAMESPACE = 'k8s.io'
 
-/** How the runc plugin names the same container. */
-export async function runcIdentity(host: Host, options: ParsedOptions): Promise<ParsedOptions> {
-  const { status, info } = await lookAt(host, options)
-  const { runtimeType, runtimeOptions } = info
-  if (runtimeType !== 'io.containerd.runc.v2') {
-    throw new CedanaError('TARGET_UNFIT', `container ${status.id} is run by ${runtimeType || 'a runtime that does not say what it is'}`, {
-      hint: 'containers of containerd that are run by runc or crun (io.containerd.runc.v2) can be dumped',
-    })
-  }
-  return {
-    id: status.id,
-    root: `${runtimeOptions.root || RUNC_ROOT}/${NAMESPACE}`,
-    runtime: runtimeOptions.binary_name || 'runc',
-    bundle: '',
-  }
+/** How the containerd plugin names the same container. */
+export function containerdIdentity(options: ParsedOptions): ParsedOptions {
+  const { id, address } = ResolveOptions.parse(options)
+  return { id, address: socketPath(address), namespace: NAMESPACE }
 }
