@@ -1,24 +1,11 @@
 /** What the author of a plugin is given: a package that passes its tests at once, and from then on is a plugin like any other. */
-import { execFile } from 'node:child_process'
-import { mkdirSync, readFileSync, symlinkSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { promisify } from 'node:util'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { CEDANA, useWorld } from '../support/world.js'
+import { installTypeScript, npm } from '../support/author.js'
+import { useWorld } from '../support/world.js'
 
-const execute = promisify(execFile)
-const ROOT = dirname(dirname(CEDANA))
 const world = useWorld()
-
-/** As `npm install` would, from what is here. */
-function installTypeScript(directory: string): void {
-  mkdirSync(join(directory, 'node_modules/.bin'), { recursive: true })
-  mkdirSync(join(directory, 'node_modules/@types'))
-  for (const name of ['typescript', '@types/node', 'undici-types']) {
-    symlinkSync(join(ROOT, 'node_modules', name), join(directory, 'node_modules', name))
-  }
-  symlinkSync(join(ROOT, 'node_modules/typescript/bin/tsc'), join(directory, 'node_modules/.bin/tsc'))
-}
 
 test('plugin create: a package that passes its tests, installs, and checkpoints', async () => {
   const cwd = world.work()
@@ -29,12 +16,9 @@ test('plugin create: a package that passes its tests, installs, and checkpoints'
 
   const directory = join(cwd, 'pidfile')
   installTypeScript(directory)
-  const env = { ...world.env, PATH: `${dirname(CEDANA)}:${process.env['PATH'] ?? ''}` }
-  const tested = await execute('npm', ['test'], { cwd: directory, env }).catch((thrown: unknown) => {
-    throw new Error((thrown as { stdout: string }).stdout)
-  })
-  expect(tested.stdout).toContain('# fail 0')
-  expect(Number(/# pass (\d+)/.exec(tested.stdout)?.[1])).toBeGreaterThan(6)
+  const tested = await npm(world, directory, ['test'])
+  expect(tested).toContain('# fail 0')
+  expect(Number(/# pass (\d+)/.exec(tested)?.[1])).toBeGreaterThan(6)
   await world.ok(['plugin', 'manifest', '--check', directory])
 
   await world.ok(['plugin', 'install', directory])

@@ -4,6 +4,7 @@ import { constants } from 'node:fs'
 import { access, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { arch, release } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { type CriuBinary, formatVersion, parseVersion } from './criu.js'
@@ -159,6 +160,30 @@ export async function hostFacts(): Promise<HostFacts> {
     daemonPid: process.pid,
     namespaces: { pid: ownNamespace('pid'), user: ownNamespace('user') },
   }
+}
+
+const SELFTEST_MS = 90_000
+export const CRIU_SELFTEST = fileURLToPath(new URL('../../../scripts/criu-selftest', import.meta.url))
+
+export interface SelfTest {
+  readonly outcome: 'passed' | 'failed' | 'not tried'
+  readonly reason: string
+  readonly ms: number
+}
+
+/** A round trip: a process with threads, a pipe, a timer, a memfd and a listening socket is dumped, restored, and asked whether it goes on. */
+export async function criuSelfTest(path: string): Promise<SelfTest> {
+  const started = performance.now()
+  const done = (outcome: SelfTest['outcome'], reason = ''): SelfTest => ({ outcome, reason, ms: performance.now() - started })
+  if (process.geteuid?.() !== 0) return done('not tried', 'only root can dump and restore')
+  return execute(CRIU_SELFTEST, [path], { timeout: SELFTEST_MS }).then(
+    () => done('passed'),
+    (thrown: unknown) => {
+      const { code, stderr = '', message } = thrown as { readonly code?: number; readonly stderr?: string; readonly message: string }
+      if (code === 127) return done('not tried', 'python3 is not installed')
+      return done('failed', stderr.trim().split('\n').at(-1) || message)
+    },
+  )
 }
 
 /** Runs `criu check`, whose lines say what the kernel lacks. */

@@ -1,7 +1,7 @@
 /** `check`: does this machine have what checkpointing needs? Sections of components; an error means that something will not work. */
 import { release } from 'node:os'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import { criuCheck, PRIVATE_CRIU } from '../host/probe.js'
+import { criuCheck, criuSelfTest, PRIVATE_CRIU } from '../host/probe.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
 import { examine } from './needs.js'
@@ -16,7 +16,14 @@ const component = (name: string, data: string, warnings: readonly string[] = [],
   errors,
 })
 
-async function criuSection(env: Environment): Promise<CheckSection> {
+/** Feature bits say less than one round trip. */
+async function roundTrip(path: string): Promise<Component> {
+  const { outcome, reason, ms } = await criuSelfTest(path)
+  if (outcome === 'passed') return component('dump and restore', `passed in ${Math.round(ms)} ms`)
+  return component('dump and restore', outcome, outcome === 'failed' ? [] : [reason], outcome === 'failed' ? [reason] : [])
+}
+
+async function criuSection(env: Environment, isFull: boolean): Promise<CheckSection> {
   try {
     const binary = await env.criu()
     const isPrivate = binary.path === PRIVATE_CRIU || env.config.criu.binary_path !== ''
@@ -26,6 +33,7 @@ async function criuSection(env: Environment): Promise<CheckSection> {
       components: [
         component('version', String(binary.version), isPrivate ? [] : [`found in PATH: ${binary.path}`]),
         component('features', ok ? 'available' : 'unavailable', warnings, ok ? [] : errors.length > 0 ? errors : ['criu check failed']),
+        ...(isFull ? [await roundTrip(binary.path)] : []),
       ],
     }
   } catch (thrown) {
@@ -73,6 +81,6 @@ async function gpuSection(env: Environment, call: Call): Promise<CheckSection> {
 }
 
 export async function check(env: Environment, call: Call, request: { readonly full: boolean }): Promise<readonly CheckSection[]> {
-  const sections = [await criuSection(env), await hostSection(env)]
+  const sections = [await criuSection(env, request.full), await hostSection(env)]
   return request.full ? [...sections, ...(await runtimeSections(env, call)), await gpuSection(env, call)] : sections
 }

@@ -6,20 +6,13 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import { formatVersion, parseVersion } from '../host/criu.js'
-import { PRIVATE_CRIU } from '../host/probe.js'
+import { criuSelfTest, PRIVATE_CRIU } from '../host/probe.js'
 
 const execute = promisify(execFile)
 const INSTALL_MS = 300_000
-const SELFTEST_MS = 90_000
 const PREFIX = dirname(dirname(PRIVATE_CRIU))
 
-const script = (name: string): string => fileURLToPath(new URL(`../../../scripts/${name}`, import.meta.url))
-
-const works = (): Promise<boolean> =>
-  execute(script('criu-selftest'), [PRIVATE_CRIU], { timeout: SELFTEST_MS }).then(
-    () => true,
-    () => false,
-  )
+const INSTALL = fileURLToPath(new URL('../../../scripts/criu-install', import.meta.url))
 
 async function version(): Promise<string> {
   return formatVersion(parseVersion((await execute(PRIVATE_CRIU, ['--version'])).stdout))
@@ -27,8 +20,8 @@ async function version(): Promise<string> {
 
 /** One that works is left alone; else it is made again, for the kernel that runs. */
 export async function installCriu(): Promise<{ readonly version: string; readonly outcome: 'installed' | 'unchanged' }> {
-  if (await works()) return { version: await version(), outcome: 'unchanged' }
-  await execute(script('criu-install'), [PREFIX], { timeout: INSTALL_MS }).catch((cause: unknown) => {
+  if ((await criuSelfTest(PRIVATE_CRIU)).outcome === 'passed') return { version: await version(), outcome: 'unchanged' }
+  await execute(INSTALL, [PREFIX], { timeout: INSTALL_MS }).catch((cause: unknown) => {
     const said = ((cause as { readonly stderr?: string }).stderr ?? '').trim().split('\n').at(-1) ?? ''
     throw new CedanaError('HOST_UNFIT', `no CRIU could be installed${said === '' ? '' : `: ${said}`}`, { cause })
   })
