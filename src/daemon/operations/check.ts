@@ -63,9 +63,16 @@ async function hostSection(env: Environment): Promise<CheckSection> {
 }
 
 async function runtimeSections(env: Environment, call: Call): Promise<CheckSection[]> {
-  const usable = env.runtimes.runtimes.map(async ({ description, version }) => {
-    const needs = await Promise.all(description.requires.map((need) => examine(env, call.signal, need)))
-    const components = needs.map(({ name, found, problem }) => component(name, found, [], problem === '' ? [] : [problem]))
+  const usable = env.runtimes.runtimes.map(async ({ description, version, origin }) => {
+    const components = await Promise.all(
+      description.requires.map(async (need) => {
+        const { name, found, problem } = await examine(env, call.signal, need)
+        // A runtime that comes with cedana and is not on this machine is no fault of the machine.
+        const isUnused = origin === 'built-in' && 'binary' in need && found === 'missing'
+        const problems = problem === '' ? [] : [problem]
+        return component(name, found, isUnused ? problems : [], isUnused ? [] : problems)
+      }),
+    )
     return { name: description.name, components: [component('version', version), ...components] }
   })
   const rest = env.runtimes.leftOut.map(({ name, version, reason }) => ({

@@ -43,6 +43,7 @@ export class PluginLoader {
   #known: ReadonlyMap<string, ExternalRuntime> = new Map()
   /** Name of the plugin, by the directory that its code was loaded from. */
   readonly #ran = new Map<string, string>()
+  #loading = Promise.resolve()
 
   constructor(private readonly options: LoaderOptions) {}
 
@@ -72,8 +73,16 @@ export class PluginLoader {
     registry.use([...known.values()], leftOut)
   }
 
-  /** Looks for them again and loads those that are new or changed. */
-  async loadAll(): Promise<void> {
+  /** Looks for them again and loads those that are new or changed. Two at a time are one after the other. */
+  loadAll(): Promise<void> {
+    this.#loading = this.#loading.then(
+      () => this.#loadAll(),
+      () => this.#loadAll(),
+    )
+    return this.#loading
+  }
+
+  async #loadAll(): Promise<void> {
     const { registry, log } = this.options
     await this.find()
     const leftOut: LeftOut[] = [...registry.leftOut]
