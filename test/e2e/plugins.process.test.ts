@@ -12,9 +12,9 @@ import { isAlive } from '../support/processes.js'
 import { until } from '../support/wait.js'
 import { useWorld, type Job } from '../support/world.js'
 
-const VERB_MS = 1500
+const VERB_MS = 3000
 const world = useWorld({
-  env: { CEDANA_PLUGINS_LOAD_TIMEOUT_MS: '4000', CEDANA_PLUGINS_VERB_TIMEOUT_MS: String(VERB_MS) },
+  env: { CEDANA_PLUGINS_LOAD_TIMEOUT_MS: '6000', CEDANA_PLUGINS_VERB_TIMEOUT_MS: String(VERB_MS) },
 })
 const places = (): string => join(world.pluginDir, 'cedana', 'plugins')
 
@@ -150,7 +150,7 @@ describe('a plugin that does wrong', () => {
 
   const refusals: readonly (readonly [what: string, parts: Partial<PackageParts>, message: RegExp])[] = [
     ['throws on load', { first: "throw new Error('no mood')" }, /its code fails as it is loaded: no mood/],
-    ['never loads', { first: 'await new Promise((done) => setTimeout(done, 60_000))' }, /did not load within 4 s/],
+    ['never loads', { first: 'await new Promise((done) => setTimeout(done, 60_000))' }, /did not load within 6 s/],
     ['ends the process', { first: 'process.exit(0)' }, /ends the process that loads it/],
     ['claims a verb that it does not have', { claims: 'query' }, /it claims query and does not have it/],
     ['has the wrong version of the contract', { contract: '^2.0' }, /was made for version \^2\.0 of the plugin contract, this is 1\./],
@@ -228,7 +228,7 @@ describe('the daemon', () => {
     await world.stopDaemon()
     await install({ name: 'alien', first: inDaemon('await new Promise(() => undefined)') })
     await world.startDaemon()
-    expect(await listed('alien')).toMatchObject({ problem: expect.stringContaining('did not load within 4 s') })
+    expect(await listed('alien')).toMatchObject({ problem: expect.stringContaining('did not load within 6 s') })
     expect(await listed('other')).toMatchObject({ problem: '' })
   })
 
