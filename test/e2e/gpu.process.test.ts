@@ -28,6 +28,8 @@ describe('a job on a GPU', () => {
     expect(verbs()).toEqual([...Array<string>(processes).fill('lock'), ...Array<string>(processes).fill('checkpoint')])
     expect(sectionsOf(path)).toMatchObject([{ name: 'gpu', data: { driver: '570.86.15', devices: [{ name: 'Double 100' }, {}] } }])
     gpu().arm()
+    const { stdout } = await world.ok(['checkpoint', 'inspect', '--type', 'gpu', path])
+    expect(stdout.match(/^ *\d+ +Double 100 +6/gm)).toHaveLength(processes)
     await world.ok(['restore', 'job', job.jid])
     expect(verbs()).toEqual([...Array<string>(processes).fill('restore'), ...Array<string>(processes).fill('unlock')])
     expect((await world.row(job.jid))?.[4]).toBe('yes')

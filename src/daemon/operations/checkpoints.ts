@@ -14,6 +14,7 @@ import { removeEntry } from '../images/writer.js'
 import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseJob } from './authorize.js'
 import { begin, ensureDirectories, type Environment, packingLimits, unpackingLimits } from './environment.js'
+import { gpuContents } from './gpu.js'
 import type { Call, CheckpointView, ExportCheckpointRequest } from './verbs.js'
 
 export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
@@ -100,7 +101,9 @@ export async function inspectCheckpoint(
             size: manifest.totalBytes,
             compression: manifest.compression,
           }
-    return { checkpoint, manifest: manifest ?? {}, contents: await readContents(source) }
+    const [contents, gpus] = await Promise.all([readContents(source), gpuContents(env, manifest)])
+    const processes = contents.processes.map((one) => ({ ...one, ...(gpus.has(one.pid) ? { gpu: gpus.get(one.pid) } : {}) }))
+    return { checkpoint, manifest: manifest ?? {}, contents: { ...contents, processes } }
   } finally {
     source.close()
   }

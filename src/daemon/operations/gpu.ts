@@ -37,6 +37,19 @@ async function writeNote(env: Environment, note: Note): Promise<string> {
   return path
 }
 
+const frozen = (jid: string): Problem => ({
+  severity: 'error',
+  id: 'gpu-stopped',
+  message: `job ${jid} is frozen, and its processes have to hand over themselves what they have on a GPU`,
+  hint: 'unfreeze it first',
+})
+
+/** What a checkpoint has of GPUs, by process. */
+export async function gpuContents(env: Environment, manifest: Manifest | undefined): Promise<ReadonlyMap<number, object>> {
+  const saved = manifest?.sections.find(({ name }) => name === GPU_SECTION)
+  return saved ? (await env.gpu()).contents(saved) : new Map()
+}
+
 /** The processes of a tree that are on GPUs, while it is dumped. */
 export class DumpedGpu {
   #note: string | undefined
@@ -54,6 +67,8 @@ export class DumpedGpu {
     const gpu = await env.gpu()
     const use = await gpu.find(host, snapshot, job?.gpuEnabled ?? false)
     if (job && !job.gpuEnabled && use.processes.length > 0) env.jobs.update(job.jid, { gpuEnabled: true })
+    if (job?.frozen === true && use.processes.length > 0)
+      return new DumpedGpu(env, host, gpu, { ...use, problems: [...use.problems, frozen(job.jid)] })
     return use.processes.length > 0 || use.problems.length > 0 ? new DumpedGpu(env, host, gpu, use) : undefined
   }
 

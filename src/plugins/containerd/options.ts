@@ -21,7 +21,6 @@ const place = {
 
 /** What run and restore share. */
 const creation = {
-  gpus: z.array(z.int().nonnegative()).default([]).meta({ value: 'INDEX', description: 'GPUs for it, by index (repeatable)' }),
   noPivot: z.boolean().default(false).meta({ description: 'no pivot_root: for a root file system on a ramdisk' }),
   env: z
     .array(environment)
@@ -35,6 +34,7 @@ export const RunOptions = z.strictObject({
   id: id.optional().meta({ description: 'container id (default: the job id)' }),
   ...place,
   ...creation,
+  gpus: z.array(z.int().nonnegative()).default([]).meta({ value: 'INDEX', description: 'GPUs for it, by index (repeatable)' }),
   snapshotter: z.string().min(1).default('overlayfs').meta({ value: 'NAME', description: 'snapshotter for its root file system' }),
 })
 

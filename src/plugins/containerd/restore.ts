@@ -28,7 +28,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const spec = named(withEnvironment(saved.spec, options.env), { from: former, to: identity })
   const inner = saved.container.hasProcesses
     ? await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
-    : { setup: [], problems: [] }
+    : { criu: {}, setup: [], problems: [] }
   const container = { ...saved.container, image: options.image ?? saved.container.image }
   const base = await baseOf(host, identity, container)
   const terminal = hasTerminal(context.snapshot, spec)
@@ -49,15 +49,11 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   }
   const { uid, gid, groups } = context.caller
   return {
-    criu: {},
+    criu: inner.criu,
     inherit: [],
     setup: inner.setup,
     // What is in the way is known better here.
-    problems: [
-      ...forbidden(context, options.gpus),
-      ...inner.problems.filter(({ id: what }) => what !== 'container-exists'),
-      ...base.problems,
-    ],
+    problems: [...forbidden(context), ...inner.problems.filter(({ id: what }) => what !== 'container-exists'), ...base.problems],
     program: {
       argv: [container.image],
       launch: { ...request },

@@ -39,17 +39,21 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
     user: { uid, gid, groups },
     identity: { ...identity },
     streams: { stdio: context.stdio === 'log' ? 'pipe' : context.stdio },
-    problems: [...forbidden(context, options.gpus), ...(await runProblems(host, request))],
+    problems: [...forbidden(context), ...withoutGpus(options.gpus), ...(await runProblems(host, request))],
   }
 }
 
-export function forbidden({ caller }: Pick<RunContext, 'caller'>, gpus: readonly number[]): readonly Problem[] {
-  const problems: Problem[] = []
-  if (caller.uid !== 0)
-    problems.push({ severity: 'error', id: 'not-root', message: 'only root may make a container of containerd', hint: 'use sudo' })
-  if (gpus.length > 0)
-    problems.push({ severity: 'error', id: 'no-gpu-plugin', message: 'no GPU plugin is installed', hint: 'leave --gpus out' })
-  return problems
+export function forbidden({ caller }: Pick<RunContext, 'caller'>): readonly Problem[] {
+  if (caller.uid === 0) return []
+  return [{ severity: 'error', id: 'not-root', message: 'only root may make a container of containerd', hint: 'use sudo' }]
+}
+
+/** Which files of the driver a container needs is NVIDIA's own tools' to say (CDI). */
+function withoutGpus(gpus: readonly number[]): readonly Problem[] {
+  if (gpus.length === 0) return []
+  const message = 'a container of containerd cannot be given GPUs by cedana'
+  const hint = 'make it with them (nerdctl run --gpus, ctr run --gpus) and manage it: it is dumped and restored with its GPUs'
+  return [{ severity: 'error', id: 'gpus-not-given', message, hint }]
 }
 
 async function runProblems(host: Host, { identity, image, rootfs }: RunRequest): Promise<readonly Problem[]> {

@@ -57,6 +57,11 @@ export interface Gpu {
   match(host: Host, saved: { readonly version: number; readonly data: unknown }, chosen: readonly number[]): Promise<GpuMatch>
   /** Processes of a restored tree that wait for `release`. Throws when they are not those that were saved. */
   waiting(host: Host, snapshot: Snapshot, saved: { readonly version: number; readonly data: unknown }): Promise<readonly GpuProcess[]>
+  /** What `checkpoint inspect` shows of each process, by PID. */
+  contents(saved: {
+    readonly version: number
+    readonly data: unknown
+  }): ReadonlyMap<number, { readonly device: string; readonly storedBytes: number }>
   /** Throws HOST_UNFIT when a job that is to use a GPU could not be dumped here. */
   mustBeUsable(host: Host): Promise<void>
   /** For `check`. */

@@ -55,6 +55,11 @@ export function cudaGpu({ devicePrefix, lockTimeoutMs }: GpuSettings): Gpu {
     release,
     match: async (host, saved, chosen) => match(host, parseSaved(saved), chosen),
     waiting: async (host, snapshot, saved) => waiting(host, snapshot, parseSaved(saved)),
+    contents: (saved) => {
+      const { devices, processes } = parseSaved(saved)
+      const device = [...new Set(devices.map(({ name }) => name))].join(', ')
+      return new Map(processes.map(({ pid, deviceBytes }) => [pid, { device, storedBytes: deviceBytes }]))
+    },
     mustBeUsable: async (host) => {
       await usableDriver(host)
     },
