@@ -7,7 +7,7 @@ import { dumpAndRestoreContainer } from './scenarios/container.js'
 import { dumpAndRestoreContainerd } from './scenarios/containerd.js'
 import { manyJobs } from './scenarios/jobs.js'
 import { dumpAndRestore } from './scenarios/process.js'
-import { daemonLoad, frozenTime, packedDumps, packedRestores } from './scenarios/stream.js'
+import { daemonLoad, frozenTime, limits, packedDumps, packedRestores } from './scenarios/stream.js'
 import { upcomingContainers } from './scenarios/upcoming.js'
 import { openWorld, type World } from './world.js'
 
@@ -20,6 +20,7 @@ const SCENARIOS: Readonly<Record<string, (world: World) => Promise<Row[]>>> = {
   container: (world) => dumpAndRestoreContainer(world, ROUNDS),
   containerd: (world) => dumpAndRestoreContainerd(world, ROUNDS),
   memory: (world) => dumpAndRestore(world, { name: 'memory', mib: 1024, rounds: ROUNDS }),
+  limits: (world) => limits(world, ROUNDS),
   frozen: (world) => frozenTime(world, ROUNDS),
   packed: (world) => packedDumps(world, ROUNDS),
   unpacked: (world) => packedRestores(world, ROUNDS),

@@ -11,7 +11,7 @@ export interface Row {
   readonly target?: number
   /** … plus this. */
   readonly allowance?: number
-  /** Without such a target: the largest value allowed, the smallest with `atLeast`; a peer is only shown. */
+  /** Without such a target: the largest value allowed, the smallest with `atLeast`; a peer is only shown. With neither, the value is only shown. */
   readonly limit?: number
   readonly atLeast?: boolean
 }
@@ -40,9 +40,10 @@ export function evaluate(row: Row): Result {
     const target = allowance > 0 ? `≤ ${row.target} × + ${round(allowance)} ${row.unit}` : `≤ ${row.target} ×`
     return { ...common, peer, ratio: ours / peer, target, met: ours <= row.target * peer + allowance }
   }
-  const limit = row.limit ?? NaN
-  const target = `${row.atLeast ? '≥' : '≤'} ${limit} ${row.unit}`
   const peer = row.peer && median(row.peer)
+  const limit = row.limit
+  if (limit === undefined) return { ...common, peer, ratio: peer && ours / peer, target: '', met: true }
+  const target = `${row.atLeast ? '≥' : '≤'} ${limit} ${row.unit}`
   return { ...common, peer, ratio: peer && ours / peer, target, met: row.atLeast ? ours >= limit : ours <= limit }
 }
 
@@ -54,7 +55,7 @@ export function table(results: readonly Result[]): string {
     result.peer === undefined ? '' : `${round(result.peer)} ${result.unit} (${result.peerName ?? ''})`,
     result.ratio === undefined ? '' : `${result.ratio.toFixed(2)} ×`,
     result.target,
-    result.met ? 'met' : 'missed',
+    result.target === '' ? '' : result.met ? 'met' : 'missed',
   ])
   const widths = head.map((_, column) => Math.max(...[head, ...body].map((cells) => (cells[column] ?? '').length)))
   return [head, ...body]

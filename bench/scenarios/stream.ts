@@ -201,3 +201,17 @@ export async function daemonLoad(world: World, rounds: number): Promise<Row[]> {
     { what: 'peak of the daemon, 4 GiB, limit 512 MiB', ours: [Math.max(...peaks)], unit: 'MiB', limit: 650 },
   ]
 }
+
+/** What any dump on this machine is bound by, in the ways that there are to move 1 GiB. */
+export async function limits(world: World, rounds: number): Promise<Row[]> {
+  const program = await built(world, 'limits', ['-pthread'])
+  const times = new Map<string, number[]>()
+  for (let round = 0; round < rounds; round++) {
+    const { stdout } = await timed([program, String(GIB)])
+    for (const line of stdout.trim().split('\n')) {
+      const [name = '', ms] = line.split('\t')
+      times.set(name, [...(times.get(name) ?? []), Number(ms)])
+    }
+  }
+  return [...times].map(([name, ms]) => ({ what: `limit, 1 GiB: ${name}`, ours: ms, unit: 'ms' }))
+}
