@@ -59,6 +59,20 @@ const numbers = (text: string): number[] => text.trim().split('\n').map(Number)
 const counted = (text: string): void => expect(numbers(text)).toEqual(numbers(text).map((_, index) => index + 1))
 
 describe('dump and restore of a job', () => {
+  test('its memory comes back byte for byte, whatever the compression and the number of streams', async () => {
+    const remember = 'x=$(head -c 1000000 /dev/urandom | base64); while :; do echo "$x" | md5sum; usleep 50000; done'
+    const one = await job('remembers', { args: ['sh', '-c', remember] })
+    for (const compression of ['none', 'tar', 'gzip', 'lz4', 'zlib', 'zstd']) {
+      for (const streams of ['0', '3']) {
+        await throughCheckpoint(one, ['--compression', compression, '--streams', streams])
+        const lines = one.output().split('\n').length
+        await until('it has looked again', () => one.output().split('\n').length > lines + 1)
+      }
+    }
+    expect(new Set(one.output().trim().split('\n')).size).toBe(1)
+    await world.ok(['kill', one.jid])
+  })
+
   test('it counts on, nothing lost or repeated, as often as one likes; to the runtime it is a container like any other', async () => {
     const one = await job('counts')
     for (let round = 0; round < 3; round++) {
