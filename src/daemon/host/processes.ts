@@ -7,6 +7,7 @@ import type { NativeProcessBrief, NativeProcessOwner, PidfdHandle } from '../../
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ProcessBrief } from '../../plugins/contract/host.js'
 import type { ExitStatus, Pid, Snapshot, Target } from '../../plugins/contract/job.js'
+import { shared } from './shared.js'
 
 export const bootId: string = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 
@@ -43,9 +44,8 @@ export async function briefs(pids: readonly number[]): Promise<Map<number, Proce
   return new Map(rows.map((row) => [row.pid, row]))
 }
 
-export async function allProcesses(): Promise<readonly ProcessRow[]> {
-  return native.scanProcesses(null)
-}
+/** A thousand jobs that are killed at once need one look at /proc, not a thousand. */
+export const allProcesses: () => Promise<readonly ProcessRow[]> = shared(() => native.scanProcesses(null))
 
 /** A pidfd of exactly this process, or undefined when it is gone. Hands it to `use` and closes it after. */
 async function withPidfd<T>(target: Target, use: (pidfd: PidfdHandle) => Promise<T> | T): Promise<T | undefined> {
@@ -119,7 +119,7 @@ interface Member extends Target {
 
 /** Members of the tree, parents first. */
 async function members(target: Target): Promise<Member[]> {
-  const all = await native.scanProcesses(null)
+  const all = await allProcesses()
   const root = all.find((row) => row.pid === target.pid && row.startTicks === target.startTicks)
   if (!root) return []
   const children = byParent(all)
