@@ -27,7 +27,7 @@ describe('names', () => {
     expect(new Set(times).size).toBe(times.length)
   })
 
-  it.each(['', '.', '..', '.x', 'a/b', '/x', 'a\nb', 'x'.repeat(161)])('%j is refused', (name) => {
+  it.each(['', '.', '..', '.x', 'a/b', '/x', 'a\nb', 'x'.repeat(181)])('%j is refused', (name) => {
     expect(() => checkName(name)).toThrow(expect.objectContaining({ code: 'BAD_OPTIONS' }))
   })
 
@@ -62,6 +62,13 @@ describe('compressions', () => {
       expect.objectContaining({ code: 'FORMAT_UNSUPPORTED', message: 'Unsupported compression format: .jibberish' }),
     )
   })
+})
+
+it('has a default name for every job, that leaves room for what a partial name adds', () => {
+  const name = defaultName('cloud-hypervisor', 'j'.repeat(128), 1795714053441192024n)
+  expect(() => checkName(name)).not.toThrow()
+  const longest = partialName('x'.repeat(180), { ...maker, pid: 4194304, startTicks: '9'.repeat(12) }, 'f'.repeat(12))
+  for (const compression of COMPRESSIONS) expect((longest + suffixOf(compression)).length).toBeLessThanOrEqual(255)
 })
 
 describe('levels', () => {

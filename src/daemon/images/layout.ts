@@ -26,7 +26,7 @@ const FORMATS: ReadonlyMap<string, ArchiveFormat> = new Map([
 ])
 
 /** Leaves room for the suffix and for what a partial name adds (a file name has at most 255 bytes). */
-const MAX_NAME_BYTES = 160
+const MAX_NAME_BYTES = 180
 
 export const suffixOf = (compression: Compression): string => SUFFIXES[compression]
 
