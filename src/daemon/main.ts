@@ -2,6 +2,7 @@
 import { readFileSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { RuntimeDescription } from '../plugins/description.js'
@@ -108,8 +109,7 @@ function buildEnvironment(
     shimPath,
     searchPath,
     foreground,
-    // This very program, as it was started.
-    command: [process.execPath, process.argv[1] ?? ''],
+    command: [process.execPath, fileURLToPath(new URL('../../bin/cedana', import.meta.url))],
   }
   return { env, plugins, criuVersion: () => (found ? formatVersion(found.version) : '') }
 }

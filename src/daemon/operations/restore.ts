@@ -221,10 +221,15 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       category: 'criu',
       onFailure: async ({ pid, startTicks, launched }) => {
         const target = { pid, startTicks, bootId: processes.bootId } as Target
+        // What it built on is not to go with what came of it.
+        if (job) env.jobs.expectEnd(job.jid, 'dumped')
         await processes.killTree(target, SIGKILL)
         const shim = await launched.catch(() => undefined)
         if (plan.program) await removeTarget(env, { type, target, identity: identity ?? {}, why: 'undone' })
         await shim?.done
+        if (!job) return
+        await env.jobs.ended(job.jid)
+        env.jobs.expectEnd(job.jid, undefined)
       },
     },
   )
