@@ -60,6 +60,24 @@ describe('restore', () => {
     expect(numbers).toEqual(numbers.map((_, i) => i + 1))
   })
 
+  test('a job that is restored while something of its former life goes on keeps its supervisor when that ends', async () => {
+    const jid = world.jid('former')
+    const cwd = world.work()
+    // Not in the tree of the job, and has its output open.
+    const script = '(setsid sleep 3 & echo $! > former); while :; do echo on; sleep 0.05; done'
+    await world.ok(['run', 'process', '--jid', jid, '--attachable', '--', 'sh', '-c', script], { cwd })
+    const former = Number(await until('it has begun', () => existsSync(join(cwd, 'former')) && readFileSync(join(cwd, 'former'), 'utf8')))
+    await world.ok(['dump', 'job', jid])
+    await world.ok(['restore', 'job', jid, '--attachable'])
+    expect(isAlive(former)).toBe(true)
+    await until('its former life ends', () => !isAlive(former))
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    const talk = world.talk(['job', 'attach', jid])
+    await talk.says('on')
+    await world.ok(['kill', jid])
+    expect((await talk.exit).code).toBe(137)
+  })
+
   test('the exit code of a restored job is stored', async () => {
     const job = await world.job('/bin/sh', ['-c', 'trap "exit 42" USR1; echo up; while :; do sleep 0.02; done'])
     await job.says('up')

@@ -1,5 +1,5 @@
 /** The jobs of this daemon: what the database holds, and who waits for which end. The database is written before anybody is told. */
-import { rm } from 'node:fs/promises'
+import { rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Log } from '../../plugins/contract/host.js'
@@ -130,7 +130,7 @@ export class JobTable {
     await this.atEnd.removeRemains(this.get(job.jid), reason)
     this.update(job.jid, { state: 'ended', endReason: reason, exit, exitedAt: Date.now(), frozen: false })
     this.log.info({ job: job.jid, pid: job.pid, reason, ...exit }, 'job ended')
-    void this.#removeDirectory(job.directory)
+    void this.#removeDirectory(job)
   }
 
   /** The shim reaps the process and writes the status down durably; the kernel may tell us of the exit a moment earlier. */
@@ -144,11 +144,17 @@ export class JobTable {
     return (await Promise.race([told, late])) ?? (await readShimExit(job.directory))?.exit
   }
 
-  /** The shim's directory goes when the shim is gone: it stays for as long as descendants of the job keep its output open. */
-  async #removeDirectory(directory: string): Promise<void> {
+  /**
+   * The shim's directory goes when the shim is gone: it stays for as long as descendants of the job keep its output open. By then the job may have been
+   * restored, and have another shim in a directory of that name.
+   */
+  async #removeDirectory({ jid, directory, pid, startTicks }: JobRecord): Promise<void> {
     if (directory === '') return
     const state = await readShimState(directory).catch(() => undefined)
     if (state) await processes.waitExit(state.shim)
-    if (!this.#closed) await rm(directory, { recursive: true, force: true })
+    const now = this.find(jid)
+    const isOurs = now?.state === 'ended' && now.pid === pid && now.startTicks === startTicks
+    // In the same turn as the look, so that nothing comes in between.
+    if (isOurs && !this.#closed) rmSync(directory, { recursive: true, force: true })
   }
 }
