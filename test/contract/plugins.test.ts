@@ -16,12 +16,14 @@ import { type RuntimeWorld, runtimeCases, testHost } from '../../src/testing.js'
 
 const registry = new Registry(builtins)
 const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
+const left: unknown[] = []
 // Registered first, so called last.
 afterAll(() => {
   rmSync(directory, { recursive: true })
+  expect(left).toEqual([])
 })
 const id = basename(directory).slice(-6)
-const surroundings = { dir: directory, id, mark: `CEDANA_TEST=${id}` }
+const surroundings = { dir: directory, id, mark: `CEDANA_TEST=${id}`, blame: (failure: unknown) => void left.push(failure) }
 const containers = useContainers(surroundings)
 const containerd = useContainerd(surroundings)
 const kubelet = useKubelet(surroundings)

@@ -1,12 +1,13 @@
 /** The containerd of a test file that has a world: gone, and judged, before it. */
 import { afterAll, beforeAll } from 'vitest'
 import { type ContainerdOptions, type Surroundings, TestContainerd } from './own-containerd.js'
+import type { World } from './world.js'
 
 export * from './own-containerd.js'
 
-export function useContainerd(world: Surroundings, options: ContainerdOptions = {}, name = 'ctd'): TestContainerd {
+export function useContainerd(world: Surroundings & Pick<World, 'blame'>, options: ContainerdOptions = {}, name = 'ctd'): TestContainerd {
   const containerd = new TestContainerd(world, options, name)
   beforeAll(() => containerd.open(), 30_000)
-  afterAll(() => containerd.close(), 60_000)
+  afterAll(() => containerd.close().catch((left: unknown) => world.blame(left)), 60_000)
   return containerd
 }

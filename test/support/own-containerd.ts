@@ -156,7 +156,8 @@ conf_dir = "${this.cni}/conf"
     const path = this.options.path === undefined ? '' : `${this.options.path}:`
     const daemon = spawn('containerd', ['--config', join(this.#dir, 'config.toml')], {
       // Not the mark of the world: that is for what cedana starts.
-      env: { PATH: `${path}${process.env.PATH ?? ''}`, [variable]: value },
+      // What it unpacks a checkpoint of its own into stays there.
+      env: { PATH: `${path}${process.env.PATH ?? ''}`, TMPDIR: this.#dir, [variable]: value },
       detached: true,
       stdio: ['ignore', log, log],
     })

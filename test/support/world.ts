@@ -59,6 +59,7 @@ export class World {
   #daemon: ChildProcess | undefined
   #openAtStart: string[] = []
   #count = 0
+  readonly #left: string[] = []
   /** Set to keep a test that wounds the daemon on purpose from being blamed for it. */
   expectsLostDaemon = false
 
@@ -324,9 +325,14 @@ export class World {
     rmSync(this.dir, { recursive: true, force: true })
   }
 
+  /** What was left over of something that ended before: said at the end, since an afterAll that throws would leave the others out. */
+  blame(failure: unknown): void {
+    this.#left.push(String(failure))
+  }
+
   /** Ends everything and says what was left over that cedana should have cleaned up. */
   async close(): Promise<void> {
-    const left: string[] = []
+    const left = this.#left
     const note = (what: string) => left.push(what)
     const describe = (info: ProcessInfo) => `process ${info.pid} (${info.state}): ${info.command.slice(0, 150)}`
     const waitFor = async (what: string, probe: () => boolean, describeRest: () => string, timeoutMs = 5000) => {
