@@ -15,9 +15,9 @@ export default defineConfig({
     projects: [
       project('unit', 0, ['src/**/*.test.ts', 'addon/**/*.test.ts', 'bench/**/*.test.ts', 'test/support/**/*.test.ts']),
       project('contract', 1, ['test/contract/**/*.test.ts']),
-      project('style', 2, ['test/style/**/*.test.ts'], { testTimeout: 120_000, maxWorkers: 1 }),
+      project('style', 2, ['test/style/**/*.test.ts'], { testTimeout: 120_000 }),
       // Real processes, CRIU, root.
-      project('e2e', 3, ['test/e2e/**/*.test.ts'], { testTimeout: 120_000, hookTimeout: 120_000 }),
+      project('e2e', 2, ['test/e2e/**/*.test.ts'], { testTimeout: 120_000, hookTimeout: 120_000 }),
     ],
   },
 })

@@ -1,7 +1,7 @@
 /** Every plugin that ships passes the suite of its kind. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -117,6 +117,25 @@ describe.each(builtins)('runtime $name', (manifest) => {
   const world = WORLDS[manifest.name]
   if (world === undefined) throw new Error(`no world for ${manifest.name}`)
   for (const { name, run } of runtimeCases(manifest, world)) test(name, run)
+})
+
+/** Where each claimed feature is seen to hold: file below test/e2e, and words of the title. */
+const SHOWN: Readonly<Record<string, readonly [string, string]>> = {
+  'process tcp-established': ['workloads.process.test.ts', 'redis-server with data and a connected client'],
+  'process stream': ['streams.process.test.ts', 'and the memory comes back'],
+  'runc tcp-established': ['restore.runc.test.ts', 'an established TCP connection goes on'],
+  'runc stream': ['restore.runc.test.ts', 'in several streams'],
+  'containerd tcp-established': ['workloads.containerd.test.ts', 'an established TCP connection goes on'],
+  'containerd stream': ['workloads.containerd.test.ts', 'redis has its data, in memory and on disk'],
+  'containerd rootfs': ['restore.containerd.test.ts', 'is made again, with its writable layer'],
+  'k8s stream': ['containers.k8s.test.ts', 'ended by its dump, it comes back'],
+  'k8s rootfs': ['containers.k8s.test.ts', 'dumped alive and exported'],
+}
+test('every feature that is claimed has a test that shows it, and no other', () => {
+  const claimed = builtins.flatMap(({ name, features }) => Object.keys(features).map((feature) => `${name} ${feature}`))
+  expect(Object.keys(SHOWN).sort()).toEqual(claimed.sort())
+  for (const [file, title] of Object.values(SHOWN))
+    expect(readFileSync(new URL(`../e2e/${file}`, import.meta.url), 'utf8')).toContain(title)
 })
 
 describe('the registry', () => {

@@ -92,7 +92,7 @@ describe.each(['container', 'pod'])('a container of a pod, with the PID namespac
     const pod = await kubelet.pod('moved', { pid })
     const { id, output } = await pod.container('web', COUNT)
     await until('it counts', () => output().includes('5\n'))
-    await world.ok(['dump', 'k8s', id, '--name', `moved-${pid}`, ...address()])
+    await world.ok(['dump', 'k8s', id, '--name', `moved-${pid}`, '--streams', '2', ...address()])
     const count = last(output())
 
     const bundle = world.work()

@@ -1,5 +1,5 @@
 /** Programs that people run in containers of containerd, made of an image with a Debian, with what they have written. */
-import { mkdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { useContainerd } from '../support/containerd.js'
@@ -79,6 +79,21 @@ describe('in a container of containerd', () => {
     await redis('set', 'after', 'restore')
     expect(await containerd.exec(id, 'bash', '-c', 'cat /var/lib/redis/appendonlydir/*.aof | tail -n 1')).toBe('restore\r\n')
     await kill(id)
+  })
+
+  test('an established TCP connection goes on', async () => {
+    const jid = world.jid('connected')
+    const script = 'nc -l -p 7000 -e cat & sleep 0.5; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done | nc 127.0.0.1 7000'
+    const image = await containerd.busybox()
+    await world.ok(['run', 'containerd', image, '--jid', jid, ...containerd.flags, '--', 'sh', '-c', script])
+    const counted = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8').trim().split('\n').map(Number)
+    await until('what was said comes back', () => counted().length > 5)
+    await world.ok(['dump', 'job', jid])
+    const before = counted().length
+    await world.ok(['restore', 'job', jid])
+    await until('it comes back still', () => counted().length > before + 5)
+    expect(counted()).toEqual(counted().map((_, index) => index + 1))
+    await world.ok(['job', 'kill', jid])
   })
 
   test('a program shares the network of another container, as in a pod', async () => {

@@ -96,7 +96,7 @@ class Launch {
     await this.#createTask(container, { asked, mounts, options: through })
     const bundle = await this.#bundleOf(identity, work)
     const runc = options.binaryName || 'runc'
-    await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc, this.context.environment))
+    await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc, { environment: this.context.environment, flags: asked.flags }))
     const { pid } = await this.containerd.call(TasksService.start, { containerId: identity.id })
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc))
     const target = await this.host.identify(pid)

@@ -32,6 +32,8 @@ export interface RestoreRequest extends Shared {
   /** Directories: CRIU's images, and where it works. */
   readonly images: string
   readonly work: string
+  /** Of `runc restore`. */
+  readonly flags: readonly string[]
   /** Else it begins anew. */
   readonly hasProcesses: boolean
   /** Path of its writable layer; undefined: as it is, or none. */

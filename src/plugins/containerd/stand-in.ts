@@ -4,11 +4,23 @@ export const STAND_IN = 'runc-of-cedana'
 
 const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
 
-/** `environment`: of the launcher, which the restore has been told by. Without it, nothing but runc. */
-export function standIn(runc: string, environment?: Readonly<Record<string, string>>): string {
-  const { PATH = '', CRIU_CONFIG_FILE = '' } = environment ?? {}
+/** `environment`: of the launcher, which the restore has been told by; `flags`: of `runc restore`. Without them, nothing but runc. */
+export function standIn(
+  runc: string,
+  restore?: { readonly environment: Readonly<Record<string, string>>; readonly flags: readonly string[] },
+): string {
+  const { PATH = '', CRIU_CONFIG_FILE = '' } = restore?.environment ?? {}
   const [criu = ''] = PATH.split(':')
   const setting = `export PATH=${quoted(criu)}:"$PATH" CRIU_CONFIG_FILE=${quoted(CRIU_CONFIG_FILE)}`
-  const lines = environment ? [`for word; do`, `  [ "$word" != restore ] || { ${setting}; break; }`, 'done'] : []
-  return ['#!/bin/sh', ...lines, `exec ${quoted(runc)} "$@"`, ''].join('\n')
+  const flags = (restore?.flags ?? []).map(quoted).join(' ')
+  // Each word goes from the front to the back once.
+  const lines = [
+    'seen=',
+    'for word; do',
+    '  shift',
+    '  set -- "$@" "$word"',
+    `  [ "$word$seen" != restore ] || { seen=.; ${setting}; set -- "$@" ${flags}; }`,
+    'done',
+  ]
+  return ['#!/bin/sh', ...(restore ? lines : []), `exec ${quoted(runc)} "$@"`, ''].join('\n')
 }

@@ -5,7 +5,7 @@ export const k8s = defineRuntime({
   name: 'k8s',
   summary: 'containers of pods that a kubelet had containerd start',
   verbs: { resolve: 'stable', query: 'stable', dump: 'stable', save: 'stable', freeze: 'stable', unfreeze: 'stable' },
-  features: { 'tcp-established': 'stable', rootfs: 'stable' },
+  features: { stream: 'stable', rootfs: 'stable' },
   requires: [{ root: true }, { criu: '>=3.16' }, { binary: 'containerd', version: '>=1.6' }],
   options: { resolve: ResolveOptions, dump: DumpOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,
