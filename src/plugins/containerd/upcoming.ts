@@ -13,6 +13,8 @@ const STARTED = '/tasks/start'
 /** Ours: that it arrives tells that others do. */
 const HEARD = '/cedana/heard'
 const HEARD_EVERY_MS = 50
+/** Between two attempts at a socket that nobody listens to. */
+const REFUSED_MS = 200
 
 async function running(host: Host, containerd: Containerd, id: string): Promise<Target | undefined> {
   const task = await findTask(containerd, id)
@@ -52,6 +54,11 @@ async function next(host: Host, containerd: Containerd, { id, namespace }: Ident
   }
 }
 
+async function listen(host: Host, identity: Identity): Promise<Target> {
+  using containerd = connect(host, identity)
+  return await next(host, containerd, identity)
+}
+
 /** Outlasts a restart of containerd, but not that it was never there. */
 export async function upcoming(host: Host, options: ParsedOptions): Promise<Target> {
   const identity = identityOf(options)
@@ -64,12 +71,12 @@ export async function upcoming(host: Host, options: ParsedOptions): Promise<Targ
   }
   for (;;) {
     try {
-      using containerd = connect(host, identity)
-      return await next(host, containerd, identity)
+      return await listen(host, identity)
     } catch (thrown) {
       if (host.signal.aborted || !isUnreachable(thrown)) throw thrown
-      // Its socket is made again when it is back.
-      await wakeups.next()
+      // Its socket is made again when it is back, and refuses until containerd listens, as one does that was left behind.
+      if (await host.exists(identity.address)) await sleep(REFUSED_MS, undefined, { signal: host.signal }).catch(() => undefined)
+      else await wakeups.next()
     }
   }
 }
