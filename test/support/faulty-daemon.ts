@@ -27,3 +27,5 @@ await startDaemon(config, {
     },
   },
 })
+// As the command line does: what it still waits for, it waits for no more.
+process.exit()
