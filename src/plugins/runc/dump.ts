@@ -112,10 +112,11 @@ async function strangers(host: Host, freezer: string, { processes }: Snapshot): 
   ]
 }
 
-/** A process that came after the look at the tree is below one of it; one that has gone is in nobody's way. */
+/** A process that came after the look at the tree is below one of it; one that has ended is in nobody's way. */
 async function isBelow(host: Host, pid: string, tree: ReadonlySet<number>): Promise<boolean> {
   for (let at = pid; ;) {
     const status = await host.readText(`/proc/${at}/status`)
+    if (at === pid && /^State:\s+[ZX]/m.test(status ?? '')) return true
     const parent = status === undefined ? undefined : /^PPid:\s+(\d+)$/m.exec(status)?.[1]
     if (parent === undefined || tree.has(Number(parent))) return true
     if (parent === '0' || parent === '1') return false
