@@ -241,6 +241,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     })
   }
 
+  // What fits into memory is taken there before anything is stored; of what does not, the disk has its part from the start.
+  const fits = plan.leaveRunning && total <= memoryBytes
   const pages = await op.step(
     'open page server',
     () =>
@@ -250,15 +252,16 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         criuVersion: binary.version,
         packer: writer.packer,
         memoryBytes,
-        patient: plan.leaveRunning,
+        patient: fits,
         dropZeroPages: true,
         rootPid: found.target.pid,
       }),
     { onFailure: (server) => server.abort() },
   )
-  let isFrozen = !plan.leaveRunning
-  // Beside CRIU's start, but not beside its dump: the target would stand still for that long.
-  const prepared = plan.leaveRunning ? pages.prepare(total).then(() => void (isFrozen = true)) : undefined
+  let isFrozen = !fits
+  const prepared = plan.leaveRunning ? pages.prepare(total) : undefined
+  // Beside CRIU's start, but not beside its dump: the target would stand still for that long. With the disk in its way it would in any case.
+  const ready = fits ? prepared?.then(() => void (isFrozen = true)) : undefined
   // What is being packed or written ends at once when the caller goes away, not when it is done.
   const breakOff = (): void => {
     void writer.packer?.abort()
@@ -288,7 +291,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     () =>
       watched('criu dump', received, async () => {
         const options = { ...plan.criu, images_dir_fd: writer.stagingFd, work_dir_fd: work.fd }
-        const dumped = await worker.dump(options, signal, prepared).catch(async (thrown: unknown) => {
+        const dumped = await worker.dump(options, signal, ready).catch(async (thrown: unknown) => {
           throw await work.explain(thrown, await pages.failure())
         })
         op.moved(received())
