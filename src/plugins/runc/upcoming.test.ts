@@ -167,6 +167,19 @@ describe('upcoming', () => {
     await done
   })
 
+  it('waits for the end of an exec that has set the name and not yet the arguments', async () => {
+    const machine = new FakeMachine()
+    const { done, outcome } = begin(machine)
+    machine.change(() => machine.create(7, 100))
+    await settle()
+    machine.change(() => machine.processes.set(7, { startTicks: '100', name: 'sleep', args: [] }))
+    await settle()
+    expect(outcome).toEqual({})
+    machine.change(() => machine.processes.set(7, { startTicks: '100', name: 'sleep', args: ['sleep', '9'] }))
+    await done
+    expect(outcome).toEqual({ pid: 7 })
+  })
+
   it('knows the init of crun by its arguments', async () => {
     const machine = new FakeMachine()
     const { done, outcome } = begin(machine, CRUN)

@@ -5,13 +5,12 @@ import type { ParsedOptions } from '../contract/options.js'
 import { findInit, type Identity, identityOf, type Init, isCrun } from './state.js'
 
 /**
- * Until then its init is a copy of the runtime: runc's is known by the name it gives itself, crun's by the arguments it was called with, which a process
- * that is being killed has no more.
+ * Until then its init is a copy of the runtime: runc's is known by the name it gives itself, crun's by the arguments it was called with. One without
+ * arguments is in the middle of its exec, whose name the kernel sets before its arguments, or is being killed.
  */
 const isRuntimeItself = ({ name, args }: ProcessBrief, { id, runtime }: Identity): boolean =>
-  isCrun(runtime)
-    ? args.length === 0 || (args.at(-1) === id && (args.includes('run') || args.includes('create')))
-    : name.startsWith('runc:[')
+  args.length === 0 ||
+  (isCrun(runtime) ? args.at(-1) === id && (args.includes('run') || args.includes('create')) : name.startsWith('runc:['))
 
 /** Undefined while it waits to be started, and when it has died. */
 async function started(host: Host, identity: Identity, init: Init): Promise<Target | undefined> {
