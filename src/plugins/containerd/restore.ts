@@ -3,7 +3,7 @@ import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Snapshot } from '../contract/job.js'
 import type { Problem, RestorePlan } from '../contract/plan.js'
-import type { RestoreContext, RestoreSwitches } from '../contract/runtime.js'
+import { type RestoreContext, runcRestoreFlags } from '../contract/runtime.js'
 import type { Containerd } from './client.js'
 import { findImage, hasSnapshot, imageMissing, readImage } from './images.js'
 import type { RestoreOptions } from './options.js'
@@ -42,7 +42,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     noPivot: options.noPivot,
     images: context.images,
     work: context.work,
-    flags: runcFlags(context.switches),
+    flags: runcRestoreFlags(context.switches),
     hasProcesses: container.hasProcesses,
     layer: container.hasLayer ? `${context.images}/${LAYER}` : undefined,
     terminal: terminal ? USUAL_SIZE : undefined,
@@ -67,13 +67,6 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     },
   }
 }
-
-/** What runc decides itself counts more than CRIU's configuration file. */
-const runcFlags = ({ tcpEstablished, extUnixSockets, fileLocks }: RestoreSwitches): readonly string[] => [
-  ...(tcpEstablished ? ['--tcp-established'] : []),
-  ...(extUnixSockets ? ['--ext-unix-sk'] : []),
-  ...(fileLocks ? ['--file-locks'] : []),
-]
 
 /** For what is started in it later: its processes have theirs. */
 const withEnvironment = (spec: Spec, env: readonly string[]): Spec => ({

@@ -9,7 +9,7 @@ export type { ExecResult, Host, Log, ProcessBrief, Wakeups } from './host.js'
 export * from './job.js'
 export { NoOptions, type OptionMeta, type OptionSchema, type OptionSchemas, type OptionsOf, type ParsedOptions } from './options.js'
 export type * from './plan.js'
-export { defineRuntime, FEATURES, PLUGIN_NAME, VERBS } from './runtime.js'
+export { defineRuntime, FEATURES, PLUGIN_NAME, runcRestoreFlags, VERBS } from './runtime.js'
 export type * from './runtime.js'
 export { CONTRACT_VERSION, satisfies } from './version.js'
 /** The zod that options are written with. */

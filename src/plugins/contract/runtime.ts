@@ -50,6 +50,13 @@ export interface RestoreSwitches {
   readonly shellJob: boolean
 }
 
+/** The switches as `runc restore` (and crun's) is told them: what it decides itself counts more than CRIU's configuration file. */
+export const runcRestoreFlags = ({ tcpEstablished, extUnixSockets, fileLocks }: RestoreSwitches): readonly string[] => [
+  ...(tcpEstablished ? ['--tcp-established'] : []),
+  ...(extUnixSockets ? ['--ext-unix-sk'] : []),
+  ...(fileLocks ? ['--file-locks'] : []),
+]
+
 export interface DumpContext {
   readonly snapshot: Snapshot
   /** Inode of the mount namespace that the daemon itself is in. */

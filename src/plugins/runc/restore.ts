@@ -12,7 +12,7 @@ import {
   type RestorePlan,
   SPEC_DUMP,
 } from '../contract/plan.js'
-import type { RestoreContext } from '../contract/runtime.js'
+import { type RestoreContext, runcRestoreFlags } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import { driverProblems, externalAtRestore } from './driver-mounts.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
@@ -181,7 +181,6 @@ function program(
 ): Program {
   const { pidFile, consoleSocket, log } = supervisedIn(context.directory)
   const isForeground = context.stdio.now === 'inherit'
-  const { tcpEstablished, extUnixSockets, fileLocks } = context.switches
   const socket = isForeground ? options.consoleSocket : streams.terminal ? consoleSocket : ''
   const argv: [string, ...string[]] = [
     ...runtimeCommand(identity, isForeground ? options : { log, logFormat: 'json' }, options),
@@ -190,9 +189,7 @@ function program(
     ...(isForeground && !options.detach ? [] : ['--detach']),
     ...(socket === '' ? [] : ['--console-socket', socket]),
     ...(isCrun(identity.runtime) || (isForeground && !options.noSubreaper) ? [] : ['--no-subreaper']),
-    ...(tcpEstablished ? ['--tcp-established'] : []),
-    ...(extUnixSockets ? ['--ext-unix-sk'] : []),
-    ...(fileLocks ? ['--file-locks'] : []),
+    ...runcRestoreFlags(context.switches),
     ...creationFlags(identity, options),
     identity.id,
   ]
