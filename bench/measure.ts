@@ -1,7 +1,9 @@
 /** Running and timing programs: every figure is a median of several runs, ours and the peer's taken in turns. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { openSync, closeSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { join } from 'node:path'
 
 export interface Timed {
   readonly ms: number
@@ -41,9 +43,18 @@ export async function quietWorkload(argv: readonly [string, ...string[]], log: s
   const child = spawn(argv[0], argv.slice(1), { stdio: ['ignore', out, out], detached: true })
   closeSync(out)
   if (child.pid === undefined) throw new Error(`${argv[0]} did not start`)
-  const { readFileSync } = await import('node:fs')
   while (!readFileSync(log, 'utf8').includes('READY')) await new Promise((resolve) => setTimeout(resolve, 20))
   return child as ChildProcess & { readonly pid: number }
+}
+
+/** As the peers leave their images in the page cache: what it takes until those of a directory are on the disk. */
+export const syncMs = async (directory: string): Promise<number> =>
+  (await timed(['sync', ...readdirSync(directory).map((name) => join(directory, name))])).ms
+
+/** Milliseconds that the processors have worked since boot, for whatever it was, shared out among them: nothing can take less than it adds to that. */
+export function processorMs(): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = readFileSync('/proc/stat', 'utf8').split(/\s+/, 8).slice(1).map(Number)
+  return ((user + nice + system + irq + softirq) * 10) / cpus().length
 }
 
 export function median(values: readonly number[]): number {

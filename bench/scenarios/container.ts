@@ -2,7 +2,7 @@
 import { copyFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Containers } from '../../test/support/oci.js'
-import { inTurns, timed } from '../measure.js'
+import { inTurns, syncMs, timed } from '../measure.js'
 import type { Row } from '../report.js'
 import { built, cedana, residentMiB, type World } from '../world.js'
 
@@ -30,12 +30,14 @@ export async function dumpAndRestoreContainer(world: World, rounds: number): Pro
   await detached('run')
   const pid = Number(readFileSync(pidFile, 'utf8'))
   while (residentMiB(pid) < MIB) await new Promise((resolve) => setTimeout(resolve, 50))
+  const runcDump = async (): Promise<number> => {
+    drop(images)
+    mkdirSync(images)
+    return (await runc('checkpoint', '--leave-running', '--image-path', images, '--work-path', work, container.id)).ms
+  }
   const dumps = await inTurns(rounds, {
-    runc: async () => {
-      drop(images)
-      mkdirSync(images)
-      return (await runc('checkpoint', '--leave-running', '--image-path', images, '--work-path', work, container.id)).ms
-    },
+    runc: runcDump,
+    synced: async () => (await runcDump()) + (await syncMs(images)),
     cedana: async () => {
       drop(join(checkpoints, 'ours'))
       return (await cedana(world, 'dump', 'runc', container.id, '--leave-running', '--name', 'ours', ...ours)).ms
@@ -62,13 +64,17 @@ export async function dumpAndRestoreContainer(world: World, rounds: number): Pro
   })
   drop(join(checkpoints, 'ours'))
   await containers.close()
-  const row = (what: string, times: { runc: number[]; cedana: number[] }): Row => ({
+  const row = (what: string, ours: number[], peer: number[], rest: Partial<Row>): Row => ({
     what: `${what}, ${MIB} MiB`,
-    ours: times.cedana,
-    peer: times.runc,
+    ours,
+    peer,
     peerName: 'runc',
     unit: 'ms',
-    target: 1.05,
+    ...rest,
   })
-  return [row('dump runc', dumps), row('restore runc', restores)]
+  return [
+    row('dump runc', dumps.cedana, dumps.runc, { target: 1.05 }),
+    row('dump runc, on the disk', dumps.cedana, dumps.synced, { peerName: 'runc, sync' }),
+    row('restore runc', restores.cedana, restores.runc, { target: 1.05 }),
+  ]
 }

@@ -1,7 +1,7 @@
 /** Dump and restore of a process, against plain CRIU on the same disk. */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { inTurns, median, quietWorkload, timed } from '../measure.js'
+import { inTurns, median, quietWorkload, syncMs, timed } from '../measure.js'
 import type { Row } from '../report.js'
 import { built, cedana, pidFree, type World } from '../world.js'
 
@@ -36,7 +36,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     rmSync(images, { recursive: true, force: true })
     mkdirSync(images)
   }
-  const dumpArguments = ['dump', 'process', String(pid), '--leave-running', '--dir', checkpoints, '--name', 'ours'] as const
+  const dumpArguments = ['dump', 'process', String(pid), '--dir', checkpoints, '--name', 'ours'] as const
   const dumpRequest = {
     jid: '',
     type: 'process',
@@ -48,7 +48,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     level: undefined,
     streams: 0,
     keepLast: 0,
-    leaveRunning: true,
+    leaveRunning: false,
     skipInFlight: undefined,
     dryRun: false,
     timeoutMs: 0,
@@ -57,26 +57,42 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
   const dropOurs = (): void => {
     rmSync(join(checkpoints, 'ours'), { recursive: true, force: true })
   }
+  // Every dump ends the process; CRIU brings it back from the first of them.
+  const seed = join(world.dir, `${name}-seed`)
+  mkdirSync(seed)
+  const criuDump = async (directory: string): Promise<number> =>
+    (await timed([world.criu, 'dump', '-t', String(pid), '-D', directory, '-o', 'dump.log'])).ms
+  const criuRestore = async (directory: string): Promise<number> =>
+    (await timed([world.criu, 'restore', '-d', '-D', directory, '-o', 'restore.log'])).ms
+  const revived = async <T>(dump: () => Promise<T>): Promise<T> => {
+    const result = await dump()
+    await pidFree(pid)
+    await criuRestore(seed)
+    return result
+  }
+  await revived(() => criuDump(seed))
   const dumps = await inTurns(rounds, {
-    criu: async () => {
+    criu: () => {
       fresh()
-      return (await timed([world.criu, 'dump', '-t', String(pid), '-D', images, '--leave-running', '-o', 'dump.log'])).ms
+      return revived(() => criuDump(images))
+    },
+    synced: () => {
+      fresh()
+      return revived(async () => (await criuDump(images)) + (await syncMs(images)))
     },
     command: async () => {
       dropOurs()
-      return (await cedana(world, ...dumpArguments)).ms
+      return (await revived(() => cedana(world, ...dumpArguments))).ms
     },
-    daemon: async () => {
+    daemon: () => {
       dropOurs()
-      return request(() => world.engine.dump(dumpRequest))
+      return revived(() => request(() => world.engine.dump(dumpRequest)))
     },
   })
 
   // Restores: both from a checkpoint that is in the page cache, each process ended and reaped before the next round.
-  fresh()
-  await timed([world.criu, 'dump', '-t', String(pid), '-D', images, '-o', 'dump.log', '--leave-running'])
   dropOurs()
-  await world.engine.dump({ ...dumpRequest, leaveRunning: false })
+  await world.engine.dump(dumpRequest)
   await pidFree(pid)
   const end = async (): Promise<void> => {
     process.kill(pid, 'SIGKILL')
@@ -101,7 +117,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
   }
   const restores = await inTurns(rounds, {
     criu: async () => {
-      const { ms } = await timed([world.criu, 'restore', '-d', '-D', images, '-o', 'restore.log'])
+      const ms = await criuRestore(seed)
       await end()
       return ms
     },
@@ -117,23 +133,29 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     },
   })
   dropOurs()
+  for (const directory of [images, seed]) rmSync(directory, { recursive: true, force: true })
   const small = mib < 64
   const node = small ? median((await inTurns(rounds, { node: async () => (await timed([process.execPath, '-e', '0'])).ms })).node) : 0
-  const row = (what: string, ours: number[], peer: number[], target: number, allowance = 0): Row => ({
+  const row = (what: string, ours: number[], peer: number[], rest: Partial<Row> = {}): Row => ({
     what: `${what}, ${mib} MiB`,
     ours,
     peer,
-    peerName: allowance === 0 ? 'criu' : 'criu',
+    peerName: 'criu',
     unit: 'ms',
-    target,
-    allowance,
+    ...rest,
   })
   return small
     ? [
-        row('dump process, request to reply', dumps.daemon, dumps.criu, 1.3),
-        row('dump process, whole command', dumps.command, dumps.criu, 1.3, 2 * node),
-        row('restore process, request to reply', restores.daemon, restores.criu, 1.3),
-        row('restore process, whole command', restores.command, restores.criu, 1.3, 2 * node),
+        row('dump process, request to reply', dumps.daemon, dumps.criu, { target: 1.3 }),
+        row('dump process, whole command', dumps.command, dumps.criu, { target: 1.3, allowance: 2 * node }),
+        row('restore process, request to reply', restores.daemon, restores.criu, { target: 1.3 }),
+        row('restore process, whole command', restores.command, restores.criu, { target: 1.3, allowance: 2 * node }),
       ]
-    : [row('dump process', dumps.command, dumps.criu, 1.1), row('restore process', restores.command, restores.criu, 1.1)]
+    : [
+        row('dump process', dumps.command, dumps.criu, { target: 1.1 }),
+        row('dump process, on the disk', dumps.command, dumps.synced, { peerName: 'criu, sync' }),
+        row('dump process, on the disk, request to reply', dumps.daemon, dumps.synced, { peerName: 'criu, sync' }),
+        row('restore process', restores.command, restores.criu, { target: 1.1 }),
+        row('restore process, request to reply', restores.daemon, restores.criu),
+      ]
 }
