@@ -79,7 +79,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   cudaCheckpoint: true,
   cudaRestore: true,
   cudaUnlock: true,
-  cudaMemory: true,
+  cudaUses: true,
 }
 
 type Callable = (...args: unknown[]) => unknown

@@ -256,6 +256,13 @@ export interface CudaProcess {
   /** CUprocessState: 0 running, 1 locked, 2 checkpointed, 3 failed. */
   readonly state: number
 }
+export interface CudaUse {
+  readonly pid: number
+  /** Null: NVML does not tell of this one. */
+  readonly bytes: number | null
+  /** A client of MPS. */
+  readonly usesMps: boolean
+}
 export interface CudaPair {
   /** Device ids, as in CudaDevice. */
   readonly from: string
@@ -441,6 +448,6 @@ export interface Native {
   /** `pairs` empty: onto the devices it was on. */
   cudaRestore(cuda: CudaHandle, pid: number, pairs: CudaPair[]): Promise<number>
   cudaUnlock(cuda: CudaHandle, pid: number): Promise<number>
-  /** Device memory of each process, over all devices; null when NVML does not tell. */
-  cudaMemory(cuda: CudaHandle): Promise<{ pid: number; bytes: number }[] | null>
+  /** What each process has on all devices together; null when NVML does not tell. */
+  cudaUses(cuda: CudaHandle): Promise<CudaUse[] | null>
 }

@@ -122,19 +122,18 @@ Napi::Value CudaUnlock(const Napi::CallbackInfo& info) {
   return RunAsync(info.Env(), Where::kThread, work, NumberToJs);
 }
 
-Napi::Value CudaMemoryJs(const Napi::CallbackInfo& info) {
-  using Known = std::optional<std::vector<CudaMemory>>;
+Napi::Value CudaUsesJs(const Napi::CallbackInfo& info) {
+  using Known = std::optional<std::vector<CudaUse>>;
   const auto work = [driver = HandleOf<CudaDriver>(info[0])]() -> Result<Known> {
-    std::vector<CudaMemory> memory;
-    if (!driver->Memory(memory)) return Known();
-    return Known(std::move(memory));
+    return driver->Uses();
   };
   return RunAsync(info.Env(), Where::kThread, work, [](Napi::Env env, Known& known) -> Napi::Value {
     if (!known) return env.Null();
-    return ArrayOf(env, *known, [env](const CudaMemory& memory) {
+    return ArrayOf(env, *known, [env](const CudaUse& use) {
       auto one = Napi::Object::New(env);
-      one.Set("pid", Napi::Number::New(env, memory.pid));
-      one.Set("bytes", Bytes(env, memory.bytes));
+      one.Set("pid", Napi::Number::New(env, use.pid));
+      one.Set("bytes", use.bytes ? Bytes(env, *use.bytes) : env.Null());
+      one.Set("usesMps", Napi::Boolean::New(env, use.uses_mps));
       return one;
     });
   });
@@ -150,7 +149,7 @@ void InitCuda(Napi::Env env, Napi::Object exports) {
   exports.Set("cudaCheckpoint", Napi::Function::New(env, CudaCheckpoint));
   exports.Set("cudaRestore", Napi::Function::New(env, CudaRestore));
   exports.Set("cudaUnlock", Napi::Function::New(env, CudaUnlock));
-  exports.Set("cudaMemory", Napi::Function::New(env, CudaMemoryJs));
+  exports.Set("cudaUses", Napi::Function::New(env, CudaUsesJs));
 }
 
 }  // namespace cedana

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { fakeGpu, type FakeGpu } from '../../test/support/gpu.js'
 import { program } from '../../test/support/programs.js'
-import { type CudaHandle, native } from '../index.js'
+import { type CudaHandle, type CudaUse, native } from '../index.js'
 
 const SUCCESS = 0
 const [RUNNING, LOCKED, CHECKPOINTED, FAILED] = [0, 1, 2, 3]
@@ -27,7 +27,7 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
   })
   afterEach(async () => {
     gpu.arm()
-    gpu.set({ seed: 16, rate: 0, init: 0, nvml: 1 })
+    gpu.set({ seed: 16, rate: 0, init: 0, nvml: 1, mps: 0, used: undefined })
     for (const child of children.splice(0)) {
       const ended = once(child, 'exit')
       if (child.kill('SIGKILL')) await ended
@@ -50,6 +50,7 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
     return { pid: child.pid ?? 0, says }
   }
   const state = async (pid: number): Promise<number> => (await native.cudaProcess(cuda, pid)).state
+  const use = async (pid: number): Promise<CudaUse | undefined> => (await native.cudaUses(cuda))?.find((one) => one.pid === pid)
   const openNodes = (pid: number): string[] =>
     readdirSync(`/proc/${pid}/fd`)
       .map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
@@ -61,14 +62,14 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
     expect(rest).toEqual({ result: SUCCESS, state: RUNNING })
     expect(readFileSync(`/proc/${pid}/task/${restoreThread}/comm`, 'utf8')).toBe('fake-restore\n')
     expect(openNodes(pid)).toHaveLength(3)
-    expect(await native.cudaMemory(cuda)).toEqual(expect.arrayContaining([{ pid, bytes: 8 << 20 }]))
+    expect(await use(pid)).toEqual({ pid, bytes: 8 << 20, usesMps: false })
 
     expect(await native.cudaLock(cuda, pid, 1000)).toBe(SUCCESS)
     expect(await state(pid)).toBe(LOCKED)
     expect(await native.cudaCheckpoint(cuda, pid)).toBe(SUCCESS)
     expect(await state(pid)).toBe(CHECKPOINTED)
     expect(openNodes(pid)).toEqual([])
-    expect((await native.cudaMemory(cuda))?.some((one) => one.pid === pid)).toBe(false)
+    expect(await use(pid)).toBeUndefined()
     expect(await native.cudaRestore(cuda, pid, [])).toBe(SUCCESS)
     expect(await state(pid)).toBe(LOCKED)
     expect(await native.cudaUnlock(cuda, pid)).toBe(SUCCESS)
@@ -134,6 +135,14 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
     })
   })
 
+  it('knows clients of MPS, and what nobody tells of memory', async () => {
+    const { pid } = await start()
+    gpu.set({ mps: 1 })
+    expect(await use(pid)).toEqual({ pid, bytes: 8 << 20, usesMps: true })
+    gpu.set({ mps: 0, used: -1 })
+    expect(await use(pid)).toEqual({ pid, bytes: null, usesMps: false })
+  })
+
   it('says which library is not there, or is none of CUDA, and does without NVML', async () => {
     await expect(native.cudaOpen('/nowhere/libcuda.so.1', gpu.library)).rejects.toMatchObject({
       code: 'ENOENT',
@@ -141,7 +150,7 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
     })
     await expect(native.cudaOpen('libc.so.6', gpu.library)).rejects.toMatchObject({ code: 'ENOEXEC' })
     const { cuda: alone } = await native.cudaOpen(gpu.library, '/nowhere/libnvidia-ml.so.1')
-    expect(await native.cudaMemory(alone)).toBeNull()
+    expect(await native.cudaUses(alone)).toBeNull()
     expect(await native.cudaFacts(alone)).toMatchObject({ driver: '' })
     gpu.set({ init: 100 })
     expect((await native.cudaOpen(gpu.library, gpu.library)).result).toBe(100)

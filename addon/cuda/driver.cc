@@ -13,17 +13,33 @@ namespace {
 constexpr CudaResult kNotSupported = 801;
 constexpr int kNvmlInsufficientSize = 7;
 
-// nvmlProcessInfo_t of nvmlDeviceGetComputeRunningProcesses_v3.
+// nvmlProcessInfo_t, as the third version of the calls has it.
 struct NvmlProcess {
   unsigned pid;
   unsigned long long bytes;
   unsigned gpu_instance;
   unsigned compute_instance;
 };
+constexpr auto kNvmlNotAvailable = ~0ULL;
 
 template <typename Function>
 void Find(void* library, const char* name, Function& function) {
   function = reinterpret_cast<Function>(::dlsym(library, name));
+}
+
+using Listing = int (*)(void* device, unsigned* count, void* processes);
+
+bool List(Listing list, void* device, std::vector<NvmlProcess>& out) {
+  out.resize(64);
+  auto count = static_cast<unsigned>(out.size());
+  int result = list(device, &count, out.data());
+  if (result == kNvmlInsufficientSize) {
+    out.resize(count + 64);
+    count = static_cast<unsigned>(out.size());
+    result = list(device, &count, out.data());
+  }
+  out.resize(result == 0 ? count : 0);
+  return result == 0;
 }
 
 }  // namespace
@@ -60,6 +76,7 @@ Result<CudaDriver> CudaDriver::Load(const std::string& library, const std::strin
   Find(nvml, "nvmlDeviceGetCount_v2", driver.nvml_count_);
   Find(nvml, "nvmlDeviceGetHandleByIndex_v2", driver.nvml_device_);
   Find(nvml, "nvmlDeviceGetComputeRunningProcesses_v3", driver.nvml_processes_);
+  Find(nvml, "nvmlDeviceGetMPSComputeRunningProcesses_v3", driver.nvml_mps_clients_);
   if (driver.nvml_init_ == nullptr || driver.nvml_init_() != 0) driver.nvml_count_ = nullptr;
   return driver;
 }
@@ -131,28 +148,40 @@ CudaResult CudaDriver::Unlock(int pid) const {
   return unlock_(pid, arguments.data());
 }
 
-bool CudaDriver::Memory(std::vector<CudaMemory>& out) const {
+std::optional<std::vector<CudaUse>> CudaDriver::Uses() const {
   unsigned devices = 0;
-  if (nvml_count_ == nullptr || nvml_device_ == nullptr || nvml_processes_ == nullptr) return false;
-  if (nvml_count_(&devices) != 0) return false;
-  std::map<int, uint64_t> sums;
+  if (nvml_count_ == nullptr || nvml_device_ == nullptr || nvml_processes_ == nullptr ||
+      nvml_count_(&devices) != 0) {
+    return std::nullopt;
+  }
+  std::map<int, CudaUse> uses;
   for (unsigned index = 0; index < devices; index++) {
     void* device = nullptr;
-    if (nvml_device_(index, &device) != 0) return false;
-    std::vector<NvmlProcess> processes(64);
-    auto count = static_cast<unsigned>(processes.size());
-    int result = nvml_processes_(device, &count, processes.data());
-    if (result == kNvmlInsufficientSize) {
-      processes.resize(count + 64);
-      count = static_cast<unsigned>(processes.size());
-      result = nvml_processes_(device, &count, processes.data());
+    std::vector<NvmlProcess> clients;
+    std::vector<NvmlProcess> others;
+    if (nvml_device_(index, &device) != 0 || !List(nvml_processes_, device, others))
+      return std::nullopt;
+    // A device without MPS does not know the call.
+    if (nvml_mps_clients_ != nullptr) List(nvml_mps_clients_, device, clients);
+    // A client may be in both.
+    std::map<unsigned, unsigned long long> here;
+    for (const NvmlProcess& process : clients) {
+      uses[static_cast<int>(process.pid)].uses_mps = true;
+      here[process.pid] = process.bytes;
     }
-    if (result != 0) return false;
-    for (unsigned i = 0; i < count; i++)
-      sums[static_cast<int>(processes[i].pid)] += processes[i].bytes;
+    for (const NvmlProcess& process : others) here[process.pid] = process.bytes;
+    for (const auto& [pid, bytes] : here) {
+      auto& sum = uses[static_cast<int>(pid)].bytes;
+      if (bytes == kNvmlNotAvailable) sum.reset();
+      if (sum) *sum += bytes;
+    }
   }
-  for (const auto& [pid, bytes] : sums) out.push_back({pid, bytes});
-  return true;
+  std::vector<CudaUse> out;
+  for (auto& [pid, use] : uses) {
+    use.pid = pid;
+    out.push_back(use);
+  }
+  return out;
 }
 
 }  // namespace cedana

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,9 +40,11 @@ struct CudaProcess {
   int state = 0;
 };
 
-struct CudaMemory {
+struct CudaUse {
   int pid = 0;
-  uint64_t bytes = 0;
+  // None: it is not told.
+  std::optional<uint64_t> bytes = 0;
+  bool uses_mps = false;
 };
 
 // The NVIDIA driver's libraries, loaded at run time and until the process ends: neither likes to be
@@ -58,12 +61,13 @@ class CudaDriver {
   [[nodiscard]] CudaResult Checkpoint(int pid) const;
   [[nodiscard]] CudaResult Restore(int pid, const std::vector<CudaPair>& pairs) const;
   [[nodiscard]] CudaResult Unlock(int pid) const;
-  // False when nobody knows.
-  bool Memory(std::vector<CudaMemory>& out) const;
+  // None when nobody knows.
+  [[nodiscard]] std::optional<std::vector<CudaUse>> Uses() const;
 
  private:
   using Arguments = std::array<unsigned char, 64>;
   using Checkpointing = CudaResult (*)(int pid, void* arguments);
+  using Listing = int (*)(void* device, unsigned* count, void* processes);
 
   CudaResult (*init_)(unsigned) = nullptr;
   CudaResult (*version_)(int*) = nullptr;
@@ -84,7 +88,8 @@ class CudaDriver {
   int (*nvml_version_)(char*, unsigned) = nullptr;
   int (*nvml_count_)(unsigned*) = nullptr;
   int (*nvml_device_)(unsigned, void**) = nullptr;
-  int (*nvml_processes_)(void*, unsigned*, void*) = nullptr;
+  Listing nvml_processes_ = nullptr;
+  Listing nvml_mps_clients_ = nullptr;
 };
 
 }  // namespace cedana

@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 typedef uint64_t CudaAddress;
+typedef struct {
+  char bytes[64];
+} CudaIpcHandle;
 
 // Every function of the driver that is used here: type of its arguments.
 #define CUDA_FUNCTIONS(X)                                                                                     \
@@ -22,6 +25,7 @@ typedef uint64_t CudaAddress;
   X(cuCtxSynchronize, (void))                                                                                 \
   X(cuMemAlloc_v2, (CudaAddress *, size_t))                                                                   \
   X(cuMemAllocManaged, (CudaAddress *, size_t, unsigned))                                                     \
+  X(cuIpcGetMemHandle, (CudaIpcHandle *, CudaAddress))                                                        \
   X(cuMemcpyHtoD_v2, (CudaAddress, const void *, size_t))                                                     \
   X(cuMemcpyDtoH_v2, (void *, CudaAddress, size_t))                                                           \
   X(cuModuleLoadData, (void **, const void *))                                                                \

@@ -86,6 +86,13 @@ describe('the CUDA plugin', () => {
       /^gpu-driver: .*cannot be used: kernel module and library are of different versions \(CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, 803\)/,
     ],
     ['memory that nobody knows of', { nvml: 0 }, /^gpu-memory-unknown: /],
+    ['memory that nobody tells of', { used: -1 }, /^gpu-memory-unknown: /],
+    [
+      'more memory than the host has',
+      { used: 2 ** 50 },
+      /^gpu-memory: the host has not enough memory for what is on the GPU: \d+ MiB are needed/,
+    ],
+    ['a client of MPS', { mps: 1 }, /^gpu-mps: process \d+ \(gpu\) uses its GPU through MPS/],
   ])('says so of %s', async (_, settings, message) => {
     const tree = await gpuTree('1', '1')
     try {
@@ -93,7 +100,7 @@ describe('the CUDA plugin', () => {
       cuda.close()
       expect(await find(tree)).toEqual([expect.stringMatching(message)])
     } finally {
-      double.set({ version: 12080, driver: '570.86.15', init: 0, nvml: 1 })
+      double.set({ version: 12080, driver: '570.86.15', init: 0, nvml: 1, used: undefined, mps: 0 })
       cuda.close()
       await tree.stop()
     }

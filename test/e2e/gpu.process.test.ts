@@ -7,7 +7,18 @@ import { gpuJob, useGpuWorld } from '../support/gpu.js'
 const { world, gpu } = useGpuWorld()
 afterEach(() => {
   gpu().arm()
-  gpu().set({ version: 12080, driver: '570.86.15', devices: 2, seed: 16, rate: 0, init: 0, nvml: 1, name: 'Double 100' })
+  gpu().set({
+    version: 12080,
+    driver: '570.86.15',
+    devices: 2,
+    seed: 16,
+    rate: 0,
+    init: 0,
+    nvml: 1,
+    used: undefined,
+    mps: 0,
+    name: 'Double 100',
+  })
 })
 
 const verbs = (): string[] =>
@@ -109,9 +120,27 @@ describe('what cannot be done', () => {
     await world.ok(['kill', job.jid])
   })
 
-  test('memory that the driver does not take leaves the target on its device', async () => {
-    const job = await gpuJob(world, gpu(), 2, 2, ['managed'])
-    expect((await world.fails(['dump', 'job', job.jid])).stderr).toMatch(/features of CUDA that this driver cannot checkpoint[^]*UVM/)
+  test.each([
+    ['a client of MPS', { mps: 1 }, 'uses its GPU through MPS, which cannot be dumped'],
+    ['more than the host has memory for', { used: 2 ** 50 }, 'the host has not enough memory for what is on the GPU'],
+    ['a driver that is too old', { version: 12040, driver: '550.54.14' }, 'uses a GPU, and the NVIDIA driver (550.54.14) is too old'],
+  ])('is known beforehand of %s: the driver is asked to do nothing', async (_, settings, message) => {
+    const job = await gpuJob(world, gpu())
+    gpu().arm()
+    gpu().set(settings)
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toContain(message)
+    expect(verbs()).toEqual([])
+    await job.works()
+    await job.verify()
+  })
+
+  test.each(['managed', 'shared'])('%s memory, which the driver does not take, leaves the target on its device', async (kind) => {
+    const job = await gpuJob(world, gpu(), 2, 2, [kind])
+    gpu().arm()
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toMatch(
+      /features of CUDA that this driver cannot checkpoint[^]*UVM[^]*IPC/,
+    )
+    expect(verbs().sort()).toEqual(['checkpoint', 'checkpoint', 'lock', 'lock', 'restore', 'unlock', 'unlock'])
     await job.works()
     await job.verify()
   })

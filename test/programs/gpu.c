@@ -1,6 +1,6 @@
-// Processes that use a GPU: `gpu LIBRARY PROCESSES MIB [managed | spin MS | fork | no-gpu]`. Each has a thread that launches kernels without end, which count in device
+// Processes that use a GPU: `gpu LIBRARY PROCESSES MIB [managed | shared | spin MS | fork | no-gpu]`. Each has a thread that launches kernels without end, which count in device
 // memory what it counts itself, and MIB of device memory with known contents. SIGUSR2: all run one more kernel, then ALIVE is said.
-// managed: with memory of a kind that cannot be checkpointed; spin: the root keeps a device busy for so long, again and again; fork: a child that has
+// managed, shared: with memory of a kind that cannot be checkpointed; spin: the root keeps a device busy for so long, again and again; fork: a child that has
 // never called CUDA has the descriptors; no-gpu: the root does not use one, only its children do.
 #include <pthread.h>
 #include <sys/wait.h>
@@ -60,6 +60,8 @@ static void Set(const char *library, size_t bytes, const char *mode) {
   CUDA(cuCtxSynchronize());
   CudaAddress managed;
   if (strcmp(mode, "managed") == 0) CUDA(cuMemAllocManaged(&managed, 4096, 1));
+  CudaIpcHandle handle;
+  if (strcmp(mode, "shared") == 0) CUDA(cuIpcGetMemHandle(&handle, words));
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, Work, NULL) == 0);
   if (spin_ms == 0) return;

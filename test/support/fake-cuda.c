@@ -6,7 +6,8 @@
 //
 // Beside the library are the device nodes (nvidiactl, nvidia0 …), `settings` (lines `NAME VALUE`, read at each use) and
 // `calls`, a line for each checkpoint call. Settings: version (of CUDA), driver (its name), devices, gib (each), seed (of
-// their ids), rate (bytes a second of a copy; 0: any), init (what cuInit answers), nvml (0: there is none),
+// their ids), rate (bytes a second of a copy; 0: any), init (what cuInit answers), nvml (0: there is none), used (bytes that
+// NVML says each process has, instead of those it has; -1: it does not say), mps (1: all are clients of it),
 // fault (`K MODE CODE`: the K-th line of `calls` fails, MODE before, after, lose, abort, abort-after or hang).
 #include <dirent.h>
 #include <dlfcn.h>
@@ -433,6 +434,15 @@ int cuMemAllocManaged(uint64_t *address, size_t size, unsigned flags) {
   return result;
 }
 
+int cuIpcGetMemHandle(unsigned char *handle, uint64_t address) {
+  const int entered = enter();
+  if (entered != SUCCESS) return entered;
+  memset(handle, 0, 64);
+  memcpy(handle, &address, sizeof address);
+  CONTROL->unsupported = 1;
+  return leave(SUCCESS);
+}
+
 int cuMemFree_v2(uint64_t address) {
   const int entered = enter();
   if (entered != SUCCESS) return entered;
@@ -779,7 +789,7 @@ struct process_memory {
   unsigned gpu_instance, compute_instance;
 };
 
-int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process_memory *processes) {
+static int list_processes(void *device, unsigned *count, struct process_memory *processes) {
   const uintptr_t index = (uintptr_t)device - 1;
   unsigned found = 0;
   DIR *proc = opendir("/proc");
@@ -788,11 +798,22 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struc
     struct control control;
     const pid_t pid = atoi(entry->d_name);
     if (pid <= 0 || !look(pid, &control) || restore_thread(pid) == 0 || control.bytes[index] == 0) continue;
-    if (found < *count) processes[found] = (struct process_memory){(unsigned)pid, control.bytes[index], 0, 0};
+    const unsigned long long bytes = (unsigned long long)setting("used", (long long)control.bytes[index]);
+    if (found < *count) processes[found] = (struct process_memory){(unsigned)pid, bytes, 0, 0};
     found++;
   }
   closedir(proc);
   const int short_of = found > *count;
   *count = found;
   return short_of ? 7 : 0;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process_memory *processes) {
+  return list_processes(device, count, processes);
+}
+
+int nvmlDeviceGetMPSComputeRunningProcesses_v3(void *device, unsigned *count, struct process_memory *processes) {
+  if (setting("mps", 0)) return list_processes(device, count, processes);
+  *count = 0;
+  return 0;
 }

@@ -36,6 +36,8 @@ export interface Settings {
   readonly rate?: number
   readonly init?: number
   readonly nvml?: number
+  readonly used?: number | undefined
+  readonly mps?: number
   /** `K MODE CODE` */
   readonly fault?: string
 }
@@ -66,7 +68,7 @@ export class FakeGpu {
 
   set(settings: Settings): void {
     this.#settings = { ...this.#settings, ...settings }
-    const lines = Object.entries(this.#settings).map(([name, value]) => `${name} ${String(value)}\n`)
+    const lines = Object.entries(this.#settings).flatMap(([name, value]) => (value === undefined ? [] : `${name} ${String(value)}\n`))
     writeFileSync(join(this.dir, 'settings'), lines.join(''))
   }
 

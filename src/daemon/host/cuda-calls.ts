@@ -1,5 +1,5 @@
 /** What the daemon and its child for CUDA say to each other. */
-import type { CudaFacts, CudaPair, CudaProcess } from '../../../addon/native.js'
+import type { CudaFacts, CudaPair, CudaProcess, CudaUse } from '../../../addon/native.js'
 
 export interface CudaCalls {
   /** Loads the driver: what cuInit answers. */
@@ -10,7 +10,7 @@ export interface CudaCalls {
   checkpoint(pid: number): Promise<number>
   restore(pid: number, pairs: CudaPair[]): Promise<number>
   unlock(pid: number): Promise<number>
-  memory(): Promise<{ pid: number; bytes: number }[] | null>
+  uses(): Promise<CudaUse[] | null>
 }
 
 export interface CudaCall {

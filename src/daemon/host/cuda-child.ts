@@ -18,7 +18,7 @@ const calls: { readonly [K in keyof CudaCalls]: (...args: Parameters<CudaCalls[K
   checkpoint: async (pid) => native.cudaCheckpoint((await opened).cuda, pid),
   restore: async (pid, pairs) => native.cudaRestore((await opened).cuda, pid, pairs),
   unlock: async (pid) => native.cudaUnlock((await opened).cuda, pid),
-  memory: async () => native.cudaMemory((await opened).cuda),
+  uses: async () => native.cudaUses((await opened).cuda),
 }
 
 const answer = (message: CudaAnswer): boolean => process.stdout.write(`${JSON.stringify(message)}\n`)

@@ -161,9 +161,9 @@ export class CudaChild implements CudaDriver {
     return this.#call('unlock', this.settings.callTimeoutMs, pid)
   }
 
-  async memory(): ReturnType<CudaDriver['memory']> {
-    const rows = await this.#call('memory', this.settings.callTimeoutMs)
-    return rows === null ? undefined : new Map(rows.map(({ pid, bytes }) => [pid, bytes]))
+  async uses(): ReturnType<CudaDriver['uses']> {
+    const rows = await this.#call('uses', this.settings.callTimeoutMs)
+    return rows === null ? undefined : new Map(rows.map(({ pid, bytes, usesMps }) => [pid, { bytes: bytes ?? undefined, usesMps }]))
   }
 
   /** Ends the child; the next call starts another. */

@@ -43,6 +43,14 @@ export interface CudaFacts {
   readonly devices: readonly CudaDevice[]
 }
 
+/** What a process has on all devices together. */
+export interface CudaUse {
+  /** Undefined: nobody tells. */
+  readonly bytes: number | undefined
+  /** A client of the multi-process service. */
+  readonly usesMps: boolean
+}
+
 /** Answers are numbers of CUresult, 0 for success. Throws HOST_UNFIT when there is no driver, GPU_FAILED when it has hung or died in a call. */
 export interface CudaDriver {
   facts(): Promise<CudaFacts>
@@ -54,6 +62,6 @@ export interface CudaDriver {
   checkpoint(pid: number, bytes: number): Promise<number>
   restore(pid: number, bytes: number, devices: readonly { readonly from: string; readonly to: string }[]): Promise<number>
   unlock(pid: number): Promise<number>
-  /** Device memory by process; undefined when nobody tells. */
-  memory(): Promise<ReadonlyMap<number, number> | undefined>
+  /** By process; undefined when nobody tells. */
+  uses(): Promise<ReadonlyMap<number, CudaUse> | undefined>
 }

@@ -23,7 +23,6 @@ type Saved = z.output<typeof Saved>
 const NOT_CUDA: ReadonlySet<number> = new Set([1, 3])
 /** Kernel states of a process that a signal or a debugger has stopped. */
 const STOPPED: ReadonlySet<string> = new Set(['T', 't'])
-const MPS = /^nvidia-cuda-mps/
 
 const who = ({ pid, name }: ProcessFacts): string => `process ${pid} (${name})`
 const error = (id: string, message: string, hint: string, pid?: number): Problem => ({
@@ -86,9 +85,9 @@ async function find(host: Host, snapshot: Snapshot, holders: readonly ProcessFac
     const { message, hint } = CedanaError.from(thrown)
     return holder ? { ...NONE, problems: [error('gpu-driver', `${who(holder)} uses a GPU, and ${message}`, hint ?? '', holder.pid)] } : NONE
   }
-  const [looks, memory] = await Promise.all([
+  const [looks, uses] = await Promise.all([
     Promise.all(snapshot.processes.map(async (one) => ({ one, ...(await host.cuda.look(one.pid)) }))),
-    host.cuda.memory(),
+    host.cuda.uses(),
   ])
   const problems: Problem[] = []
   const processes: GpuProcess[] = []
@@ -125,14 +124,19 @@ async function find(host: Host, snapshot: Snapshot, holders: readonly ProcessFac
     }
     processes.push({
       target: { pid: one.pid, startTicks: one.startTicks, bootId: snapshot.target.bootId },
-      deviceBytes: memory?.get(one.pid) ?? 0,
+      deviceBytes: uses?.get(one.pid)?.bytes ?? 0,
     })
+    // Its state is in the server of MPS, which is not part of the tree.
+    if (uses?.get(one.pid)?.usesMps === true)
+      problems.push(error('gpu-mps', `${who(one)} uses its GPU through MPS, which cannot be dumped`, 'start it without MPS', one.pid))
   }
-  if (processes.length > 0 && memory === undefined) {
-    const message = 'how much memory is in use on the GPU is not known (no NVML), nor whether the host has as much'
-    problems.push({ severity: 'warning', id: 'gpu-memory-unknown', message, hint: 'set gpu.nvml_library' })
+  const isUnknown = ({ target: { pid } }: GpuProcess): boolean =>
+    uses === undefined || (uses.has(pid) && uses.get(pid)?.bytes === undefined)
+  if (processes.some(isUnknown)) {
+    const message = 'how much memory is in use on the GPU is not known (NVML does not tell), nor whether the host has as much'
+    problems.push({ severity: 'warning', id: 'gpu-memory-unknown', message, hint: 'set gpu.nvml_library, where it is not found' })
   }
-  problems.push(...(await mpsProblems(host, snapshot, processes)), ...(await memoryProblems(host, snapshot, processes)))
+  problems.push(...(await memoryProblems(host, snapshot, processes)))
   const saved: Saved = {
     cudaVersion: facts.cudaVersion,
     driver: facts.driver,
@@ -140,17 +144,6 @@ async function find(host: Host, snapshot: Snapshot, holders: readonly ProcessFac
     processes: processes.map(({ target, deviceBytes }) => ({ pid: target.pid, deviceBytes })),
   }
   return { processes, problems, saved: { version: VERSION, data: saved } }
-}
-
-/** A client of MPS has its state in the server, which is not part of the tree. */
-async function mpsProblems(host: Host, { sockets }: Snapshot, processes: readonly GpuProcess[]): Promise<readonly Problem[]> {
-  const problems: Problem[] = []
-  for (const { pid, peerPid } of sockets) {
-    if (peerPid === 0 || !processes.some(({ target }) => target.pid === pid)) continue
-    if (!MPS.test((await host.brief(peerPid))?.name ?? '')) continue
-    problems.push(error('gpu-mps', `process ${pid} uses its GPU through MPS, which cannot be dumped`, 'start it without MPS', pid))
-  }
-  return problems
 }
 
 async function match(host: Host, saved: Saved, chosen: readonly number[]): Promise<GpuMatch> {
@@ -242,11 +235,11 @@ async function check(host: Host): Promise<readonly GpuRow[]> {
     return [row('driver', 'missing', [`${CedanaError.from(thrown).message}: processes that use a GPU cannot be dumped`])]
   }
   const old = unfit(facts)
-  const memory = await host.cuda.memory()
-  const needed = [...(memory?.values() ?? [])].reduce((sum, bytes) => sum + bytes, 0)
+  const uses = await host.cuda.uses()
+  const needed = [...(uses?.values() ?? [])].reduce((sum, { bytes = 0 }) => sum + bytes, 0)
   const free = await availableBytes(host)
   const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`
-  const unknown = memory === undefined ? ['no NVML: how much is needed is not known'] : []
+  const unknown = uses === undefined ? ['no NVML: how much is needed is not known'] : []
   const short = needed > free ? ['not all that is on the GPUs fits into the memory of the host'] : []
   return [
     row('driver', facts.driver === '' ? 'unknown' : facts.driver),
@@ -258,6 +251,6 @@ async function check(host: Host): Promise<readonly GpuRow[]> {
       canRemap(facts) ? 'available' : 'unavailable',
       canRemap(facts) ? [] : ['a restore needs the GPUs of the dump: driver 580 is needed for others'],
     ),
-    row('memory', `${memory === undefined ? 'unknown' : gib(needed)} needed, ${gib(free)} free`, [...unknown, ...short]),
+    row('memory', `${uses === undefined ? 'unknown' : gib(needed)} needed, ${gib(free)} free`, [...unknown, ...short]),
   ]
 }
