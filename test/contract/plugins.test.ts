@@ -123,11 +123,14 @@ describe.each(builtins)('runtime $name', (manifest) => {
 const SHOWN: Readonly<Record<string, readonly [string, string]>> = {
   'process tcp-established': ['workloads.process.test.ts', 'redis-server with data and a connected client'],
   'process stream': ['streams.process.test.ts', 'and the memory comes back'],
+  'process gpu': ['gpu.process.test.ts', 'is dumped and restored with what was on the device'],
   'runc tcp-established': ['restore.runc.test.ts', 'an established TCP connection goes on'],
   'runc stream': ['restore.runc.test.ts', 'in several streams'],
+  'runc gpu': ['gpu.runc.test.ts', 'a container with devices by %s is dumped and restored'],
   'containerd tcp-established': ['workloads.containerd.test.ts', 'an established TCP connection goes on'],
   'containerd stream': ['workloads.containerd.test.ts', 'redis has its data, in memory and on disk'],
   'containerd rootfs': ['restore.containerd.test.ts', 'is made again, with its writable layer'],
+  'containerd gpu': ['gpu.containerd.test.ts', 'a container is run, dumped and restored'],
   'k8s stream': ['containers.k8s.test.ts', 'ended by its dump, it comes back'],
   'k8s rootfs': ['containers.k8s.test.ts', 'dumped alive and exported'],
 }

@@ -213,7 +213,7 @@ class Launch {
   async #make(asked: RunRequest): Promise<Made> {
     const { identity, image: name, rootfs, snapshotter } = asked
     const { id, namespace } = identity
-    const shared = { id, namespace, args: asked.args, env: asked.env, rootfs, terminal: asked.terminal }
+    const shared = { id, namespace, args: asked.args, env: asked.env, rootfs, terminal: asked.terminal, edits: asked.edits }
     const options = { ...RUNC.defaults, noPivotRoot: asked.noPivot }
     const base = { id, image: name ?? '', runtime: { name: RUNC.name, options: encodeRuncOptions(options) } }
     if (name === undefined) {

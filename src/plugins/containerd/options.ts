@@ -34,7 +34,10 @@ export const RunOptions = z.strictObject({
   id: id.optional().meta({ description: 'container id (default: the job id)' }),
   ...place,
   ...creation,
-  gpus: z.array(z.int().nonnegative()).default([]).meta({ value: 'INDEX', description: 'GPUs for it, by index (repeatable)' }),
+  gpus: z
+    .array(z.string().regex(/^(\d+|all|[\w.-]+\/[\w.-]+=[\w.:-]+)$/, 'not an index, all, or VENDOR/CLASS=NAME'))
+    .default([])
+    .meta({ value: 'GPU', description: 'GPUs for it: by index, all, or any device by its CDI name, VENDOR/CLASS=NAME (repeatable)' }),
   snapshotter: z.string().min(1).default('overlayfs').meta({ value: 'NAME', description: 'snapshotter for its root file system' }),
 })
 

@@ -20,7 +20,7 @@ export const containerd = defineRuntime({
     remove: 'stable',
     query: 'stable',
   },
-  features: { 'tcp-established': 'stable', stream: 'stable', rootfs: 'stable' },
+  features: { 'tcp-established': 'stable', stream: 'stable', rootfs: 'stable', gpu: 'experimental' },
   requires: [{ root: true }, { criu: '>=3.16' }, { binary: 'containerd', version: '>=1.6' }],
   options: { run: RunOptions, resolve: ResolveOptions, dump: DumpOptions, restore: RestoreOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,

@@ -1,4 +1,5 @@
 /** What the plugin tells itself, from the plan to the launcher. */
+import type { ContainerEdits } from './cdi.js'
 import type { SavedContainer } from './saved.js'
 import type { Spec } from './spec.js'
 import type { Identity } from './state.js'
@@ -20,6 +21,8 @@ export interface RunRequest extends Shared {
   readonly env: readonly string[]
   readonly noPivot: boolean
   readonly snapshotter: string
+  /** Of the devices it is to have. */
+  readonly edits: ContainerEdits
 }
 
 export interface RestoreRequest extends Shared {

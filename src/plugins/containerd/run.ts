@@ -1,7 +1,9 @@
 import type { z } from 'zod'
+import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Problem, RunPlan } from '../contract/plan.js'
 import type { RunContext } from '../contract/runtime.js'
+import { type ContainerEdits, editsFor, NO_EDITS } from './cdi.js'
 import { findImage, imageMissing } from './images.js'
 import type { RunOptions } from './options.js'
 import type { RunRequest } from './request.js'
@@ -19,6 +21,7 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
   const { uid, gid, groups } = context.caller
   const log = `${context.directory}/launcher.log`
   const pidFile = `${context.directory}/pid`
+  const devices = await devicesFor(host, options.gpus)
   const request: RunRequest = {
     action: 'run',
     identity,
@@ -27,6 +30,7 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
     env: options.env,
     noPivot: options.noPivot,
     snapshotter: options.snapshotter,
+    edits: devices.edits,
     terminal: context.stdio === 'tty' ? (context.windowSize ?? USUAL_SIZE) : undefined,
     streams: context.stdio === 'none' ? 'none' : 'own',
   }
@@ -39,7 +43,7 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
     user: { uid, gid, groups },
     identity: { ...identity },
     streams: { stdio: context.stdio === 'log' ? 'pipe' : context.stdio },
-    problems: [...forbidden(context), ...withoutGpus(options.gpus), ...(await runProblems(host, request))],
+    problems: [...forbidden(context), ...devices.problems, ...(await runProblems(host, request))],
   }
 }
 
@@ -48,12 +52,16 @@ export function forbidden({ caller }: Pick<RunContext, 'caller'>): readonly Prob
   return [{ severity: 'error', id: 'not-root', message: 'only root may make a container of containerd', hint: 'use sudo' }]
 }
 
-/** Which files of the driver a container needs is NVIDIA's own tools' to say (CDI). */
-function withoutGpus(gpus: readonly number[]): readonly Problem[] {
-  if (gpus.length === 0) return []
-  const message = 'a container of containerd cannot be given GPUs by cedana'
-  const hint = 'make it with them (nerdctl run --gpus, ctr run --gpus) and manage it: it is dumped and restored with its GPUs'
-  return [{ severity: 'error', id: 'gpus-not-given', message, hint }]
+async function devicesFor(
+  host: Host,
+  names: readonly string[],
+): Promise<{ readonly edits: ContainerEdits; readonly problems: readonly Problem[] }> {
+  try {
+    return { edits: await editsFor(host, names), problems: [] }
+  } catch (thrown) {
+    const { message, hint = '' } = CedanaError.from(thrown)
+    return { edits: NO_EDITS, problems: [{ severity: 'error', id: 'device-not-described', message, hint }] }
+  }
 }
 
 async function runProblems(host: Host, { identity, image, rootfs }: RunRequest): Promise<readonly Problem[]> {

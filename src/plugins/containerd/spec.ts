@@ -1,5 +1,6 @@
 /** The specification of a container made of an image, as containerd's own clients make it. */
 import { z } from 'zod'
+import { type ContainerEdits, edited } from './cdi.js'
 import type { ImageSettings } from './images.js'
 import type { Identity } from './state.js'
 
@@ -29,6 +30,7 @@ interface Made {
   readonly rootfs?: string | undefined
   readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] }
   readonly terminal: { readonly rows: number; readonly columns: number } | undefined
+  readonly edits: ContainerEdits
 }
 
 const CAPABILITIES = [
@@ -73,9 +75,9 @@ function environmentOf(...groups: readonly (readonly string[])[]): string[] {
   return [...byName.values()]
 }
 
-export function specOf({ id, namespace, image, args, env, rootfs, user, terminal }: Made): object {
+export function specOf({ id, namespace, image, args, env, rootfs, user, terminal, edits }: Made): object {
   const command = args.length > 0 && image.Entrypoint.length === 0 ? args : [...image.Entrypoint, ...(args.length > 0 ? args : image.Cmd)]
-  return {
+  const spec = {
     ociVersion: '1.0.2',
     process: {
       user,
@@ -97,4 +99,5 @@ export function specOf({ id, namespace, image, args, env, rootfs, user, terminal
       readonlyPaths: READ_ONLY.map((name) => `/proc/${name}`),
     },
   }
+  return edited(spec, edits)
 }

@@ -14,7 +14,7 @@ export const process = defineRuntime({
     unfreeze: 'stable',
     query: 'stable',
   },
-  features: { 'tcp-established': 'stable', stream: 'stable' },
+  features: { 'tcp-established': 'stable', stream: 'stable', gpu: 'experimental' },
   requires: [{ root: true }, { criu: '>=3.16' }],
   options: { run: RunOptions, resolve: ResolveOptions, dump: NoOptions, restore: NoOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,

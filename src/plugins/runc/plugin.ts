@@ -17,7 +17,7 @@ export const runc = defineRuntime({
     remove: 'stable',
     query: 'stable',
   },
-  features: { 'tcp-established': 'stable', stream: 'stable' },
+  features: { 'tcp-established': 'stable', stream: 'stable', gpu: 'experimental' },
   requires: [{ root: true }, { criu: '>=3.16' }, { binary: 'runc', version: '>=1.1' }],
   options: { run: RunOptions, resolve: ResolveOptions, dump: NoOptions, restore: RestoreOptions, query: QueryOptions },
   load: async () => (await import('./runtime.js')).runtime,
