@@ -50,13 +50,16 @@ class AsUser {
 
 Result<UniqueFd> OpenLog(const Options& options, Streams* streams) {
   // Not to wait for the reader of a FIFO, nor to get a controlling terminal.
-  constexpr int kFlags = O_WRONLY | O_APPEND | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
+  constexpr int kFlags = O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
   const Ids* ids = options.log_as_user ? &options.ids : nullptr;
   const AsUser as_user(ids);
   const mode_t mask = umask(0);
-  UniqueFd fd(open(options.log, kFlags | O_CREAT | O_EXCL, 0644));
+  UniqueFd fd(open(options.log, kFlags | O_NOFOLLOW | O_CREAT | O_EXCL, 0644));
   const bool created = fd.valid();
-  if (!created && errno == EEXIST) fd.Reset(open(options.log, kFlags));
+  if (!created && errno == EEXIST) fd.Reset(open(options.log, kFlags | O_NOFOLLOW));
+  // A flag that stays with the descriptor: CRIU, which opens files by names below /proc/self/fd,
+  // could not restore it.
+  if (fd.valid()) fd.Reset(open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), kFlags));
   const Errno error = Errno::Last(std::string("open ") + options.log);
   umask(mask);
   if (!fd.valid()) return error;

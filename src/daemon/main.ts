@@ -18,7 +18,7 @@ import { beTheOnlyOne } from './db/only-one.js'
 import { hostId } from './host/host-id.js'
 import { CudaChild } from './host/cuda.js'
 import { type CriuBinary, formatVersion } from './host/criu.js'
-import { notifyServiceManager, ownNamespace, peerCredentials, shimPath } from './host/kernel.js'
+import { notifyServiceManager, peerCredentials, shimPath } from './host/kernel.js'
 import { findCriu, hostFacts, type HostFacts } from './host/probe.js'
 import * as processes from './host/processes.js'
 import { JobLocks } from './jobs/lock.js'
@@ -105,7 +105,6 @@ function buildEnvironment(
     gpu: once(() => gpu.load({ devicePrefix: config.gpu.device_prefix, lockTimeoutMs: config.gpu.lock_timeout_ms })),
     cuda: cudaOf(config),
     self: once(() => processes.identify(process.pid)),
-    mountNamespace: ownNamespace('mnt'),
     shimPath,
     searchPath,
     foreground,

@@ -82,7 +82,7 @@ const pts = file({ fd: 0, path: '/dev/pts/3', type: 'character', isTty: true, de
 const undecided = { tcpEstablished: undefined, shellJob: undefined, fileLocks: undefined, linkRemap: undefined }
 const switches = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}): DumpSwitches =>
   dumpSwitches(snapshot, { stdio: 'none', given: undecided, ...changes })
-const namespaces = { pid: '5', user: '4026531837' }
+const namespaces = { pid: '5', user: '4026531837', mnt: '3', net: '4' }
 const rights = { capabilities: new Set(['CAP_SYS_RESOURCE']), daemonPid: 7, namespaces }
 const ids = (snapshot: Snapshot, changes: Partial<SwitchContext> = {}, host = rights) =>
   dumpProblems(snapshot, host, switches(snapshot, changes)).map(({ id }) => id)
@@ -197,9 +197,14 @@ describe('problems of a dump', () => {
   it('are namespaces that CRIU cannot dump, or not restore', () => {
     const inside = (changes: Partial<ProcessFacts['namespaces']>, pid = 100): ProcessFacts =>
       facts({ pid: pid as Pid, namespaces: { ...facts().namespaces, ...changes } })
-    expect(ids(tree([facts(), inside({ pid: '77' }, 101)]))).toEqual(['namespace'])
+    for (const kind of ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts']) {
+      expect(ids(tree([facts(), inside({ [kind]: '77' }, 101)])), kind).toEqual(['namespace'])
+    }
+    for (const kind of ['mnt', 'net']) expect(ids(tree([inside({ [kind]: '77' }), inside({ [kind]: '88' }, 101)])), kind).toEqual([])
     expect(ids(tree([inside({ user: '88' })]))).toEqual(['namespace'])
     expect(ids(tree([inside({ user: '88', pid: '77' })]))).toEqual([])
+    const outside = { ...inside({ pid: '77' }), session: 50 }
+    expect(ids(tree([outside]))).toEqual(['namespace'])
   })
 
   it('come from switches the user has turned off', () => {

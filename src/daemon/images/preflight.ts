@@ -35,7 +35,7 @@ export interface DumpFacts {
   readonly capabilities: ReadonlySet<string>
   readonly daemonPid: number
   /** Of the daemon. */
-  readonly namespaces: { readonly pid: string; readonly user: string }
+  readonly namespaces: { readonly pid: string; readonly user: string; readonly mnt: string; readonly net: string }
 }
 
 /** States in which a TCP socket has a peer; CRIU refuses them without tcp_established. */
@@ -146,7 +146,14 @@ interface OfMachine {
   readonly args: readonly string[]
 }
 
-/** What CRIU refuses only when all stands still; and what it dumps and then, as it may not mount /proc there, cannot restore. */
+const NAMESPACES = { pid: 'PID', user: 'user', mnt: 'mount', net: 'network', ipc: 'IPC', uts: 'UTS', cgroup: 'cgroup' } as const
+type NamespaceKind = keyof typeof NAMESPACES
+const NAMESPACE_KINDS = Object.keys(NAMESPACES) as readonly NamespaceKind[]
+
+/**
+ * What CRIU refuses only when all stands still; and what it dumps and then cannot restore: several mount or network namespaces where the root has
+ * none of its own, and a user namespace in which it may not mount /proc.
+ */
 function namespaceProblems([root, ...others]: readonly ProcessFacts[], { namespaces }: DumpFacts): readonly Problem[] {
   if (!root) return []
   const refuse = (process: ProcessFacts, message: string, hint: string): Problem => ({
@@ -156,8 +163,17 @@ function namespaceProblems([root, ...others]: readonly ProcessFacts[], { namespa
     hint,
     pid: process.pid,
   })
-  const nested = others.find(({ state, namespaces: own }) => state !== 'Z' && own.pid !== root.namespaces.pid)
-  if (nested) return [refuse(nested, `is in another PID namespace than ${who(root)}`, 'dump the first process inside that namespace')]
+  const mayDiffer = (kind: NamespaceKind): boolean => (kind === 'mnt' || kind === 'net') && root.namespaces[kind] !== namespaces[kind]
+  for (const process of others.filter(({ state }) => state !== 'Z')) {
+    const kind = NAMESPACE_KINDS.find((one) => process.namespaces[one] !== root.namespaces[one] && !mayDiffer(one))
+    if (kind === undefined) continue
+    return [
+      refuse(process, `is in another ${NAMESPACES[kind]} namespace than ${who(root)}`, 'dump the first process inside that namespace'),
+    ]
+  }
+  if (root.namespaces.pid !== namespaces.pid && ![root, ...others].some(({ pid }) => pid === root.session)) {
+    return [refuse(root, 'is in a PID namespace of its own and its session is not', 'start it there with setsid')]
+  }
   if (root.namespaces.user === namespaces.user || root.namespaces.pid !== namespaces.pid) return []
   return [
     refuse(root, 'has a user namespace of its own but no PID namespace: CRIU could not restore it', 'start it as root, or as a container'),

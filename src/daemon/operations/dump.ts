@@ -177,8 +177,10 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const planning = await op.step('ask runtime', async () => {
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
     const options = await env.runtimes.options(found.type, 'dump', request.options)
-    const runtime = await planRuntime(host, { snapshot, mountNamespace: env.mountNamespace, stdio, identity: found.identity }, options)
-    return { snapshot, stdio, facts: await env.facts(), runtime, gpu }
+    const facts = await env.facts()
+    const { mnt: mountNamespace, user: userNamespace } = facts.namespaces
+    const runtime = await planRuntime(host, { snapshot, mountNamespace, userNamespace, stdio, identity: found.identity }, options)
+    return { snapshot, stdio, facts, runtime, gpu }
   })
   const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))
   if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })

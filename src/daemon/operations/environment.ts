@@ -53,8 +53,6 @@ export interface Environment {
   readonly cuda: CudaChild
   /** This process, as the maker of checkpoints. */
   self(): Promise<Target>
-  /** Inode of the mount namespace of this process. */
-  readonly mountNamespace: string
   readonly shimPath: string
   /** The command line of this program, without arguments. */
   readonly command: readonly [string, ...string[]]

@@ -26,6 +26,8 @@ export interface TreePlan {
   readonly program: Program | undefined
   /** Undefined: no scripts. */
   readonly setup: readonly Command[] | undefined
+  /** Undefined: the target's mounts are those of this machine. */
+  readonly root: string | undefined
 }
 
 /** Under way from the moment the checkpoint is open. */
@@ -83,9 +85,13 @@ function inheritFds(inherit: readonly Inherit[]): {
   return { fds, open }
 }
 
+type Argv = readonly [string, ...string[]]
+
 export async function restoreByCriu(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
   const { call, request, signal, binary, plan, reader, verified, preflight, work, pending, job } = tree
   const { fds, open } = inheritFds(plan.inherit)
+  const swrk: Argv = [...binary.command, 'swrk', '3']
+  const own = plan.root === undefined ? { argv: swrk, options: {} } : await withRoot(swrk, plan.root, tree.directory)
   const session = criu.restoreSession(signal, {
     onReady: async () => {
       refuseProblems(await preflight)
@@ -101,7 +107,7 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
     logAsUser: request.log !== '',
     user: { uid: call.caller.uid, gid: call.caller.gid, groups: call.caller.groups },
     environment: { PATH: env.searchPath },
-    argv: [...binary.command, 'swrk', '3'],
+    argv: own.argv,
     windowSize: request.windowSize,
     waitAttach: request.waitAttach,
     foreground: env.foreground,
@@ -112,7 +118,7 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
   })
   launched.catch(() => undefined)
   closeSync(session.peerFd)
-  const options = { ...plan.criu, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
+  const options = { ...plan.criu, ...own.options, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
   try {
     const pid = await Promise.race([session.restore(options), launched.then((shim) => shim.pid)])
     // The shim tells the same when CRIU has ended and its own record is on disk; the job's record need not wait for that.
@@ -126,6 +132,17 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
     await verified.all
     throw await work.explain(await preferShim(thrown, launched))
   }
+}
+
+/**
+ * CRIU wants the root of a new mount namespace as a mount by itself. It is made in a namespace that only CRIU is in, so that it is gone with CRIU,
+ * whatever becomes of us; what is mounted on this machine meanwhile still arrives there, and from there nothing comes back.
+ */
+async function withRoot(command: Argv, root: string, directory: string): Promise<{ readonly argv: Argv; readonly options: CriuOptions }> {
+  const place = join(directory, 'root')
+  await mkdir(place, { mode: 0o700 })
+  const script = 'mount --bind "$1" "$0" && mount --make-private "$0" && shift && exec "$@"'
+  return { argv: ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', script, place, root, ...command], options: { root: place } }
 }
 
 /** When the shim could not even start CRIU, its report says more than the broken session. */

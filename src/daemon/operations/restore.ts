@@ -111,6 +111,7 @@ function planRestore(
     problems: runtime.problems,
     program: runtime.program,
     setup: runtime.setup,
+    root: runtime.root,
   }
 }
 
@@ -158,7 +159,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     const options = await env.runtimes.options(type, 'restore', request.options)
     const context = {
       snapshot: snapshot ?? emptySnapshot,
-      mountNamespace: env.mountNamespace,
+      mountNamespace: (await env.facts()).namespaces.mnt,
       stdio: { then: manifest?.stdio.mode ?? 'none', now: stdio },
       log: manifest?.stdio.log,
       caller: call.caller,

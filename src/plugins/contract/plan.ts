@@ -118,6 +118,8 @@ export interface RestorePlan {
   readonly criu: CriuOptions
   readonly inherit: readonly Inherit[]
   readonly problems: readonly Problem[]
+  /** The target has a mount namespace of its own: this directory becomes its root, in place of what was mounted there at the dump. */
+  readonly root?: string | undefined
   /**
    * The runtime's own program has CRIU restore the target, in the surroundings that it makes: the daemon starts the program instead of CRIU.
    * `criu` and `inherit` (of standard streams only) reach CRIU by its configuration file.

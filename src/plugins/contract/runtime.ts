@@ -59,8 +59,9 @@ export const runcRestoreFlags = ({ tcpEstablished, extUnixSockets, fileLocks }: 
 
 export interface DumpContext {
   readonly snapshot: Snapshot
-  /** Inode of the mount namespace that the daemon itself is in. */
+  /** Inodes of the namespaces that the daemon itself is in. */
   readonly mountNamespace: string
+  readonly userNamespace: string
   readonly stdio: StdioMode
   /** The options of `resolve` that name the target. */
   readonly identity: ParsedOptions

@@ -1,17 +1,37 @@
 import type { Host } from '../contract/host.js'
-import type { DumpPlan } from '../contract/plan.js'
+import type { ProcessFacts } from '../contract/job.js'
+import type { DumpPlan, Problem } from '../contract/plan.js'
 import type { DumpContext } from '../contract/runtime.js'
 
 /**
  * A bare process needs nothing beyond what holds for every tree, unless it lives in a mount namespace of its own (`unshare`, a sandbox):
  * then mounts that lead outside are CRIU's to find.
  */
-export async function dump(_host: Host, { snapshot, mountNamespace }: DumpContext): Promise<DumpPlan> {
-  const [root] = snapshot.processes
-  const ownMounts = root !== undefined && root.namespaces.mnt !== mountNamespace
+export async function dump(host: Host, context: DumpContext): Promise<DumpPlan> {
+  const [root] = context.snapshot.processes
+  if (root === undefined || root.namespaces.mnt === context.mountNamespace) return { criu: {}, attachments: [], problems: [] }
   return {
-    criu: ownMounts ? { auto_ext_mnt: true, ext_masters: true, external: ['mnt[]:ms'] } : {},
+    criu: { auto_ext_mnt: true, ext_masters: true, external: ['mnt[]:ms'] },
     attachments: [],
-    problems: [],
+    problems: await mountProblems(host, context, root),
   }
+}
+
+/** What CRIU dumps and then cannot restore. */
+async function mountProblems(host: Host, { snapshot, userNamespace }: DumpContext, root: ProcessFacts): Promise<readonly Problem[]> {
+  const refuse = (message: string): readonly Problem[] => [
+    {
+      severity: 'error',
+      id: 'namespace',
+      message: `process ${root.pid} (${root.name}) ${message}: CRIU could not restore it`,
+      hint: 'start it as a container, and dump that',
+      pid: root.pid,
+    },
+  ]
+  // There the mounts that came from outside are locked together, and CRIU mounts them one by one.
+  if (root.namespaces.user !== userNamespace) return refuse('has a mount namespace in a user namespace of its own')
+  const own = snapshot.mounts.find(({ path }) => path === '/')
+  const outside = ((await host.readText('/proc/self/mountinfo')) ?? '').split('\n').map((line) => line.split(' '))
+  const isOurs = outside.some(([, , device, at, path]) => path === '/' && device === own?.device && at === own?.root)
+  return isOurs ? [] : refuse('has another root file system than this machine')
 }

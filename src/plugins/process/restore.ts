@@ -4,10 +4,6 @@ import type { RestoreContext } from '../contract/runtime.js'
 
 export async function restore(_host: Host, { snapshot, mountNamespace }: RestoreContext): Promise<RestorePlan> {
   const [root] = snapshot.processes
-  const ownMounts = root !== undefined && root.namespaces.mnt !== mountNamespace
-  return {
-    criu: ownMounts ? { auto_ext_mnt: true, ext_masters: true, external: ['mnt[]:ms'] } : {},
-    inherit: [],
-    problems: [],
-  }
+  if (root === undefined || root.namespaces.mnt === mountNamespace) return { criu: {}, inherit: [], problems: [] }
+  return { criu: { auto_ext_mnt: true, ext_masters: true, external: ['mnt[]:ms'] }, inherit: [], problems: [], root: '/' }
 }
