@@ -36,7 +36,7 @@ beforeAll(async () => {
   const image = join(world.work(), 'image')
   mkdirSync(join(image, 'bin'), { recursive: true })
   cpSync('/bin/busybox', join(image, 'bin/busybox'))
-  for (const name of ['sh', 'sleep']) symlinkSync('busybox', join(image, 'bin', name))
+  for (const name of ['sh', 'sleep', 'cat']) symlinkSync('busybox', join(image, 'bin', name))
   execFileSync('tar', ['-C', image, '-cf', `${image}.tar`, '.'])
   podman('import', '--quiet', `${image}.tar`, IMAGE)
 }, 120_000)
@@ -65,6 +65,26 @@ describe('podman', () => {
     expect(podman('inspect', '--format={{.State.Status}}', name)).toBe('running')
     await until('it goes on where it was', async () => last(name) > before)
     expect((await world.fails(['restore', 'job', jid])).stderr).toContain('running')
+    await world.ok(['kill', jid])
+    await until('podman has seen the end', async () => podman('inspect', '--format={{.State.Status}}', name) === 'exited')
+  })
+
+  test('what is in /dev/shm is kept, though podman unmounts it with the end of the container', async () => {
+    const name = 'shared-memory'
+    const writes = 'exec 3>/dev/shm/kept; echo kept >&3; i=0; while sleep 0.05; do i=$((i+1)); echo $i $(cat /dev/shm/kept); done'
+    podman('run', '--detach', '--name', name, ...CREATE, IMAGE, 'sh', '-c', writes)
+    const said = (): string => podman('logs', '--tail', '1', name)
+    await until('it has written', async () => said().endsWith(' kept'))
+    const jid = world.jid(name)
+    await world.ok(['manage', 'podman', name, ...flags(), '--jid', jid])
+    await world.ok(['dump', 'job', jid])
+    const before = Number.parseInt(said(), 10)
+    const mounted = (): boolean =>
+      readFileSync('/proc/self/mounts', 'utf8').includes(`${podman('inspect', '--format={{.Id}}', name)}/userdata/shm `)
+    await until('it is unmounted', async () => !mounted())
+    await world.ok(['restore', 'job', jid])
+    await until('it goes on where it was', async () => Number.parseInt(said(), 10) > before)
+    expect(said()).toMatch(/^\d+ kept$/)
     await world.ok(['kill', jid])
     await until('podman has seen the end', async () => podman('inspect', '--format={{.State.Status}}', name) === 'exited')
   })

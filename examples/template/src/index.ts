@@ -19,6 +19,7 @@ export const plugin = defineRuntime({
   verbs: {
     run: 'experimental',
     resolve: 'experimental',
+    upcoming: 'experimental',
     dump: 'experimental',
     restore: 'experimental',
     freeze: 'experimental',

@@ -1,6 +1,7 @@
 /** What is done to a container from outside, through containerd, so that its own view stays true. */
 import type { Host } from '../contract/host.js'
 import type { ExitStatus, Target } from '../contract/job.js'
+import { exitOf } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import type { RemoveReason } from '../contract/runtime.js'
 import { type Containerd, found } from './client.js'
@@ -12,8 +13,6 @@ import { BEGUN, MADE_FOR, nameOf } from './labels.js'
 import { connect, findContainer, findTask, identityOf, isLive } from './state.js'
 
 const SIGKILL = 9
-/** An exit status of containerd is a shell's: 128 and the number of the signal. */
-const BY_SIGNAL = 128
 
 async function isPaused(containerd: Containerd, id: string): Promise<boolean> {
   const task = await findTask(containerd, id)
@@ -55,7 +54,7 @@ export async function exitStatus(host: Host, target: Target, identity: ParsedOpt
   const task = await findTask(containerd, id)
   if (task?.pid !== target.pid) return undefined
   const { exitStatus: code } = await containerd.call(TasksService.wait, { containerId: id })
-  return code > BY_SIGNAL && code <= BY_SIGNAL + 64 ? { signal: code - BY_SIGNAL } : { code }
+  return exitOf(code)
 }
 
 /**

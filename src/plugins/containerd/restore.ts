@@ -2,6 +2,7 @@ import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Snapshot } from '../contract/job.js'
+import { restoredBy } from '../contract/kit.js'
 import type { Problem, RestorePlan } from '../contract/plan.js'
 import { type RestoreContext, runcRestoreFlags } from '../contract/runtime.js'
 import type { Containerd } from './client.js'
@@ -48,7 +49,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     terminal: terminal ? USUAL_SIZE : undefined,
     streams: now === 'none' && !terminal ? 'none' : 'own',
   }
-  const { uid, gid, groups } = context.caller
+  const { program } = restoredBy(context, { argv: [container.image], request: { ...request }, identity: { ...identity } })
   return {
     criu: inner.criu,
     inherit: [],
@@ -56,13 +57,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     // What is in the way is known better here.
     problems: [...forbidden(context), ...inner.problems.filter(({ id: what }) => what !== 'container-exists'), ...base.problems],
     program: {
-      argv: [container.image],
-      launch: { ...request },
-      launcher: { pidFile: `${context.directory}/pid`, log: `${context.directory}/launcher.log`, foreign: true },
-      environment: {},
-      workingDirectory: '/',
-      user: { uid, gid, groups },
-      identity: { ...identity },
+      ...program,
       streams: { stdio: terminal && now !== 'inherit' ? 'tty' : now === 'log' ? 'pipe' : now },
     },
   }

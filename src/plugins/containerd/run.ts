@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
+import { launchedBy, userOf } from '../contract/kit.js'
 import type { Problem, RunPlan } from '../contract/plan.js'
 import type { RunContext } from '../contract/runtime.js'
 import { type ContainerEdits, editsFor, NO_EDITS } from './cdi.js'
@@ -18,9 +19,6 @@ const USUAL_SIZE = { rows: 24, columns: 80 }
 export async function run(host: Host, context: RunContext, options: z.output<typeof RunOptions>): Promise<RunPlan> {
   const { address, namespace, image } = options
   const identity = identityOf({ id: options.id ?? context.jid, address, namespace })
-  const { uid, gid, groups } = context.caller
-  const log = `${context.directory}/launcher.log`
-  const pidFile = `${context.directory}/pid`
   const devices = await devicesFor(host, options.gpus)
   const request: RunRequest = {
     action: 'run',
@@ -36,11 +34,10 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
   }
   return {
     argv: [image, ...options.args],
-    launch: { ...request },
-    launcher: { pidFile, log, foreign: true },
+    ...launchedBy(context, { ...request }),
     environment: context.environment,
     workingDirectory: '/',
-    user: { uid, gid, groups },
+    user: userOf(context),
     identity: { ...identity },
     streams: { stdio: context.stdio === 'log' ? 'pipe' : context.stdio },
     problems: [...forbidden(context), ...devices.problems, ...(await runProblems(host, request))],

@@ -1,15 +1,14 @@
 /** What containerd's shim calls in place of runc, for the container of one restore: it is runc, which finds our CRIU. */
+import { criuEnvironment, quoted } from '../contract/kit.js'
 
 export const STAND_IN = 'runc-of-cedana'
-
-const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`
 
 /** `environment`: of the launcher, which the restore has been told by; `flags`: of `runc restore`. Without them, nothing but runc. */
 export function standIn(
   runc: string,
   restore?: { readonly environment: Readonly<Record<string, string>>; readonly flags: readonly string[] },
 ): string {
-  const { PATH = '', CRIU_CONFIG_FILE = '' } = restore?.environment ?? {}
+  const { PATH, CRIU_CONFIG_FILE } = criuEnvironment(restore ?? { environment: {} })
   const [criu = ''] = PATH.split(':')
   const setting = `export PATH=${quoted(criu)}:"$PATH" CRIU_CONFIG_FILE=${quoted(CRIU_CONFIG_FILE)}`
   const flags = (restore?.flags ?? []).map(quoted).join(' ')

@@ -4,7 +4,7 @@
  * The version of the contract, by semantic versioning. Patch: words and defects. Minor: something to use is there in addition (a verb, an optional member of
  * a plan, a method of Host); what was written for an older minor version goes on working. Major: what was written before must be changed.
  */
-export const CONTRACT_VERSION = '1.0.0'
+export const CONTRACT_VERSION = '1.1.0'
 
 type Version = readonly [major: number, minor: number, patch: number]
 

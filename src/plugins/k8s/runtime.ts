@@ -1,5 +1,5 @@
 import type { Host } from '../contract/host.js'
-import type { Target } from '../contract/job.js'
+import { delegated } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import { type Attachment, CONFIG_DUMP, type ContainerDump, type DumpPlan } from '../contract/plan.js'
 import type { DumpContext, SaveContext } from '../contract/runtime.js'
@@ -7,10 +7,7 @@ import type { DumpOptions } from './options.js'
 import { query } from './query.js'
 import { containerdIdentity, lookAt, resolve } from './state.js'
 
-const delegated =
-  (verb: 'freeze' | 'unfreeze') =>
-  async (host: Host, target: Target, identity: ParsedOptions): Promise<void> =>
-    host.delegate('containerd', verb, target, containerdIdentity(identity))
+const { freeze, unfreeze } = delegated('containerd', async (_host, identity) => containerdIdentity(identity))
 
 const inContainerd = ({ rootfs }: DumpOptions): ParsedOptions => ({ rootfs, rootfsOnly: false, image: undefined })
 
@@ -38,6 +35,6 @@ export const runtime = {
   dump,
   save: async (host: Host, context: SaveContext, options: DumpOptions): Promise<() => Promise<void>> =>
     host.delegate('containerd', 'save', { ...context, identity: containerdIdentity(context.identity) }, inContainerd(options)),
-  freeze: delegated('freeze'),
-  unfreeze: delegated('unfreeze'),
+  freeze,
+  unfreeze,
 }

@@ -1,8 +1,8 @@
 /** What is done to a container from outside, by the runtime itself so that its own view stays true. */
 import { setTimeout } from 'node:timers/promises'
-import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
+import { tell } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import { freezerOf, isFrozen } from './cgroup.js'
 import { runtimeCommand } from './command-line.js'
@@ -12,12 +12,9 @@ const SIGKILL = 9
 const TIMEOUT_MS = 10_000
 const CGROUP_RETRY_MS = 100
 
-async function tell(host: Host, identity: Identity, verb: string): Promise<void> {
-  const { code, stderr } = await host.exec([...runtimeCommand(identity), verb, identity.id], { timeoutMs: TIMEOUT_MS })
-  if (code === 0) return
-  const said = stderr.trim().split('\n').at(-1) ?? ''
-  const reason = /msg="(.*)"$/.exec(said)?.[1] ?? said
-  throw new CedanaError('HOST_UNFIT', `${identity.runtime} ${verb} ${identity.id} failed: ${reason}`, { detail: { exitCode: code } })
+async function have(host: Host, identity: Identity, verb: string): Promise<void> {
+  const name = `${identity.runtime} ${verb} ${identity.id}`
+  await tell(host, [...runtimeCommand(identity), verb, identity.id], { timeoutMs: TIMEOUT_MS, name })
 }
 
 async function frozen(host: Host, target: Target): Promise<boolean | undefined> {
@@ -27,11 +24,11 @@ async function frozen(host: Host, target: Target): Promise<boolean | undefined> 
 }
 
 export async function freeze(host: Host, target: Target, identity: ParsedOptions): Promise<void> {
-  if ((await frozen(host, target)) !== true) await tell(host, identityOf(identity), 'pause')
+  if ((await frozen(host, target)) !== true) await have(host, identityOf(identity), 'pause')
 }
 
 export async function unfreeze(host: Host, target: Target, identity: ParsedOptions): Promise<void> {
-  if ((await frozen(host, target)) !== false) await tell(host, identityOf(identity), 'resume')
+  if ((await frozen(host, target)) !== false) await have(host, identityOf(identity), 'resume')
 }
 
 /**
@@ -41,7 +38,7 @@ export async function unfreeze(host: Host, target: Target, identity: ParsedOptio
 export async function kill(host: Host, target: Target, signal: number, identity: ParsedOptions): Promise<void> {
   const isFrozenNow = await frozen(host, target)
   await host.kill(target, signal)
-  if (signal === SIGKILL && isFrozenNow === true) await tell(host, identityOf(identity), 'resume')
+  if (signal === SIGKILL && isFrozenNow === true) await have(host, identityOf(identity), 'resume')
 }
 
 /** runc gives up soon where the last process has ended but is not out of its cgroup yet, as on a busy machine. */
@@ -61,10 +58,10 @@ export async function remove(host: Host, target: Target | undefined, named: Pars
   if (!state || (await initOf(host, state))) return
   const isAnother = target !== undefined && (state.pid !== target.pid || state.startTicks !== target.startTicks)
   if (isAnother) return
-  await tell(host, identity, 'delete').catch(async () => {
+  await have(host, identity, 'delete').catch(async () => {
     // Killed while it was frozen: to the runtime it is paused, not stopped, until it is resumed by us or whoever killed it.
-    await tell(host, identity, 'resume').catch(() => undefined)
-    if (await findState(host, identity)) await tell(host, identity, 'delete')
+    await have(host, identity, 'resume').catch(() => undefined)
+    if (await findState(host, identity)) await have(host, identity, 'delete')
     else await removeCgroups(host, state.cgroups)
   })
 }

@@ -1,6 +1,6 @@
 import type { z } from 'zod'
-import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
+import { tell } from '../contract/kit.js'
 import type { QueryResult } from '../contract/runtime.js'
 import { runtimeCommand } from './command-line.js'
 import type { QueryOptions } from './options.js'
@@ -14,8 +14,7 @@ interface Listed {
 /** What the runtime lists. */
 export async function query(host: Host, options: z.output<typeof QueryOptions>): Promise<QueryResult> {
   const identity = identityOf({ id: '-', root: options.root, runtime: options.runtime })
-  const { code, stdout, stderr } = await host.exec([...runtimeCommand(identity), 'list', '--format', 'json'])
-  if (code !== 0) throw new CedanaError('HOST_UNFIT', `${identity.runtime} list failed: ${stderr.trim()}`)
+  const stdout = await tell(host, [...runtimeCommand(identity), 'list', '--format', 'json'], { name: `${identity.runtime} list` })
   const listed = (JSON.parse(stdout) as readonly Listed[] | null) ?? []
   const shown = options.id.length === 0 ? listed : listed.filter(({ id }) => options.id.includes(id))
   const absent = options.id.filter((id) => !listed.some((one) => one.id === id))

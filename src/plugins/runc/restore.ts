@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
+import { userOf } from '../contract/kit.js'
 import { externalKey, type OpenFile, type Snapshot, type StdioMode } from '../contract/job.js'
 import {
   type Command,
@@ -193,12 +194,11 @@ function program(
     ...creationFlags(identity, options),
     identity.id,
   ]
-  const { uid, gid, groups } = context.caller
   return {
     argv,
     environment: {},
     workingDirectory: identity.bundle,
-    user: { uid, gid, groups },
+    user: userOf(context),
     files: bundle.files,
     identity: { ...identity },
     ...(isForeground ? { pidFile } : { launcher: { pidFile, log, ...(streams.terminal ? { consoleSocket } : {}) } }),

@@ -1,5 +1,6 @@
 import type { z } from 'zod'
 import type { Host } from '../contract/host.js'
+import { userOf } from '../contract/kit.js'
 import type { RunPlan } from '../contract/plan.js'
 import type { RunContext } from '../contract/runtime.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
@@ -18,11 +19,10 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
   const identity = identityOf({ id: options.id ?? context.jid, root: options.root, runtime: options.runtime, bundle })
   const spec = await readSpec(host, bundle)
   const state = await findState(host, identity)
-  const { uid, gid, groups } = context.caller
   const shared = {
     environment: context.environment,
     workingDirectory: bundle,
-    user: { uid, gid, groups },
+    user: userOf(context),
     identity: { ...identity },
     problems: state ? [existing(identity.id)] : [],
   }
