@@ -221,6 +221,13 @@ export interface PackerOptions {
   readonly background: boolean
   /** Empty file that takes what memory cannot hold. Not closed. */
   readonly spillFd: number | null
+  /** Where in the outputs it begins: a multiple of the blocks of the disk. */
+  readonly offset: number
+}
+/** A part of a file. */
+export interface FileRange {
+  readonly offset: number
+  readonly size: number
 }
 export interface PackerProgress {
   /** Content packed so far. */
@@ -370,6 +377,8 @@ export interface Native {
   digestFiles(directoryFd: number, names: string[], beside: boolean): Promise<NativeFileDigest[]>
   /** The digest that a file of these bytes has. */
   digestBytes(bytes: Uint8Array): string
+  /** Of a part of a file; EBADMSG when it ends before. */
+  sha256(fd: number, offset: number, size: number): Promise<string>
 
   // stream/pack.cc
   /** Threads start at once. Images come from a page server and by packAdd. */
@@ -396,12 +405,13 @@ export interface Native {
   imagesMake(memoryBytes: number, spillDirectory: string): { images: ImagesHandle; directoryFd: number }
   imagesClose(images: ImagesHandle): void
   /**
-   * Extracts into `images` (null: nowhere), digesting in passing. Files in directories are passed over, but for those in checkpoint/, which come
+   * Extracts an archive, or that part of a file, into `images` (null: nowhere), digesting in passing. Files in directories are passed over, but for those in checkpoint/, which come
    * without it; names that lead out of a directory are refused. Truncation or a codec error: EBADMSG.
    */
   unpackArchive(
     archiveFd: number,
     format: string,
+    range: FileRange | null,
     images: ImagesHandle | null,
     cancellation: CancellationHandle | null,
     onProgress: ((readBytes: number) => void) | null,
@@ -430,10 +440,13 @@ export interface Native {
   archiveRead(
     archiveFd: number,
     format: string,
+    range: FileRange | null,
     isShard: boolean,
     names: string[] | null,
     maxBytes: number,
   ): Promise<{ name: string; size: number; content: Uint8Array }[]>
+  /** All files of a plain tar, those in directories too, and where in it their contents are. */
+  archiveList(archiveFd: number): Promise<({ name: string } & FileRange)[]>
 
   // cuda/checkpoint.cc. Answers are CUresult (0: success); each call takes as long as the driver does. For a process that does nothing else: a driver may
   // hang, or abort.

@@ -17,10 +17,23 @@
 #include "base/values.h"
 #include "stream/threads.h"
 
+// Of OpenSSL's, which node carries and lets addons use, without its headers.
+extern "C" {
+struct evp_md_ctx_st;
+struct evp_md_st;
+evp_md_ctx_st* EVP_MD_CTX_new();
+void EVP_MD_CTX_free(evp_md_ctx_st*);
+const evp_md_st* EVP_sha256();
+int EVP_DigestInit_ex(evp_md_ctx_st*, const evp_md_st*, void*);
+int EVP_DigestUpdate(evp_md_ctx_st*, const void*, size_t);
+int EVP_DigestFinal_ex(evp_md_ctx_st*, unsigned char*, unsigned*);
+}
+
 namespace cedana {
 
 namespace {
 
+constexpr size_t kSha256Bytes = 32;
 constexpr size_t kReadBytes = size_t{256} << 10;  // stays in the second-level cache until digested
 
 LeafDigest Canonical(XXH128_hash_t hash) {
@@ -32,7 +45,7 @@ LeafDigest Canonical(XXH128_hash_t hash) {
   return digest;
 }
 
-std::string Hex(const LeafDigest& digest) {
+std::string Hex(std::span<const std::byte> digest) {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
   for (const std::byte b : digest) {
@@ -203,6 +216,29 @@ Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<
   return work.Outcome();
 }
 
+Result<std::string> Sha256(int fd, uint64_t offset, uint64_t size) {
+  const std::unique_ptr<std::byte[]> buffer(new std::byte[kReadBytes]);
+  const std::unique_ptr<evp_md_ctx_st, decltype(&EVP_MD_CTX_free)> state(EVP_MD_CTX_new(),
+                                                                         EVP_MD_CTX_free);
+  if (!state || EVP_DigestInit_ex(state.get(), EVP_sha256(), nullptr) != 1)
+    return Errno{"sha256", ENOTSUP};
+  static_cast<void>(::posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(size),
+                                    POSIX_FADV_SEQUENTIAL));
+  while (size > 0) {
+    const size_t want = std::min<uint64_t>(kReadBytes, size);
+    const ssize_t got = ::pread(fd, buffer.get(), want, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return Errno::Last("read");
+    if (got == 0) return Errno{"read", EBADMSG};  // cut off
+    EVP_DigestUpdate(state.get(), buffer.get(), static_cast<size_t>(got));
+    offset += static_cast<uint64_t>(got);
+    size -= static_cast<uint64_t>(got);
+  }
+  std::array<std::byte, kSha256Bytes> digest{};
+  EVP_DigestFinal_ex(state.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr);
+  return Hex(digest);
+}
+
 Napi::Object FileDigestToJs(Napi::Env env, const FileDigest& file) {
   const auto object = Napi::Object::New(env);
   object.Set("name", file.name);
@@ -233,11 +269,28 @@ Napi::Value DigestBytesJs(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), digest);
 }
 
+Napi::Value Sha256Js(const Napi::CallbackInfo& info) {
+  const auto number = [&info](size_t index) {
+    return static_cast<uint64_t>(info[index].As<Napi::Number>().Int64Value());
+  };
+  UniqueFd fd(::fcntl(Int(info[0]), F_DUPFD_CLOEXEC, 3));
+  if (!fd.valid()) return Throw(info.Env(), Errno::Last("dup file"));
+  return RunAsync(
+      info.Env(), Where::kThread,
+      [fd = std::move(fd), offset = number(1), size = number(2)] {
+        return Sha256(fd.get(), offset, size);
+      },
+      [](Napi::Env env, const std::string& digest) -> Napi::Value {
+        return Napi::String::New(env, digest);
+      });
+}
+
 }  // namespace
 
 void InitChecksum(Napi::Env env, Napi::Object exports) {
   exports.Set("digestFiles", Napi::Function::New(env, DigestFilesJs));
   exports.Set("digestBytes", Napi::Function::New(env, DigestBytesJs));
+  exports.Set("sha256", Napi::Function::New(env, Sha256Js));
 }
 
 }  // namespace cedana

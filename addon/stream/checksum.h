@@ -54,6 +54,9 @@ struct FileDigest {
 Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
                                             bool beside);
 
+// SHA-256 of a part of a file, 64 hex digits: what OCI names blobs by. One thread.
+Result<std::string> Sha256(int fd, uint64_t offset, uint64_t size);
+
 Napi::Object FileDigestToJs(Napi::Env env, const FileDigest& file);
 void InitChecksum(Napi::Env env, Napi::Object exports);
 

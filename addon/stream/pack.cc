@@ -86,6 +86,7 @@ Result<std::shared_ptr<Packer>> Packer::Open(Options options, std::vector<Unique
   const size_t memory = options.memory_bytes;
   const bool background = options.background;
   const int niceness = background ? kBackground : 0;
+  const uint64_t offset = options.offset;
   UniqueFd spill = std::move(options.spill);
   std::shared_ptr<Packer> packer(new Packer(std::move(options)));
   // What is packed waits in strings and in blocks to be written, each output has a block that is
@@ -102,8 +103,9 @@ Result<std::shared_ptr<Packer>> Packer::Open(Options options, std::vector<Unique
   if (!storing.ok()) return storing.error();
   packer->storing_ = std::move(storing.value());
   for (UniqueFd& fd : outputs) {
-    auto file = std::make_unique<DiskFile>(*packer->storing_, std::move(fd), "checkpoint",
-                                           DiskFile::Options{.direct = true, .durable = true});
+    auto file = std::make_unique<DiskFile>(
+        *packer->storing_, std::move(fd), "checkpoint",
+        DiskFile::Options{.direct = true, .durable = true, .offset = offset});
     DiskFile* raw = file.get();
     packer->storing_->Add(std::move(file));
     Output& output = packer->outputs_.emplace_back();
@@ -354,6 +356,7 @@ Napi::Value OpenJs(const Napi::CallbackInfo& info) {
           .background = given.Get("background").As<Napi::Boolean>().Value(),
           .spill = std::move(spill_fd),
           .sharded = given.Get("sharded").As<Napi::Boolean>().Value(),
+          .offset = static_cast<uint64_t>(given.Get("offset").As<Napi::Number>().Int64Value()),
       },
       std::move(outputs));
   if (!packer.ok()) return Throw(env, packer.error());

@@ -38,6 +38,7 @@ class Packer final : public ImageSink {
     bool background = false;
     UniqueFd spill;  // as of a BlockWriter
     bool sharded = false;
+    uint64_t offset = 0;  // where in the outputs it begins, as of a DiskFile
   };
   struct Progress {
     uint64_t packed;   // content

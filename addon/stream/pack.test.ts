@@ -54,7 +54,7 @@ function pack(files: Files, format: string, request: PackRequest = {}): Promise<
     const outputFds = paths.map((output) => openSync(output, 'w+'))
     const spillFd = spill ? openSync(join(path, '.spill'), 'w+') : null
     try {
-      const options = { outputFds, sharded: shards > 0, format, level, threads, memoryBytes, background: spill, spillFd }
+      const options = { outputFds, sharded: shards > 0, format, level, threads, memoryBytes, background: spill, spillFd, offset: 0 }
       const packer = native.packOpen(options)
       expect(await native.packAdd(packer, directoryFd, [...files.keys()], '')).toEqual(digestsOf(files))
       const outputs = await native.packFinish(packer)
@@ -98,7 +98,7 @@ async function intoMemory(memoryBytes: number, use: (images: ImagesHandle) => Pr
 }
 
 const unpack = (bytes: Uint8Array, format: string, memoryBytes = 1 << 30): Promise<Found> =>
-  withArchive(bytes, (fd) => intoMemory(memoryBytes, (images) => native.unpackArchive(fd, format, images, null, null)))
+  withArchive(bytes, (fd) => intoMemory(memoryBytes, (images) => native.unpackArchive(fd, format, null, images, null, null)))
 
 const merge = (shards: readonly Uint8Array[], format: string, files: Files, memoryBytes = 1 << 30) =>
   inFolder(async (path) => {
@@ -295,6 +295,7 @@ describe('unpackArchive', () => {
         memoryBytes: 1 << 22,
         background: false,
         spillFd: null,
+        offset: 0,
       }
       const packer = native.packOpen(options)
       await native.packAdd(packer, directoryFd, ['top'], '')
@@ -347,7 +348,7 @@ describe('archiveRead', () => {
   it.each(ARCHIVE_FORMATS)('answers the beginning of the members asked for (%s)', async (format) => {
     const bytes = await archive(sample, format)
     const read = (names: string[] | null, maxBytes: number) =>
-      withArchive(bytes, (fd) => native.archiveRead(fd, format, false, names, maxBytes)).then((found) =>
+      withArchive(bytes, (fd) => native.archiveRead(fd, format, null, false, names, maxBytes)).then((found) =>
         found.map((f) => ({ ...f, content: Buffer.from(f.content) })),
       )
     expect(await read(['core-1.img', 'missing', 'manifest.json'], 600)).toEqual([
@@ -360,8 +361,8 @@ describe('archiveRead', () => {
   it('reads no further than it has to', async () => {
     const bytes = await archive(sample, 'gzip')
     const cut = bytes.subarray(0, bytes.length / 2)
-    await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', false, ['manifest.json'], 10))).resolves.toHaveLength(1)
-    await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', false, ['core-1.img'], 10))).rejects.toMatchObject({
+    await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', null, false, ['manifest.json'], 10))).resolves.toHaveLength(1)
+    await expect(withArchive(cut, (fd) => native.archiveRead(fd, 'gzip', null, false, ['core-1.img'], 10))).rejects.toMatchObject({
       code: 'EBADMSG',
       op: 'gzip: cut off',
     })
@@ -372,7 +373,7 @@ describe('archiveRead', () => {
     ['core-1.img', content(70_000, 2)],
   ])
   const look = (bytes: Uint8Array, names: string[] | null = null) =>
-    withArchive(bytes, (fd) => native.archiveRead(fd, 'zstd', false, names, 1 << 30)).then((found) =>
+    withArchive(bytes, (fd) => native.archiveRead(fd, 'zstd', null, false, names, 1 << 30)).then((found) =>
       found.map((f) => ({ ...f, content: Buffer.from(f.content) })),
     )
 
@@ -417,7 +418,16 @@ function sizeless(data: Buffer): Buffer {
 }
 
 describe('a packer', () => {
-  const request = { sharded: false, format: 'lz4', level: null, threads: 2, memoryBytes: 32 << 20, background: false, spillFd: null }
+  const request = {
+    sharded: false,
+    format: 'lz4',
+    level: null,
+    threads: 2,
+    memoryBytes: 32 << 20,
+    background: false,
+    spillFd: null,
+    offset: 0,
+  }
   const create = async (directoryFd: number, names: string[], output: number, format = 'lz4') => {
     const packer = native.packOpen({ ...request, outputFds: [output], format })
     await native.packAdd(packer, directoryFd, names, '')
@@ -529,7 +539,8 @@ describe.each(ARCHIVE_FORMATS)('shards of %s', (format) => {
       ['pagemap-1.img', content((4 << 20) + 300, 4)],
     ])
     const [first, second] = (await pack(files, format, { shards: 2 })) as [Buffer, Buffer]
-    const read = (bytes: Buffer, names: string[] | null) => withArchive(bytes, (fd) => native.archiveRead(fd, format, true, names, 1 << 30))
+    const read = (bytes: Buffer, names: string[] | null) =>
+      withArchive(bytes, (fd) => native.archiveRead(fd, format, null, true, names, 1 << 30))
     const found = await read(first, ['pagemap-1.img', 'core-1.img'])
     for (const { name, size, content: bytes } of found) {
       expect(size).toBe(files.get(name)?.length)
@@ -561,7 +572,7 @@ describe('a directory in memory', () => {
     const bytes = await archive(sparse, 'zstd')
     await withArchive(bytes, async (fd) => {
       const { images, directoryFd } = native.imagesMake(1 << 30, base)
-      await native.unpackArchive(fd, 'zstd', images, null, null)
+      await native.unpackArchive(fd, 'zstd', null, images, null, null)
       expect(statSync(`/proc/self/fd/${directoryFd}/pages-1.img`)).toMatchObject({ size: 64 << 20, blocks: 0 })
       native.imagesClose(images)
     })
@@ -572,7 +583,7 @@ describe('a directory in memory', () => {
     await withArchive(bytes, async (fd) => {
       const cancellation = native.cancellation()
       const seen: number[] = []
-      const unpacking = native.unpackArchive(fd, 'gzip', null, cancellation, (read) => {
+      const unpacking = native.unpackArchive(fd, 'gzip', null, null, cancellation, (read) => {
         seen.push(read)
         native.cancel(cancellation)
       })

@@ -17,18 +17,21 @@ constexpr size_t kBufferBytes = size_t{256} << 10;
 
 }  // namespace
 
-Result<std::unique_ptr<Source>> Source::Open(UniqueFd fd, Format format, bool digest) {
+Result<std::unique_ptr<Source>> Source::Open(UniqueFd fd, Format format, bool digest, Range range) {
   struct stat info {};
   if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat archive");
   static_cast<void>(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL));
-  return std::unique_ptr<Source>(
-      new Source(std::move(fd), format, static_cast<uint64_t>(info.st_size), digest));
+  range.offset = std::min(range.offset, static_cast<uint64_t>(info.st_size));
+  range.size = std::min(range.size, static_cast<uint64_t>(info.st_size) - range.offset);
+  return std::unique_ptr<Source>(new Source(std::move(fd), format, range, digest));
 }
 
-Source::Source(UniqueFd fd, Format format, uint64_t size, bool digest)
+Source::Source(UniqueFd fd, Format format, Range range, bool digest)
     : fd_(std::move(fd)),
       format_(format),
-      size_(size),
+      begin_(range.offset),
+      end_(range.offset + range.size),
+      position_(range.offset),
       decoder_(MakeStreamDecoder(format)),
       buffer_(new std::byte[kBufferBytes]),
       hasher_(digest ? std::make_unique<FileHasher>() : nullptr) {}
@@ -78,8 +81,7 @@ std::optional<Errno> Source::Skip(uint64_t size) {
 }
 
 std::optional<Errno> Source::Leap(uint64_t size) {
-  const uint64_t start = position_ - buffered_.size();
-  if (size > size_ - start) return Bad("cut off");
+  if (size > end_ - offset()) return Bad("cut off");
   const uint64_t ahead = std::min<uint64_t>(size, buffered_.size());
   buffered_ = buffered_.subspan(ahead);
   position_ += size - ahead;
@@ -88,8 +90,8 @@ std::optional<Errno> Source::Leap(uint64_t size) {
 
 Result<Bytes> Source::Peek(size_t size, std::span<std::byte> room) {
   if (buffered_.size() >= size) return buffered_;
-  const ssize_t n =
-      ::pread(fd_.get(), room.data(), size, static_cast<off_t>(position_ - buffered_.size()));
+  size = std::min<uint64_t>(size, end_ - offset());
+  const ssize_t n = ::pread(fd_.get(), room.data(), size, static_cast<off_t>(offset()));
   if (n < 0) return Errno::Last("read archive");
   return Bytes(room.first(static_cast<size_t>(n)));
 }
@@ -121,7 +123,8 @@ Result<uint64_t> Source::SkipFrames(uint64_t size) {
 std::optional<Errno> Source::Fill() {
   ssize_t n;
   do {
-    n = ::pread(fd_.get(), buffer_.get(), kBufferBytes, static_cast<off_t>(position_));
+    n = ::pread(fd_.get(), buffer_.get(), std::min<uint64_t>(kBufferBytes, end_ - position_),
+                static_cast<off_t>(position_));
   } while (n < 0 && errno == EINTR);
   if (n < 0) return Errno::Last("read archive");
   position_ += static_cast<uint64_t>(n);

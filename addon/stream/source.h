@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,11 +15,18 @@
 
 namespace cedana {
 
+// A part of a file, as far as the file goes.
+struct Range {
+  uint64_t offset = 0;
+  uint64_t size = std::numeric_limits<uint64_t>::max();
+};
+
 // The unpacked content of a file, front to back. A cut or changed stream is EBADMSG.
 class Source {
  public:
   // With `digest`, the file itself is digested in passing.
-  static Result<std::unique_ptr<Source>> Open(UniqueFd fd, Format format, bool digest);
+  static Result<std::unique_ptr<Source>> Open(UniqueFd fd, Format format, bool digest,
+                                              Range range = {});
 
   // Some bytes; 0 only at the end of a complete stream.
   Result<size_t> Read(std::span<std::byte> out);
@@ -28,12 +36,14 @@ class Source {
   std::optional<Errno> Skip(uint64_t size);
 
   // Of the file itself.
-  [[nodiscard]] uint64_t consumed() const { return position_; }
-  // Of the whole file, when it was opened so and read to the end.
-  [[nodiscard]] FileDigest Digest() const { return {{}, position_, hasher_->Finish()}; }
+  [[nodiscard]] uint64_t consumed() const { return position_ - begin_; }
+  // Where in the file the next byte is, of a plain tar.
+  [[nodiscard]] uint64_t offset() const { return position_ - buffered_.size(); }
+  // Of all of it, when it was opened so and read to the end.
+  [[nodiscard]] FileDigest Digest() const { return {{}, consumed(), hasher_->Finish()}; }
 
  private:
-  Source(UniqueFd fd, Format format, uint64_t size, bool digest);
+  Source(UniqueFd fd, Format format, Range range, bool digest);
   std::optional<Errno> Fill();
   // The next bytes, as far as there are so many; they stay.
   Result<Bytes> Peek(size_t size, std::span<std::byte> room);
@@ -43,8 +53,9 @@ class Source {
 
   const UniqueFd fd_;
   const Format format_;
-  const uint64_t size_;
-  uint64_t position_ = 0;  // in the file, behind buffered_
+  const uint64_t begin_;
+  const uint64_t end_;
+  uint64_t position_;  // in the file, behind buffered_
   const std::unique_ptr<StreamDecoder> decoder_;
   const std::unique_ptr<std::byte[]> buffer_;
   Bytes buffered_;

@@ -157,6 +157,7 @@ Result<std::optional<TarReader::Member>> TarReader::Next() {
     }
     if (name.starts_with("./")) name.erase(0, 2);
     if (!StaysInside(name)) return Bad("refused name " + name);
+    if (files_ == Files::kAll) return std::optional(Member{std::move(name), left_});
     if (name.starts_with(kImageFolder)) name.erase(0, kImageFolder.size());
     if (name.find('/') != std::string::npos) continue;
     return std::optional(Member{std::move(name), left_});

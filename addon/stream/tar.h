@@ -27,13 +27,15 @@ class TarReader {
     std::string name;
     uint64_t size;
   };
+  enum class Files { kImages, kAll };
 
-  explicit TarReader(Source& source) : source_(source) {}
+  explicit TarReader(Source& source, Files files = Files::kImages)
+      : source_(source), files_(files) {}
 
   // The next regular file; none after the last, with the end of the stream checked too. Content
-  // that was not read is skipped. Directories, devices and files in directories are passed over,
-  // but for those in checkpoint/, where archives of containers have CRIU's images: they come
-  // without it. Links and names that lead out of a directory are refused.
+  // that was not read is skipped. Unless all files are wanted, directories, devices and files in
+  // directories are passed over, but for those in checkpoint/, where archives of containers have
+  // CRIU's images: they come without it. Links and names that lead out of a directory are refused.
   Result<std::optional<Member>> Next();
   // Reads content into all of `out`, which is no longer than left().
   std::optional<Errno> Read(std::span<std::byte> out);
@@ -46,6 +48,7 @@ class TarReader {
   [[nodiscard]] std::optional<Errno> CheckExtension();
 
   Source& source_;
+  const Files files_;
   uint64_t left_ = 0;     // content of the member
   uint64_t padding_ = 0;  // zeros behind it
 };

@@ -190,9 +190,9 @@ std::optional<Errno> Progress::Report(uint64_t bytes) {
   return std::nullopt;
 }
 
-Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, ImageDirectory* directory,
-                               Progress& progress) {
-  const auto source = Source::Open(std::move(archive), format, false);
+Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, Range range,
+                               ImageDirectory* directory, Progress& progress) {
+  const auto source = Source::Open(std::move(archive), format, false, range);
   if (!source.ok()) return source.error();
   auto writer = BlockWriter::Start({.memory_bytes = kMemoryBytes, .threads = kStorers});
   if (!writer.ok()) return writer.error();
@@ -280,10 +280,11 @@ Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
   return Unpacked{std::move(files.value()), {}};
 }
 
-Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, bool is_shard,
+Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, Range range,
+                                              bool is_shard,
                                               const std::optional<std::vector<std::string>>& names,
                                               uint64_t max_bytes) {
-  const auto source = Source::Open(std::move(archive), format, false);
+  const auto source = Source::Open(std::move(archive), format, false, range);
   if (!source.ok()) return source.error();
   std::set<std::string> wanted;
   if (names) wanted.insert(names->begin(), names->end());
@@ -313,7 +314,29 @@ Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, b
   return files;
 }
 
+Result<std::vector<ArchivedPart>> ListArchive(UniqueFd archive) {
+  const auto source = Source::Open(std::move(archive), Format::kTar, false);
+  if (!source.ok()) return source.error();
+  TarReader tar(*source.value(), TarReader::Files::kAll);
+  std::vector<ArchivedPart> parts;
+  while (true) {
+    const auto member = tar.Next();
+    if (!member.ok()) return member.error();
+    if (!member.value()) return parts;
+    parts.push_back({member.value()->name, {source.value()->offset(), member.value()->size}});
+  }
+}
+
 namespace {
+
+Range RangeOf(const Napi::Value& value) {
+  if (value.IsNull()) return {};
+  const auto range = value.As<Napi::Object>();
+  const auto number = [&range](const char* key) {
+    return static_cast<uint64_t>(range.Get(key).As<Napi::Number>().Int64Value());
+  };
+  return {number("offset"), number("size")};
+}
 
 UniqueFd Duplicate(const Napi::Value& fd) { return UniqueFd(::fcntl(Int(fd), F_DUPFD_CLOEXEC, 3)); }
 
@@ -396,10 +419,10 @@ Napi::Value ArchiveJs(const Napi::CallbackInfo& info) {
   if (!format) return Throw(env, Errno{"archive format", EINVAL});
   UniqueFd archive = Duplicate(info[0]);
   if (!archive.valid()) return Throw(env, Errno::Last("dup archive"));
-  return RunUnpack(info, 2,
-                   [archive = std::move(archive), format = *format](ImageDirectory* directory,
-                                                                    Progress& progress) mutable {
-                     return UnpackArchive(std::move(archive), format, directory, progress);
+  return RunUnpack(info, 3,
+                   [archive = std::move(archive), format = *format, range = RangeOf(info[2])](
+                       ImageDirectory* directory, Progress& progress) mutable {
+                     return UnpackArchive(std::move(archive), format, range, directory, progress);
                    });
 }
 
@@ -440,13 +463,13 @@ Napi::Value ReadJs(const Napi::CallbackInfo& info) {
   UniqueFd archive = Duplicate(info[0]);
   if (!archive.valid()) return Throw(env, Errno::Last("dup archive"));
   std::optional<std::vector<std::string>> names;
-  if (!info[3].IsNull()) names = Texts(info[3]);
+  if (!info[4].IsNull()) names = Texts(info[4]);
   return RunAsync(
       env, Where::kThread,
-      [archive = std::move(archive), format = *format,
-       is_shard = info[2].As<Napi::Boolean>().Value(), names = std::move(names),
-       max_bytes = static_cast<uint64_t>(info[4].As<Napi::Number>().Int64Value())]() mutable {
-        return ReadArchive(std::move(archive), format, is_shard, names, max_bytes);
+      [archive = std::move(archive), format = *format, range = RangeOf(info[2]),
+       is_shard = info[3].As<Napi::Boolean>().Value(), names = std::move(names),
+       max_bytes = static_cast<uint64_t>(info[5].As<Napi::Number>().Int64Value())]() mutable {
+        return ReadArchive(std::move(archive), format, range, is_shard, names, max_bytes);
       },
       [](Napi::Env js, const std::vector<ArchivedFile>& files) -> Napi::Value {
         return ArrayOf(js, files, [js](const ArchivedFile& file) {
@@ -456,6 +479,23 @@ Napi::Value ReadJs(const Napi::CallbackInfo& info) {
           auto bytes = Napi::Uint8Array::New(js, file.content.size());
           std::copy(file.content.begin(), file.content.end(), bytes.Data());
           object.Set("content", bytes);
+          return object;
+        });
+      });
+}
+
+Napi::Value ListJs(const Napi::CallbackInfo& info) {
+  UniqueFd archive = Duplicate(info[0]);
+  if (!archive.valid()) return Throw(info.Env(), Errno::Last("dup archive"));
+  return RunAsync(
+      info.Env(), Where::kThread,
+      [archive = std::move(archive)]() mutable { return ListArchive(std::move(archive)); },
+      [](Napi::Env js, const std::vector<ArchivedPart>& parts) -> Napi::Value {
+        return ArrayOf(js, parts, [js](const ArchivedPart& part) {
+          const auto object = Napi::Object::New(js);
+          object.Set("name", part.name);
+          object.Set("offset", static_cast<double>(part.range.offset));
+          object.Set("size", static_cast<double>(part.range.size));
           return object;
         });
       });
@@ -472,6 +512,7 @@ void InitUnpack(Napi::Env env, Napi::Object exports) {
   exports.Set("unpackShards", Napi::Function::New(env, ShardsJs));
   exports.Set("copyImages", Napi::Function::New(env, CopyJs));
   exports.Set("archiveRead", Napi::Function::New(env, ReadJs));
+  exports.Set("archiveList", Napi::Function::New(env, ListJs));
 }
 
 }  // namespace cedana

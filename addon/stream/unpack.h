@@ -18,6 +18,7 @@
 #include "stream/checksum.h"
 #include "stream/format.h"
 #include "stream/images.h"
+#include "stream/source.h"
 
 namespace cedana {
 
@@ -54,8 +55,8 @@ struct Unpacked {
 };
 
 // What goes into `directory`; without one, everything is read and digested, and goes nowhere.
-Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, ImageDirectory* directory,
-                               Progress& progress);
+Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, Range range,
+                               ImageDirectory* directory, Progress& progress);
 // All shards, in any order; together they have to hold exactly these images.
 Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
                               const std::vector<ImageSize>& images, ImageDirectory* directory,
@@ -67,9 +68,17 @@ Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
 // The beginning of each named member, or of all but pages and ghost files, of which then only the
 // size is told. Stops as soon as all names were seen. Of a shard, the pieces that it has are put
 // together.
-Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, bool is_shard,
+Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, Range range,
+                                              bool is_shard,
                                               const std::optional<std::vector<std::string>>& names,
                                               uint64_t max_bytes);
+
+struct ArchivedPart {
+  std::string name;
+  Range range;  // where in the file its content is
+};
+// All files of a plain tar, those in directories too.
+Result<std::vector<ArchivedPart>> ListArchive(UniqueFd archive);
 
 void InitUnpack(Napi::Env env, Napi::Object exports);
 

@@ -99,6 +99,7 @@ DiskFile::DiskFile(BlockWriter& writer, UniqueFd fd, std::string name, Options o
     : OutputFile(writer, std::move(name)),
       fd_(std::move(fd)),
       durable_(options.durable),
+      begin_(options.offset),
       direct_(options.direct && SetDirect(fd_.get(), true)),
       opened_direct_(direct_) {}
 
@@ -116,24 +117,25 @@ void DiskFile::Prepare(uint64_t offset, size_t size) {
       ::fstatvfs(fd_.get(), &disk) == 0 && disk.f_bavail > 4 * kReserveBytes / disk.f_frsize;
   reserved_ = has_room ? offset + kReserveBytes : std::numeric_limits<uint64_t>::max();
   if (!has_room) return;
-  static_cast<void>(
-      ::fallocate(fd_.get(), 0, static_cast<off_t>(offset), kReserveBytes));  // only quicker
+  static_cast<void>(::fallocate(fd_.get(), 0, static_cast<off_t>(begin_ + offset),
+                                kReserveBytes));  // only quicker
 }
 
 std::optional<Errno> DiskFile::Store(const Part& part) {
-  return WriteAt(fd_.get(), part.block, part.size, part.offset, direct_, "write " + name_);
+  return WriteAt(fd_.get(), part.block, part.size, begin_ + part.offset, direct_, "write " + name_);
 }
 
 std::optional<Errno> DiskFile::Complete() {
   if (opened_direct_) {
     SetDirect(fd_.get(), false);
-    if (::ftruncate(fd_.get(), static_cast<off_t>(size_)) < 0)
+    if (::ftruncate(fd_.get(), static_cast<off_t>(begin_ + size_)) < 0)
       return Errno::Last("truncate " + name_);
   }
   std::atomic<bool> direct = false;
   for (const auto& [offset, bytes] : patches_) {
     const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
-    if (auto error = WriteAt(fd_.get(), data, bytes.size(), offset, direct, "write " + name_))
+    if (auto error =
+            WriteAt(fd_.get(), data, bytes.size(), begin_ + offset, direct, "write " + name_))
       return error;
   }
   if (durable_ && ::fdatasync(fd_.get()) < 0) return Errno::Last("sync " + name_);

@@ -79,6 +79,7 @@ class DiskFile final : public OutputFile {
   struct Options {
     bool direct = false;   // past the page cache, where the file system can
     bool durable = false;  // synced before it counts as finished
+    uint64_t offset = 0;   // where in the file it begins, a multiple of its blocks
   };
   DiskFile(BlockWriter& writer, UniqueFd fd, std::string name, Options options);
 
@@ -94,6 +95,7 @@ class DiskFile final : public OutputFile {
 
   UniqueFd fd_;
   const bool durable_;
+  const uint64_t begin_;
   std::atomic<bool> direct_;
   const bool opened_direct_;
   uint64_t reserved_ = 0;  // allocated ahead

@@ -66,7 +66,8 @@ interface GlobalOptions {
 }
 export interface OutputOptions {
   readonly output?: OutputFormat
-  readonly format?: OutputFormat
+  /** Of `checkpoint export` another: that of the archive. */
+  readonly format?: string
   readonly quiet?: boolean
   readonly headers?: boolean
   readonly trunc?: boolean
@@ -107,7 +108,7 @@ export class Session {
     const mode = options.color ?? 'auto'
     this.style = styleFor(world.stdout, mode, world.env)
     this.errorStyle = styleFor(world.stderr, mode, world.env)
-    this.format = options.output ?? options.format
+    this.format = options.output ?? OUTPUT_FORMATS.find((one) => one === options.format)
   }
 
   /** For programs: one document on standard output, errors as JSON. */

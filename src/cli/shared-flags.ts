@@ -13,13 +13,13 @@ const repeated = (value: string, previous: readonly string[] | undefined): reado
   ...value.split(',').filter(Boolean),
 ]
 
-/** `--output`; with `-o`, unless the command has another use for it. */
+/** `--output`; with `-o` and `--format`, unless the command has another use for them. */
 export function outputFlags(
   command: CliCommand,
-  { short = true, list = false }: { readonly short?: boolean; readonly list?: boolean } = {},
+  { short = true, list = false, alias = true }: { readonly short?: boolean; readonly list?: boolean; readonly alias?: boolean } = {},
 ): CliCommand {
   command.choice(`${short ? '-o, ' : ''}--output <FORMAT>`, 'form of the output', OUTPUT_FORMATS)
-  command.addOption(new Option('--format <FORMAT>', 'same as --output').choices(OUTPUT_FORMATS).hideHelp())
+  if (alias) command.addOption(new Option('--format <FORMAT>', 'same as --output').choices(OUTPUT_FORMATS).hideHelp())
   command.option('-q, --quiet', list ? 'print ids only' : 'print only what identifies the result')
   if (list)
     command

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { useContainerd } from '../support/containerd.js'
 import { type Spec, useContainers } from '../support/containers.js'
 import { IMAGE, usePodman } from '../support/podman.js'
 import { until } from '../support/wait.js'
@@ -11,6 +12,7 @@ import { useWorld } from '../support/world.js'
 const world = useWorld()
 const containers = useContainers(world)
 const podman = usePodman(world)
+const containerd = useContainerd(world)
 
 const COUNT = ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done']
 const root = (): string[] => ['--root', containers.root]
@@ -64,6 +66,38 @@ describe('cedana checkpoint export', () => {
       await world.ok(['kill', jid])
     },
   )
+
+  test('as an OCI archive: containerd and podman take the image, and give it back to cedana', async () => {
+    const id = containers.id('imaged')
+    const jid = world.jid('imaged')
+    await world.ok(['run', 'runc', id, '--jid', jid, '--bundle', containers.bundle(id, { args: COUNT }), ...root()])
+    const output = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8')
+    await until('it counts', () => output().includes('5\n'))
+    await world.ok(['dump', 'job', jid, '--name', 'imaged'])
+    const archive = join(world.dir, 'imaged-oci.tar')
+    const image = 'test.local/moved:1'
+    const exporting = ['checkpoint', 'export', '--format', 'oci-archive', join(world.checkpoints, 'imaged'), archive, '--image', image]
+    expect((await world.ok([...exporting])).stdout).toMatch(`Exported to ${archive} (`)
+    expect((await world.ok(['checkpoint', 'verify', archive])).stdout).toContain('Verified')
+
+    await containerd.ok('images', 'import', archive)
+    expect(await containerd.ok('images', 'ls', '--quiet')).toContain(image)
+    const returned = join(world.dir, 'imaged-ctr.tar')
+    await containerd.ok('images', 'export', returned, image)
+    await podman.ok('load', '--input', archive)
+    const annotations = JSON.parse(await podman.ok('image', 'inspect', '--format', '{{json .Annotations}}', image)) as object
+    expect(annotations).toMatchObject({ 'io.kubernetes.cri-o.annotations.checkpoint.name': id, 'org.criu.checkpoint.runtime.name': 'runc' })
+    const saved = join(world.dir, 'imaged-podman')
+    await podman.ok('save', '--format', 'oci-dir', '--output', saved, image)
+
+    for (const path of [returned, saved]) {
+      expect((await inspect(path)).contents.container).toMatchObject({ id, runtime: 'runc' })
+      const before = last(output())
+      await world.ok(['restore', 'job', jid, '--path', path])
+      await until('it counts on', () => last(output()) > before)
+      await world.ok(['dump', 'job', jid])
+    }
+  })
 
   test('of a process is refused', async () => {
     const job = await world.job('sleep')
@@ -144,6 +178,16 @@ describe('archives of podman', () => {
     const again = join(world.dir, 'again.tar.gz')
     await world.ok(['checkpoint', 'export', archive, again])
     await podman.ok('container', 'restore', '--import', again)
+    await until('it counts on', async () => last(await podman.ok('logs', name)) > count)
+    expect(await podman.ok('exec', name, 'cat', '/file')).toBe('changed\n')
+  })
+
+  test('come back to podman as an image, which it restores', async () => {
+    const { name, archive, count } = await exported('image')
+    const oci = join(world.dir, `${name}-oci.tar`)
+    await world.ok(['checkpoint', 'export', '--format', 'oci-archive', archive, oci])
+    await podman.ok('load', '--input', oci)
+    await podman.ok('container', 'restore', `localhost/checkpoint-${name}`)
     await until('it counts on', async () => last(await podman.ok('logs', name)) > count)
     expect(await podman.ok('exec', name, 'cat', '/file')).toBe('changed\n')
   })

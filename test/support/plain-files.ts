@@ -94,6 +94,10 @@ export const plainFiles: Files = {
   },
   digestFiles: (directoryFd, names) => Promise.all(names.map((name) => digestFile(directoryFd, name))),
   digestBytes: digestOf,
+  sha256: (fd, { offset, size }) => {
+    const bytes = readFileSync(`/proc/self/fd/${fd}`).subarray(offset, offset + size)
+    return Promise.resolve(createHash('sha256').update(bytes).digest('hex'))
+  },
   pack,
   makeImages(_, spillDirectory) {
     const path = mkdtempSync(join(spillDirectory, 'images-'))
@@ -107,8 +111,8 @@ export const plainFiles: Files = {
       },
     }
   },
-  async unpackArchive(archiveFd, _, { into }) {
-    return { files: await unpackInto(into, unpack(archiveFd)), shards: [] }
+  async unpackArchive({ fd }, { into }) {
+    return { files: await unpackInto(into, unpack(fd)), shards: [] }
   },
   async unpackShards(shardFds, _, expected, { into }) {
     const members = shardFds.flatMap(unpack)
@@ -122,8 +126,9 @@ export const plainFiles: Files = {
     const members = names.map((name) => ({ name, content: readFileSync(at(directoryFd, name)) }))
     return { files: await unpackInto(into, members), shards: [] }
   },
-  async archiveRead(archiveFd, _, _isShard, names, maxBytes) {
-    const members = unpack(archiveFd).filter(({ name }) => names?.includes(name) ?? true)
+  archiveList: (archiveFd) => Promise.resolve(unpack(archiveFd).map(({ name, content }) => ({ name, offset: 0, size: content.length }))),
+  async archiveRead({ fd }, _isShard, names, maxBytes) {
+    const members = unpack(fd).filter(({ name }) => names?.includes(name) ?? true)
     return Promise.resolve(members.map(({ name, content }) => ({ name, size: content.length, content: content.subarray(0, maxBytes) })))
   },
 }

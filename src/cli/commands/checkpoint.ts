@@ -60,10 +60,18 @@ export function checkpoint(command: CliCommand): void {
       .add('export', 'write a checkpoint of a container as the archive that podman, CRI-O, containerd and checkpointctl know')
       .argument(...ID)
       .argument('<FILE>', file),
+    { alias: false },
   )
-    .example('cedana checkpoint export 4be1 web.tar.zst', 'podman container restore --import web.tar.zst')
-    .does(async (session, _options, [name = '', path]) => {
-      const request = { id: checkpointName(session.world, name), path: absolute(session.world, path) }
+    .choice('--format <FORMAT>', 'the archive itself (tar), or an OCI image of it, for registries (oci-archive)', ['tar', 'oci-archive'])
+    .option('--image <NAME>', 'name of the image in an OCI archive (default: localhost/checkpoint-CONTAINER:latest)')
+    .example(
+      'cedana checkpoint export 4be1 web.tar.zst',
+      'podman container restore --import web.tar.zst',
+      'cedana checkpoint export --format oci-archive --image registry.local/web:moved 4be1 web.tar',
+      'skopeo copy oci-archive:web.tar docker://registry.local/web:moved',
+    )
+    .does<{ readonly format?: string; readonly image?: string }>(async (session, { format = 'tar', image = '' }, [name = '', path]) => {
+      const request = { id: checkpointName(session.world, name), path: absolute(session.world, path), format, image }
       const result = await session.ask((engine) => engine.exportCheckpoint(request, { signal: session.signal }))
       if (session.isStructured) return session.printDocument(result, session.format!)
       session.print(session.options.quiet === true ? result.path : `Exported to ${result.path} (${formatSize(result.size)})`)

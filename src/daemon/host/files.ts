@@ -23,8 +23,9 @@ export const files: HostFiles = {
   renameNoReplace: (directoryFd, from, to) => native.renameNoReplace(directoryFd, from, directoryFd, to),
   digestFiles: (directoryFd, names, beside = false) => native.digestFiles(directoryFd, [...names], beside),
   digestBytes: (bytes) => native.digestBytes(bytes),
-  pack: ({ outputFds, level, spillFd, ...request }) => {
-    const handle = native.packOpen({ ...request, outputFds: [...outputFds], level: level ?? null, spillFd: spillFd ?? null })
+  sha256: (fd, { offset, size }) => native.sha256(fd, offset, size),
+  pack: ({ outputFds, level, spillFd, offset = 0, ...request }) => {
+    const handle = native.packOpen({ ...request, outputFds: [...outputFds], level: level ?? null, spillFd: spillFd ?? null, offset })
     return {
       handle,
       add: (directoryFd, names, folder = '') => native.packAdd(handle, directoryFd, [...names], folder),
@@ -37,8 +38,8 @@ export const files: HostFiles = {
     const { images, directoryFd } = native.imagesMake(memoryBytes, spillDirectory)
     return { fd: directoryFd, handle: images, close: () => native.imagesClose(images) }
   },
-  unpackArchive: (archiveFd, format, options) =>
-    cancellable(options, (cancellation, progress) => native.unpackArchive(archiveFd, format, imagesOf(options), cancellation, progress)),
+  unpackArchive: ({ fd, format, range = null }, options) =>
+    cancellable(options, (cancellation, progress) => native.unpackArchive(fd, format, range, imagesOf(options), cancellation, progress)),
   unpackShards: (shardFds, format, expected, options) =>
     cancellable(options, (cancellation, progress) =>
       native.unpackShards([...shardFds], format, [...expected], imagesOf(options), cancellation, progress),
@@ -47,8 +48,9 @@ export const files: HostFiles = {
     cancellable(options, (cancellation, progress) =>
       native.copyImages(directoryFd, [...names], options.into.handle as ImagesHandle, cancellation, progress),
     ),
-  archiveRead: (archiveFd, format, isShard, names, maxBytes) =>
-    native.archiveRead(archiveFd, format, isShard, names && [...names], maxBytes),
+  archiveList: (archiveFd) => native.archiveList(archiveFd),
+  archiveRead: ({ fd, format, range = null }, isShard, names, maxBytes) =>
+    native.archiveRead(fd, format, range, isShard, names && [...names], maxBytes),
 }
 
 const imagesOf = ({ into }: UnpackOptions): ImagesHandle | null => (into?.handle ?? null) as ImagesHandle | null

@@ -1,5 +1,6 @@
 /** With the addon: what is written has to be a real tar. */
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,8 +10,8 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { files } from '../host/files.js'
 import { readContents } from './contents.js'
-import { ArchiveExport } from './export.js'
-import { peek, type ImageSource } from './reader.js'
+import { ArchiveExport, type ExportFormat } from './export.js'
+import { CheckpointReader, peek, verify, type ImageSource } from './reader.js'
 
 const PSTREE = fileURLToPath(new URL('../../../test/fixtures/plain-dump/pstree.img', import.meta.url))
 const caller = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [] }
@@ -40,16 +41,21 @@ const fill = (contents: Readonly<Record<string, string | Uint8Array>>): void => 
   for (const [name, content] of Object.entries(contents)) writeFileSync(join(images, name), content)
 }
 
-async function exported(name: string, isGivenUp = false): Promise<string> {
+interface Asked {
+  readonly isGivenUp?: boolean
+  readonly form?: ExportFormat
+  readonly image?: string
+}
+
+async function exported(name: string, { isGivenUp = false, form = 'tar', image = '' }: Asked = {}): Promise<string> {
   const path = join(scratch, name)
   const source = await peek(files, { caller, path: images })
-  const directory = await open(images)
-  const archive = await ArchiveExport.create(files, { caller, maker, path, threads: 2, memoryBytes: 1 << 22 })
+  await using directory = await open(images)
+  const archive = await ArchiveExport.create(files, { caller, maker, path, form, image, threads: 2, memoryBytes: 1 << 22 })
   try {
-    if (!isGivenUp) await archive.write(source, directory.fd)
+    if (!isGivenUp) await archive.write(source, directory.fd, source.manifest)
   } finally {
     await archive.close()
-    await directory.close()
     source.close()
   }
   return path
@@ -134,7 +140,129 @@ describe('an exported checkpoint', () => {
     await expect(exported('x.tar')).rejects.toMatchObject({ code: 'CHECKPOINT_EXISTS' })
     expect(readFileSync(join(scratch, 'x.tar'), 'utf8')).toBe('mine')
     // Given up before it is whole.
-    await exported('y.tar', true)
+    await exported('y.tar', { isGivenUp: true })
     expect(readdirSync(scratch).sort()).toEqual(['images', 'x.tar'])
+  })
+})
+
+describe('an OCI archive', () => {
+  /** The layout, unpacked by tar. */
+  function unpacked(path: string): string {
+    const directory = mkdtempSync(join(scratch, 'layout-'))
+    execFileSync('tar', ['-C', directory, '-xf', path])
+    return directory
+  }
+  const json = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8')) as unknown
+  const blob = (layout: string, digest: string): string => join(layout, 'blobs/sha256', digest.slice('sha256:'.length))
+  interface Index {
+    readonly manifests: readonly { readonly digest: string; readonly annotations?: object }[]
+  }
+  interface Manifest {
+    readonly config: { readonly digest: string }
+    readonly layers: readonly { readonly digest: string; readonly size: number }[]
+    readonly annotations: object
+  }
+
+  it('is an image whose one layer is the archive, with the names that others look for', async () => {
+    fill({ ...CONTAINER, 'pages-1.img': Buffer.alloc(3_000_000, 'p') })
+    const layout = unpacked(await exported('x.tar', { form: 'oci-archive' }))
+    expect(json(join(layout, 'oci-layout'))).toEqual({ imageLayoutVersion: '1.0.0' })
+    const index = json(join(layout, 'index.json')) as Index
+    expect(index.manifests).toMatchObject([{ annotations: { 'io.containerd.image.name': 'localhost/checkpoint-web:latest' } }])
+    for (const name of readdirSync(join(layout, 'blobs/sha256')))
+      expect(execFileSync('sha256sum', [join(layout, 'blobs/sha256', name)], { encoding: 'utf8' })).toMatch(new RegExp(`^${name} `))
+    const manifest = json(blob(layout, index.manifests[0]?.digest ?? '')) as Manifest
+    expect(manifest.annotations).toMatchObject({
+      'io.kubernetes.cri-o.annotations.checkpoint.name': 'web',
+      'io.podman.annotations.checkpoint.name': 'web',
+      'org.criu.checkpoint.container.name': 'web',
+      'org.criu.checkpoint.rootfsImageName': 'localhost/web:1',
+    })
+    const [layer = { digest: '', size: 0 }] = manifest.layers
+    expect(json(blob(layout, manifest.config.digest))).toMatchObject({ rootfs: { diff_ids: [layer.digest] } })
+    expect(execFileSync('tar', ['-tf', blob(layout, layer.digest)], { encoding: 'utf8' })).toMatch('config.dump\nspec.dump\ncheckpoint/\n')
+  })
+
+  it('is read like the archive in it: a file, a directory, with its layer compressed', async () => {
+    const contents = { ...CONTAINER, 'pstree.img': readFileSync(PSTREE), 'pages-1.img': Buffer.alloc(5_000_000, 'p') }
+    fill(contents)
+    const names = Object.keys(contents).sort()
+    const path = await exported('x.tar', { form: 'oci-archive', image: 'localhost/mine' })
+    const layout = unpacked(path)
+    const compressed = unpacked(path)
+    const index = json(join(compressed, 'index.json')) as Index
+    const [first] = index.manifests
+    const manifest = json(blob(compressed, first?.digest ?? '')) as Manifest
+    const [layer = { digest: '', size: 0 }] = manifest.layers
+    const add = (bytes: Buffer): { digest: string; size: number } => {
+      const digest = `sha256:${createHash('sha256').update(bytes).digest('hex')}`
+      writeFileSync(blob(compressed, digest), bytes)
+      return { digest, size: bytes.length }
+    }
+    const zipped = add(execFileSync('gzip', ['-c', blob(compressed, layer.digest)]))
+    const top = add(Buffer.from(JSON.stringify({ ...manifest, layers: [zipped] })))
+    writeFileSync(join(compressed, 'index.json'), JSON.stringify({ manifests: [{ ...first, ...top }] }))
+    execFileSync('tar', ['-C', compressed, '-cf', join(scratch, 'gz.tar'), '.'])
+    for (const one of [path, layout, compressed, join(scratch, 'gz.tar')]) {
+      await inside(one, async (source) => {
+        expect((await source.list()).map((file) => file.name).sort(), one).toEqual(names)
+        expect((await readContents(source)).container).toMatchObject({ name: 'web' })
+      })
+      const request = { caller, path: one, memoryBytes: 1 << 30, spillDirectory: scratch, signal: new AbortController().signal }
+      const reader = await CheckpointReader.open(files, request)
+      expect(readFileSync(`${reader.imagesPath}/pages-1.img`).equals(contents['pages-1.img'])).toBe(true)
+      await reader.close()
+    }
+  })
+
+  it('is refused when it is damaged, not of a checkpoint, or of several', async () => {
+    fill({ ...CONTAINER, 'pages-1.img': Buffer.alloc(1_000_000, 'p') })
+    const path = await exported('x.tar', { form: 'oci-archive', image: 'localhost/one:1' })
+    const request = { caller, path, signal: new AbortController().signal }
+    const bytes = readFileSync(path)
+    const changed = join(scratch, 'changed.tar')
+    const at = bytes.indexOf('p'.repeat(4096))
+    writeFileSync(changed, Buffer.concat([bytes.subarray(0, at), Buffer.from('q'), bytes.subarray(at + 1)]))
+    const open = CheckpointReader.open(files, { ...request, path: changed, memoryBytes: 1 << 30, spillDirectory: scratch })
+    await expect(open).rejects.toMatchObject({ code: 'IMAGE_CORRUPT', message: expect.stringContaining('has changed content') as unknown })
+    const cut = join(scratch, 'cut.tar')
+    writeFileSync(cut, bytes.subarray(0, bytes.length / 2))
+    await expect(verify(files, { ...request, path: cut })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
+
+    const layout = unpacked(path)
+    const index = json(join(layout, 'index.json')) as Index
+    const manifest = json(blob(layout, index.manifests[0]?.digest ?? '')) as Manifest
+    const replace = (manifests: readonly object[]): void => {
+      const described = manifests.map((one, number) => {
+        const text = JSON.stringify(one)
+        const digest = `sha256:${createHash('sha256').update(text).digest('hex')}`
+        writeFileSync(blob(layout, digest), text)
+        return { digest, size: text.length, annotations: { 'org.opencontainers.image.ref.name': `image-${number}` } }
+      })
+      writeFileSync(join(layout, 'index.json'), JSON.stringify({ manifests: described }))
+    }
+    replace([{ ...manifest, layers: [...manifest.layers, ...manifest.layers] }])
+    await expect(peek(files, { caller, path: layout })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
+    const other = { ...manifest.layers[0], digest: manifest.config.digest }
+    replace([manifest, { ...manifest, layers: [other] }])
+    await expect(peek(files, { caller, path: layout })).rejects.toMatchObject({
+      code: 'BAD_OPTIONS',
+      message: expect.stringContaining('image-0, image-1') as unknown,
+    })
+    rmSync(join(layout, 'index.json'))
+    await expect(peek(files, { caller, path: layout })).rejects.toMatchObject({ code: 'IMAGE_CORRUPT' })
+    execFileSync('gzip', ['-k', path])
+    await expect(peek(files, { caller, path: `${path}.gz` })).rejects.toMatchObject({ code: 'FORMAT_UNSUPPORTED' })
+  })
+
+  it('has a name that fits, and no compression of its own', async () => {
+    fill(CONTAINER)
+    for (const [name, asked] of [
+      ['x.tar.gz', { form: 'oci-archive' }],
+      ['x.tar', { form: 'oci-archive', image: 'No Such Name' }],
+      ['x.tar', { image: 'localhost/x' }],
+    ] as const)
+      await expect(exported(name, asked)).rejects.toMatchObject({ code: 'BAD_OPTIONS' })
+    expect(readdirSync(scratch)).toEqual(['images'])
   })
 })

@@ -21,6 +21,18 @@ export interface ArchiveMember {
   readonly content: Uint8Array
 }
 
+/** A part of a file. */
+export interface FileRange {
+  readonly offset: number
+  readonly size: number
+}
+export interface StoredArchive {
+  readonly fd: number
+  readonly format: ArchiveFormat
+  /** Where in the file it is; undefined: it is all of it. */
+  readonly range: FileRange | undefined
+}
+
 export interface PackRequest {
   /** Empty files: one archive, or the shards. May be closed when this returns. */
   readonly outputFds: readonly number[]
@@ -34,7 +46,11 @@ export interface PackRequest {
   readonly background: boolean
   /** An empty file for what memory cannot hold: nobody then waits for the packing. May be closed when this returns. */
   readonly spillFd: number | undefined
+  /** Where in the outputs it begins, a multiple of HEAD_BYTES; undefined: at the start. */
+  readonly offset?: number
 }
+/** What may stand before an archive in its file: no disk has larger blocks. */
+export const HEAD_BYTES = 4096
 /** Packs images into an archive or into shards while they come. After a failure the only thing left to do is `abort`. */
 export interface Packer {
   /** For whoever brings images by another way: a page server. */
@@ -77,11 +93,13 @@ export interface Files {
   /** `beside`: something else is at work that needs a core of its own. */
   digestFiles(directoryFd: number, names: readonly string[], beside?: boolean): Promise<readonly FileDigest[]>
   digestBytes(bytes: Uint8Array): string
+  /** 64 hex digits. EBADMSG when the file ends before. */
+  sha256(fd: number, range: FileRange): Promise<string>
   pack(request: PackRequest): Packer
   /** In memory, up to so much; then in nameless files of that directory. */
   makeImages(memoryBytes: number, spillDirectory: string): ImageDirectory
   /** Of an archive of a container: CRIU's images, which are in a folder there, and the files beside it. */
-  unpackArchive(archiveFd: number, format: ArchiveFormat, options: UnpackOptions): Promise<Unpacked>
+  unpackArchive(archive: StoredArchive, options: UnpackOptions): Promise<Unpacked>
   /** All of them, in any order; together they have to hold exactly the expected images. */
   unpackShards(
     shardFds: readonly number[],
@@ -90,10 +108,11 @@ export interface Files {
     options: UnpackOptions,
   ): Promise<Unpacked>
   copyImages(directoryFd: number, names: readonly string[], options: UnpackOptions & { readonly into: ImageDirectory }): Promise<Unpacked>
+  /** All files of a plain tar, those in directories too, and where in it they are. */
+  archiveList(archiveFd: number): Promise<readonly (FileRange & { readonly name: string })[]>
   /** The named members of an archive or of one shard, at most `maxBytes` of each. Null: all, of pages and ghost files the size only. */
   archiveRead(
-    archiveFd: number,
-    format: ArchiveFormat,
+    archive: StoredArchive,
     isShard: boolean,
     names: readonly string[] | null,
     maxBytes: number,

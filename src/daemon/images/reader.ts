@@ -12,13 +12,16 @@ import {
   OPEN_UNTRUSTED,
   type ArchiveMember,
   type FileDigest,
+  type FileRange,
   type Files,
   type Ids,
   type ImageDirectory,
+  type StoredArchive,
   type Unpacked,
   type UnpackOptions,
 } from './files.js'
 import { findShards, formatOf, MAGIC_BYTES, requireLocal, type ArchiveFormat, type Shards } from './layout.js'
+import { findCheckpoint, LAYOUT, MAX_BLOB_BYTES } from './oci.js'
 import { isState, STATE } from './state.js'
 import { decodeManifest, MANIFEST, MAX_MANIFEST_BYTES, type Manifest } from './manifest.js'
 
@@ -56,6 +59,10 @@ interface Opened {
   readonly path: string
   /** undefined: a directory, of shards or of images. */
   readonly format: ArchiveFormat | undefined
+  /** Of the archive in the file; undefined: it is all of it. */
+  readonly range: FileRange | undefined
+  /** What its image says it is, of an archive in an OCI image. */
+  readonly sha256: string | undefined
   readonly shards: Shards | undefined
 }
 
@@ -71,21 +78,69 @@ async function openPath(files: Files, { caller, path }: ReadRequest): Promise<Op
   }
   try {
     const stats = fstatSync(fd)
+    const whole = { fd, path, format: undefined, range: undefined, sha256: undefined, shards: undefined }
     if (stats.isDirectory()) {
       const entries = await attempt(`read ${path}`, () => readdir(at(fd, '.')))
-      return { fd, path, format: undefined, shards: findShards(path, entries) }
+      if (entries.includes(LAYOUT)) {
+        const opened = await openLayout(files, { caller, path }, fd)
+        closeSync(fd)
+        return opened
+      }
+      return { ...whole, shards: findShards(path, entries) }
     }
     if (!stats.isFile()) throw new CedanaError('BAD_OPTIONS', `${path} is neither a directory nor a file`, { detail: { path } })
-    return { fd, path, format: formatOf(path, firstBytes(fd)), shards: undefined }
+    const format = formatOf(path, firstBytes(fd))
+    return (format === 'tar' ? await inLayout(files, fd, path) : undefined) ?? { ...whole, format }
   } catch (thrown) {
     closeSync(fd)
     throw thrown
   }
 }
 
-function firstBytes(fd: number): Uint8Array {
-  const bytes = Buffer.alloc(MAGIC_BYTES)
-  return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, 0))
+const firstBytes = (fd: number, range?: FileRange): Uint8Array => bytesOf(fd, { offset: range?.offset ?? 0, size: MAGIC_BYTES })
+
+function bytesOf(fd: number, { offset, size }: FileRange): Uint8Array {
+  const bytes = Buffer.alloc(size)
+  return bytes.subarray(0, readSync(fd, bytes, 0, size, offset))
+}
+
+/** The archive in an OCI layout that is a tar itself; undefined: this is none. */
+async function inLayout(files: Files, fd: number, path: string): Promise<Opened | undefined> {
+  const members = await reopened(fd, (own) => files.archiveList(own)).catch((thrown: unknown) => {
+    throw unreadable(thrown, path)
+  })
+  const byName = new Map(members.map((member) => [member.name, member]))
+  if (!byName.has(LAYOUT)) return undefined
+  const read = (name: string): Promise<Uint8Array | undefined> => {
+    const member = byName.get(name)
+    return Promise.resolve(member && bytesOf(fd, { ...member, size: Math.min(member.size, MAX_BLOB_BYTES) }))
+  }
+  const blob = await findCheckpoint({ path, read })
+  const range = byName.get(blob.name)
+  if (range?.size !== blob.size) throw corrupt(path, [{ name: blob.name, what: range ? 'is truncated' : 'is missing' }])
+  return { fd, path, format: formatOf('.tar', firstBytes(fd, range)), range, sha256: blob.sha256, shards: undefined }
+}
+
+/** The same of a directory. Whoever owns it could make a link of anything in it: it is opened as the caller. */
+async function openLayout(files: Files, { caller, path }: ReadRequest, directoryFd: number): Promise<Opened> {
+  const openIn = (name: string): Promise<number> => files.openAs(caller, directoryFd, name, OPEN_UNTRUSTED)
+  const read = async (name: string): Promise<Uint8Array | undefined> => {
+    const fd = await openIn(name).catch(() => undefined)
+    if (fd === undefined) return undefined
+    try {
+      return bytesOf(fd, { offset: 0, size: Math.min(fstatSync(fd).size, MAX_BLOB_BYTES) })
+    } finally {
+      closeSync(fd)
+    }
+  }
+  const blob = await findCheckpoint({ path, read })
+  const fd = await attempt(`read ${blob.name} of ${path}`, () => openIn(blob.name))
+  try {
+    return { fd, path, format: formatOf('.tar', firstBytes(fd)), range: undefined, sha256: blob.sha256, shards: undefined }
+  } catch (thrown) {
+    closeSync(fd)
+    throw thrown
+  }
 }
 
 /** A descriptor of its own, at the start of the file: reading moves the offset. */
@@ -136,9 +191,8 @@ const KEPT_BYTES = 4 << 20
 class ArchiveSource implements ImageSource {
   constructor(
     private readonly files: Files,
-    private readonly fd: number,
+    private readonly archive: StoredArchive,
     readonly path: string,
-    private readonly format: ArchiveFormat,
     private readonly isShard = false,
   ) {}
 
@@ -163,7 +217,7 @@ class ArchiveSource implements ImageSource {
 
   async #members(names: readonly string[] | null, maxBytes: number) {
     try {
-      return await reopened(this.fd, (fd) => this.files.archiveRead(fd, this.format, this.isShard, names, maxBytes))
+      return await reopened(this.archive.fd, (fd) => this.files.archiveRead({ ...this.archive, fd }, this.isShard, names, maxBytes))
     } catch (thrown) {
       throw unreadable(thrown, this.path)
     }
@@ -199,7 +253,7 @@ class ShardSource implements ImageSource {
   async read(names: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>> {
     const [first = ''] = this.shards.names
     await using shard = await attempt(`read ${first} of ${this.path}`, () => open(at(this.opened.fd, first), OPEN_UNTRUSTED))
-    return await new ArchiveSource(this.files, shard.fd, this.path, this.shards.format, true).read(names)
+    return await new ArchiveSource(this.files, { fd: shard.fd, format: this.shards.format, range: undefined }, this.path, true).read(names)
   }
 }
 
@@ -232,7 +286,7 @@ async function look(files: Files, opened: Opened): Promise<{ readonly source: Im
     return { source: new ShardSource(files, opened, opened.shards, found.manifest), found }
   }
   const source = opened.format
-    ? new ArchiveSource(files, opened.fd, opened.path, opened.format)
+    ? new ArchiveSource(files, { ...opened, format: opened.format }, opened.path)
     : new DirectorySource(opened.fd, opened.path)
   return { source, found: await readManifest(files, source) }
 }
@@ -267,7 +321,10 @@ async function readManifest(files: Files, source: ImageSource): Promise<FoundMan
   const state = found.get(STATE)
   // Other programs write a file of that name too, of another shape.
   if (state && isState(state)) throw manifestMissing(source.path)
-  if ((await source.list()).some(({ name }) => name === INVENTORY)) return undefined
+  const names = (await source.list()).map(({ name }) => name)
+  if (names.includes(INVENTORY)) return undefined
+  if (names.includes(LAYOUT))
+    throw new CedanaError('FORMAT_UNSUPPORTED', `${source.path} is a compressed OCI archive`, { hint: 'unpack it to a plain .tar first' })
   const message = `${source.path} is no checkpoint: it has neither ${MANIFEST} nor ${INVENTORY}`
   throw new CedanaError('IMAGE_CORRUPT', message, { detail: { files: [MANIFEST] } })
 }
@@ -301,11 +358,18 @@ async function unpack(files: Files, opened: Opened, options: UnpackOptions, mani
 
 async function unpackRaw(
   files: Files,
-  { fd, path, format, shards }: Opened,
+  { fd, path, format, range, sha256, shards }: Opened,
   options: UnpackOptions,
   manifest: Manifest | undefined,
 ): Promise<Unpacked | undefined> {
-  if (format) return reopened(fd, (own) => files.unpackArchive(own, format, options))
+  if (format) {
+    const [unpacked, found] = await Promise.all([
+      reopened(fd, (own) => files.unpackArchive({ fd: own, format, range }, options)),
+      sha256 === undefined ? undefined : files.sha256(fd, range ?? { offset: 0, size: fstatSync(fd).size }),
+    ])
+    if (found !== sha256) throw corrupt(path, [{ name: `blobs/sha256/${sha256}`, what: 'has changed content' }])
+    return unpacked
+  }
   if (!shards || !manifest) return undefined
   const expected = manifest.shards ?? []
   const missing = expected.filter(({ name }) => !shards.names.includes(name))

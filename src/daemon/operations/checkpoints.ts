@@ -6,7 +6,7 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller } from '../../plugins/contract/job.js'
 import { files, mayWrite } from '../host/files.js'
 import { readContents } from '../images/contents.js'
-import { ArchiveExport } from '../images/export.js'
+import { ArchiveExport, EXPORT_FORMATS } from '../images/export.js'
 import { at, OPEN_DIRECTORY } from '../images/files.js'
 import { CheckpointReader, peek, verify } from '../images/reader.js'
 import { attempt } from '../images/failures.js'
@@ -127,11 +127,14 @@ export async function verifyCheckpoint(env: Environment, call: Call, id: string)
 export async function exportCheckpoint(
   env: Environment,
   call: Call,
-  { id, path }: ExportCheckpointRequest,
+  { id, path, format, image }: ExportCheckpointRequest,
 ): Promise<{ path: string; size: number }> {
   const { op, signal } = begin(env, 'export', call)
   await using _ = op
   const { caller } = call
+  const form = EXPORT_FORMATS.find((one) => one === (format || 'tar'))
+  if (form === undefined)
+    throw new CedanaError('BAD_OPTIONS', `unknown format ${format}`, { hint: `use one of ${EXPORT_FORMATS.join(', ')}` })
   const record = locate(env, caller, id)
   const reader = await op.step(
     'open checkpoint',
@@ -144,12 +147,12 @@ export async function exportCheckpoint(
   await op.step('verify', () => Promise.all([reader.verifyImages(), reader.verifyPages()]))
   const archive = await op.step(
     'open archive',
-    async () => ArchiveExport.create(files, { caller, maker: await env.self(), path, ...packingLimits(env) }),
+    async () => ArchiveExport.create(files, { caller, maker: await env.self(), path, form, image, ...packingLimits(env) }),
     { always: (made) => made.close() },
   )
   const breakOff = (): void => archive.breakOff()
   signal.addEventListener('abort', breakOff, { once: true })
-  const size = await op.step('write archive', () => archive.write(reader.images, reader.imagesFd))
+  const size = await op.step('write archive', () => archive.write(reader.images, reader.imagesFd, reader.manifest))
   env.log.info({ op: 'export', checkpoint: record.path, path, bytes: size }, 'checkpoint exported')
   return op.done({ path, size })
 }

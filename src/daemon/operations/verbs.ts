@@ -169,6 +169,9 @@ export interface ExportCheckpointRequest {
   readonly id: string
   /** Of the new archive. */
   readonly path: string
+  readonly format: string
+  /** Of an OCI archive: name of its image; empty: by the name of the container. */
+  readonly image: string
 }
 export interface ListJobsRequest {
   /** Also jobs of other hosts. */

@@ -397,6 +397,10 @@ export interface ExportCheckpointRequest {
   id: string;
   /** The new file; its name says how it is compressed. */
   path: string;
+  /** `tar`, which is also what none means, or `oci-archive`. */
+  format: string;
+  /** Name of the image in an OCI archive; none: by the name of the container. */
+  image: string;
 }
 
 export interface ExportCheckpointResponse {
@@ -4009,7 +4013,7 @@ export const VerifyCheckpointResponse: MessageFns<VerifyCheckpointResponse> = {
 };
 
 function createBaseExportCheckpointRequest(): ExportCheckpointRequest {
-  return { id: "", path: "" };
+  return { id: "", path: "", format: "", image: "" };
 }
 
 export const ExportCheckpointRequest: MessageFns<ExportCheckpointRequest> = {
@@ -4019,6 +4023,12 @@ export const ExportCheckpointRequest: MessageFns<ExportCheckpointRequest> = {
     }
     if (message.path !== "") {
       writer.uint32(18).string(message.path);
+    }
+    if (message.format !== "") {
+      writer.uint32(26).string(message.format);
+    }
+    if (message.image !== "") {
+      writer.uint32(34).string(message.image);
     }
     return writer;
   },
@@ -4050,6 +4060,22 @@ export const ExportCheckpointRequest: MessageFns<ExportCheckpointRequest> = {
             }
 
             message.path = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.format = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.image = reader.string();
             continue;
           }
         }
