@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <map>
 
@@ -20,6 +21,7 @@ struct NvmlProcess {
   unsigned gpu_instance;
   unsigned compute_instance;
 };
+static_assert(sizeof(NvmlProcess) == 24 && offsetof(NvmlProcess, bytes) == 8);
 constexpr auto kNvmlNotAvailable = ~0ULL;
 
 template <typename Function>

@@ -20,6 +20,7 @@ struct CudaPair {
   CudaUuid from;
   CudaUuid to;
 };
+static_assert(sizeof(CudaPair) == 32);  // CUcheckpointGpuPair
 
 struct CudaDevice {
   CudaUuid uuid;

@@ -43,6 +43,7 @@ static float Expected(size_t i) { return (float)(i % 1000); }
 
 static void Add(size_t bytes) {
   static float piece[PIECE];
+  if (bytes / 3 / sizeof piece > UINT32_MAX / PIECE) bytes = (size_t)(UINT32_MAX / PIECE) * 3 * sizeof piece;
   uint32_t count = (uint32_t)(bytes / 3 / sizeof piece) * PIECE;
   if (count == 0) Fail("too little memory");
   const size_t size = count * sizeof(float);
@@ -75,7 +76,7 @@ static void Memory(size_t bytes) {
   for (int round = 0, last = 0; !last; round++) {
     last = is_over;
     CUDA(cuMemcpyHtoD_v2(total, &(uint64_t){0}, sizeof(uint64_t)));
-    cuda_launch(sum, count, NULL, (void *[]){&words, &count, &total});
+    cuda_launch(sum, CUDA_SUM_THREADS, NULL, (void *[]){&words, &count, &total});
     CUDA(cuCtxSynchronize());
     CUDA(cuMemcpyDtoH_v2(&found, total, sizeof found));
     if (found != expected) Fail("a wrong checksum");
@@ -87,8 +88,10 @@ static void Memory(size_t bytes) {
 static void Graph(size_t bytes) {
   CudaAddress counter = Allocate(sizeof(uint64_t));
   Allocate(bytes);
-  CUDA(cuMemcpyHtoD_v2(counter, &(uint64_t){0}, sizeof(uint64_t)));
   void *stream, *graph, *executable, *step = Kernel("step");
+  // A kernel that is launched for the first time may have to be loaded, which is not allowed in a capture.
+  cuda_launch(step, 1, NULL, (void *[]){&counter});
+  CUDA(cuMemcpyHtoD_v2(counter, &(uint64_t){0}, sizeof(uint64_t)));
   CUDA(cuStreamCreate(&stream, 1));
   CUDA(cuStreamBeginCapture_v2(stream, 0));
   for (int i = 0; i < GRAPH_LAUNCHES; i++) cuda_launch(step, 1, stream, (void *[]){&counter});

@@ -71,7 +71,7 @@ __attribute__((unused)) static void cuda_load(const char *library) {
     }                                                                         \
   } while (0)
 
-enum { CUDA_BLOCK = 256 };
+enum { CUDA_BLOCK = 256, CUDA_SUM_THREADS = 1 << 18 };
 
 // One thread for each of `count` elements.
 __attribute__((unused)) static void cuda_launch(void *kernel, uint64_t count, void *stream, void **arguments) {
@@ -104,14 +104,19 @@ static const char CUDA_KERNELS[] __attribute__((unused)) =
     "  shl.b64 %a6, %a3, 3; add.u64 %a1, %a1, %a6; st.global.u64 [%a1], %a5;\n"
     "  ret;\n"
     "}\n"
-    // total += words[i]
+    // total += words[i], each thread of CUDA_SUM_THREADS those that are so many apart
     ".visible .entry sum(.param .u64 pw, .param .u64 pn, .param .u64 pt) {\n"
-    "  .reg .pred %p; .reg .b32 %r<4>; .reg .b64 %a<8>;\n"
+    "  .reg .pred %p; .reg .b32 %r<5>; .reg .b64 %a<10>;\n"
     "  ld.param.u64 %a1, [pw]; ld.param.u64 %a2, [pn]; ld.param.u64 %a7, [pt];\n"
-    "  mov.u32 %r1, %ctaid.x; mov.u32 %r2, %ntid.x; mov.u32 %r3, %tid.x;\n"
+    "  mov.u32 %r1, %ctaid.x; mov.u32 %r2, %ntid.x; mov.u32 %r3, %tid.x; mov.u32 %r4, %nctaid.x;\n"
     "  mul.wide.u32 %a3, %r1, %r2; cvt.u64.u32 %a4, %r3; add.u64 %a3, %a3, %a4;\n"
-    "  setp.ge.u64 %p, %a3, %a2; @%p ret;\n"
-    "  shl.b64 %a6, %a3, 3; add.u64 %a1, %a1, %a6; ld.global.u64 %a5, [%a1]; red.global.add.u64 [%a7], %a5;\n"
+    "  mul.wide.u32 %a8, %r4, %r2; mov.u64 %a9, 0;\n"
+    "next:\n"
+    "  setp.ge.u64 %p, %a3, %a2; @%p bra done;\n"
+    "  shl.b64 %a6, %a3, 3; add.u64 %a6, %a1, %a6; ld.global.u64 %a5, [%a6]; add.u64 %a9, %a9, %a5;\n"
+    "  add.u64 %a3, %a3, %a8; bra next;\n"
+    "done:\n"
+    "  red.global.add.u64 [%a7], %a9;\n"
     "  ret;\n"
     "}\n"
     // ++*counter, by the first thread

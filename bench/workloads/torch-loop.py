@@ -1,8 +1,10 @@
 """PyTorch on a GPU: `torch-loop.py infer|train`. Says READY when it works, and on SIGUSR1 verifies, says PASS and ends."""
+import os
 import signal
 import sys
 
-import torch
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same answer each time
+import torch  # noqa: E402, which reads it
 
 over = False
 

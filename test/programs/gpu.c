@@ -75,7 +75,7 @@ static void Verify(void) {
   CUDA(cuMemcpyDtoH_v2(&found, counter, sizeof found));
   if (found != steps) fail("the device counted %llu of %llu", (unsigned long long)found, (unsigned long long)steps);
   CUDA(cuMemcpyHtoD_v2(total, &(uint64_t){0}, sizeof(uint64_t)));
-  cuda_launch(sum, word_count, NULL, (void *[]){&words, &word_count, &total});
+  cuda_launch(sum, CUDA_SUM_THREADS, NULL, (void *[]){&words, &word_count, &total});
   CUDA(cuCtxSynchronize());
   CUDA(cuMemcpyDtoH_v2(&found, total, sizeof found));
   CHECK(found == cuda_expected_sum(word_count));
