@@ -34,7 +34,8 @@ const error = (id: string, message: string, hint: string, pid?: number): Problem
 })
 
 export function cudaGpu({ devicePrefix, lockTimeoutMs }: GpuSettings): Gpu {
-  const holdsDevice = ({ files }: ProcessFacts): boolean => files.some(({ path }) => path.startsWith(devicePrefix))
+  const isDevice = ({ path }: { readonly path: string }): boolean => path.startsWith(devicePrefix)
+  const holdsDevice = ({ files }: ProcessFacts): boolean => files.some(isDevice)
   return {
     find: async (host, snapshot, isExpected) => {
       const holders = snapshot.processes.filter(holdsDevice)
@@ -46,9 +47,10 @@ export function cudaGpu({ devicePrefix, lockTimeoutMs }: GpuSettings): Gpu {
     mustBeGone: async (_host, { processes }) => {
       const [holder] = processes.filter(holdsDevice)
       if (!holder) return
-      throw new CedanaError('TARGET_UNFIT', `${who(holder)} began to use a GPU while it was dumped`, {
+      const path = holder.files.find(isDevice)?.path ?? ''
+      throw new CedanaError('TARGET_UNFIT', `${who(holder)} has ${path} open, after the driver had taken what was on GPUs`, {
         detail: { pid: holder.pid },
-        hint: 'try again',
+        hint: 'it began to use a GPU meanwhile: try again',
       })
     },
     release,
