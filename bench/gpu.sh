@@ -4,34 +4,41 @@
 #   --double   without a GPU: a double of the driver instead, to try out this script. Its figures say nothing of a GPU.
 #   --rounds   of which the medians are shown (default 3)
 #   --mib      device memory of each program (default 4096, 64 with --double)
-# CUDA_LIBRARY: the driver's library, where it is not libcuda.so.1 on the usual path.
+# CUDA_LIBRARY: the driver's library, where it is not libcuda.so.1 on the usual path. CEDANA_BENCH_DIR: where checkpoints are written (/var/tmp).
+# DOUBLE_SETTINGS: with --double, what the double is to be like (test/support/fake-cuda.c), so as to see what this script says of it.
 set -euo pipefail
 
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
+usage() { sed -n 's/^# \?//; 2,9p' "$0" >&2; exit 2; }
 double=false rounds=3 mib=
 while (($#)); do
   case $1 in
     --double) double=true ;;
-    --rounds) rounds=$2 && shift ;;
-    --mib) mib=$2 && shift ;;
-    *) sed -n 's/^# \?//; 2,7p' "$0" >&2; exit 2 ;;
+    --rounds) rounds=${2-} && shift ;;
+    --mib) mib=${2-} && shift ;;
+    *) usage ;;
   esac
-  shift
+  shift || usage
 done
+[[ $rounds =~ ^[1-9][0-9]*$ && ${mib:-1} =~ ^[1-9][0-9]*$ ]] || usage
 
 say() { echo "gpu: $*" >&2; }
 missing() { say "missing: $*"; exit 1; }
 [[ $EUID -eq 0 ]] || missing 'root: run this as root'
-type -P cc >/dev/null || missing 'a C compiler (scripts/setup installs one)'
-"$root/scripts/setup" >&2
+$double || [[ -e /dev/nvidiactl ]] || { say 'there is no GPU on this machine (no /dev/nvidiactl): nothing was measured. --double tries the script out.'; exit 1; }
+# What has been built already needs no network.
+"$root/scripts/setup" >&2 || missing 'what scripts/setup could not install or build'
+type -P cc >/dev/null || missing 'a C compiler'
 criu=$(type -P criu || true)
 [[ ! -x /opt/cedana/criu/bin/criu ]] || criu=/opt/cedana/criu/bin/criu
 [[ -n $criu ]] || missing criu
 
 dir=$(mktemp -d "${CEDANA_BENCH_DIR:-/var/tmp}/cedana-gpu-XXXXXX")
-daemon= program=
+daemon= program= cedana=$root/bin/cedana
 cleanup() {
   [[ -z $program ]] || kill -9 "$program" 2>/dev/null || true
+  # Jobs outlive a daemon.
+  [[ -z $daemon ]] || timeout 30 "$cedana" kill --all --yes >/dev/null 2>&1 || true
   [[ -z $daemon ]] || { kill "$daemon" && wait "$daemon"; } 2>/dev/null || true
   rm -rf "$dir"
 }
@@ -47,17 +54,21 @@ if $double; then
   library=$dir/libcuda.so.1
   cc -shared -fPIC -std=gnu17 -D_GNU_SOURCE -O2 -pthread -o "$library" "$root/test/support/fake-cuda.c"
   for node in nvidiactl nvidia0; do mknod -m 666 "$dir/$node" c 10 229; done
-  printf 'version 13000\ndriver 580.65.06\ngib 4\n' >"$dir/settings"
+  printf '%s\nversion 13000\ndriver 580.65.06\ngib 4\n' "${DOUBLE_SETTINGS-}" >"$dir/settings"
   export CEDANA_GPU_CUDA_LIBRARY=$library CEDANA_GPU_NVML_LIBRARY=$library CEDANA_GPU_DEVICE_PREFIX=$dir/nvidia
   : "${mib:=64}"
   echo 'THE GPU IS A DOUBLE: what follows tries this script out, and says nothing of a GPU.'
 else
   library=${CUDA_LIBRARY:-libcuda.so.1}
-  [[ -e /dev/nvidiactl ]] || { say 'there is no GPU on this machine (no /dev/nvidiactl): nothing was measured. --double tries the script out.'; exit 1; }
   [[ -z ${CUDA_LIBRARY:-} ]] || export CEDANA_GPU_CUDA_LIBRARY=$CUDA_LIBRARY
   : "${mib:=4096}"
 fi
 facts=$("$dir/cuda-calls" "$library" facts) || missing "a driver that works ($library)"
+# Images of the one and of the other, at times beside each other; the program itself, and what the daemon holds of it.
+free_disk=$(df -k --output=avail "$dir" | tail -n 1)
+((free_disk / 1024 > mib * 2 + 3072)) || missing "$((mib * 2 + 3072)) MiB on the disk of $dir, where $((free_disk / 1024)) MiB are free (choose another by CEDANA_BENCH_DIR)"
+free_memory=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+((free_memory / 1024 > mib * 2 + 3072)) || missing "$((mib * 2 + 3072)) MiB of memory, where $((free_memory / 1024)) MiB are free (choose less by --mib)"
 echo "$facts; $mib MiB on the device; $rounds rounds; $("$criu" --version | head -n 1); kernel $(uname -r)"
 
 # --- a daemon of its own ---
@@ -65,39 +76,49 @@ echo "$facts; $mib MiB on the device; $rounds rounds; $("$criu" --version | head
 export CEDANA_CONFIG_DIR=$dir/config CEDANA_ADDRESS=$dir/cedana.sock CEDANA_RUN_DIR=$dir/run CEDANA_DB_PATH=$dir/cedana.db \
   CEDANA_CHECKPOINT_DIR=$dir/checkpoints CEDANA_LOG_LEVEL=warn CEDANA_PROFILING_ENABLED=true NO_COLOR=1
 mkdir "$dir/checkpoints" "$dir/results"
-cedana=$root/bin/cedana
 "$cedana" daemon start >"$dir/daemon.log" 2>&1 &
 daemon=$!
-for _ in {1..100}; do [[ ! -S $CEDANA_ADDRESS ]] || break; sleep 0.1; done
+for _ in {1..300}; do [[ ! -S $CEDANA_ADDRESS ]] || break; sleep 0.1; done
+[[ -S $CEDANA_ADDRESS ]] || { cat "$dir/daemon.log" >&2; say 'the daemon did not start'; exit 1; }
 "$cedana" check --full >"$dir/check" 2>&1 || { cat "$dir/check" >&2; missing 'what the rows above say'; }
 
 ms() { echo $(($(date +%s%N) / 1000000)); }
-until_says() { # FILE WORD
+lives() { [[ -e /proc/$1 && $(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) != Z ]]; }
+until_says() { # FILE WORD PID
+  local is_there
   for _ in {1..3000}; do
-    ! grep -q '^FAIL' "$1" 2>/dev/null || { cat "$1" >&2; say "the program failed"; exit 1; }
+    is_there=false
+    ! lives "$3" || is_there=true
     ! grep -qx "$2" "$1" 2>/dev/null || return 0
+    $is_there || break
     sleep 0.1
   done
-  say "$1 never said $2"
+  tail -n 20 "$1" >&2 || true
+  say "the program (PID $3) did not say $2, and what it said is above"
   exit 1
 }
-until_gone() { while [[ -e /proc/$1 ]]; do sleep 0.02; done; }
+until_gone() {
+  for _ in {1..1500}; do [[ -e /proc/$1 ]] || return 0; sleep 0.02; done
+  say "PID $1 does not end"
+  exit 1
+}
 
 # --- one round each ---
 
 ours() { # NAME ROUND COMMAND…
   local name=$1 round=$2 jid="gpu-$1-$2-$$" log="$dir/$1-$2.log" began
   shift 2
-  "$cedana" run process --jid "$jid" --out "$log" -- "$@" >/dev/null
-  until_says "$log" READY
+  local pid
+  pid=$("$cedana" run process --jid "$jid" --out "$log" -- "$@" | sed -n 's/.*PID //p')
+  until_says "$log" READY "$pid"
   began=$(ms)
   "$cedana" --profiling-path "$dir/dump.json" dump job "$jid" --name ours >/dev/null
   local dumped=$(($(ms) - began))
   began=$(ms)
   "$cedana" --profiling-path "$dir/restore.json" restore job "$jid" >/dev/null
   local restored=$(($(ms) - began))
-  "$cedana" kill "$jid" --signal USR1 >/dev/null
-  until_says "$log" PASS
+  kill -USR1 "$pid"
+  until_says "$log" PASS "$pid"
   rm -rf "$dir/checkpoints/ours"
   for _ in {1..100}; do ! "$cedana" delete "$jid" >/dev/null 2>&1 || break; sleep 0.1; done
   node - "$dir/dump.json" "$dir/restore.json" "$dumped" "$restored" >>"$dir/results/$name.ours" <<'JS'
@@ -115,25 +136,25 @@ JS
 raw() { # NAME ROUND COMMAND…
   local name=$1 images="$dir/images" log="$dir/$1-$2.raw.log" pid began
   shift 2
-  rm -rf "$images"
   mkdir "$images"
   setsid "$@" <"/dev/null" >"$log" 2>&1 &
   pid=$! program=$!
-  until_says "$log" READY
+  disown # and no word of its being killed
+  until_says "$log" READY "$pid"
   local take give dumped restored
   take=$("$dir/cuda-calls" "$library" take "$pid")
   began=$(ms)
   "$criu" dump -t "$pid" -D "$images" -o dump.log >/dev/null || { tail -n 5 "$images/dump.log" >&2; say 'plain criu could not dump it'; exit 1; }
   dumped=$(($(ms) - began))
-  { wait "$pid" || true; } 2>/dev/null # and no word of its being killed
   until_gone "$pid"
   began=$(ms)
   "$criu" restore -d -D "$images" -o restore.log >/dev/null || { tail -n 5 "$images/restore.log" >&2; say 'plain criu could not restore it'; exit 1; }
   restored=$(($(ms) - began))
   give=$("$dir/cuda-calls" "$library" give "$pid")
   kill -USR1 "$pid"
-  until_says "$log" PASS
+  until_says "$log" PASS "$pid"
   program=
+  rm -rf "$images"
   node -e 'const [take, give, dumped, restored] = process.argv.slice(1).map((text) => JSON.parse(text))
 console.log(JSON.stringify({ dumped: take.lock + take.copy + dumped, restored: give.copy + give.unlock + restored }))' \
     "$take" "$give" "$dumped" "$restored" >>"$dir/results/$name.raw"
@@ -164,7 +185,10 @@ node - "$dir/results" <<'JS'
 const { readdirSync, readFileSync } = require('node:fs')
 const dir = process.argv[2]
 const rows = (file) => readFileSync(`${dir}/${file}`, 'utf8').trim().split('\n').map((line) => JSON.parse(line))
-const median = (list, key) => list.map((one) => one[key]).sort((a, b) => a - b)[Math.floor(list.length / 2)]
+const median = (list, key) => {
+  const values = list.map((one) => one[key]).sort((a, b) => a - b)
+  return (values[Math.floor((values.length - 1) / 2)] + values[Math.floor(values.length / 2)]) / 2
+}
 const ms = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`
 const rate = (bytes, took) => (bytes > 0 && took > 0 ? `, ${(bytes / took / 1e6).toFixed(1)} GB/s` : '')
 console.log('\n| Workload | lock | copy to host | criu dump | criu restore | copy back | dump: ours / raw | restore: ours / raw |')
