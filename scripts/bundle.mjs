@@ -1,5 +1,5 @@
 // Builds dist/: the program as one CommonJS file, the files that its libraries read at run time, V8's code cache, and
-// the small program of the child process that calls the CUDA driver.
+// the programs of the child processes: the one that calls the CUDA driver, and the one that runs a plugin.
 //
 // Two things that only modules have are kept: `import.meta.url` of a file of ours is what it is in the source tree, so
 // new URL('../x', import.meta.url) finds the same file of the package, bundled or not; and import() of a name known only
@@ -81,6 +81,15 @@ const child = await build({
   outfile: 'dist/cuda-child.cjs',
   banner: { js: "const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href" },
 }).catch(failed)
+const worker = await build({
+  ...common,
+  entryPoints: ['src/daemon/plugins/worker-main.ts'],
+  outfile: 'dist/plugin-worker.cjs',
+  banner: {
+    js: `const __import = (name) => import(name)
+const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href`,
+  },
+}).catch(failed)
 
 // cedana/plugin and cedana/plugin/testing, for authors of plugins: modules, which share what is the same in both.
 const author = await build({
@@ -101,7 +110,7 @@ mkdirSync(join(dist, 'author'), { recursive: true })
 // A command that starts meanwhile finds the old program or the new one, and never the cache of the other.
 mkdirSync(dist, { recursive: true })
 dropCodeCache(root)
-for (const { path, contents } of [...main.outputFiles, ...child.outputFiles, ...author.outputFiles]) {
+for (const { path, contents } of [...main.outputFiles, ...child.outputFiles, ...worker.outputFiles, ...author.outputFiles]) {
   writeFileSync(`${path}.new`, contents)
   renameSync(`${path}.new`, path)
 }

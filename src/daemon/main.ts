@@ -68,10 +68,11 @@ function pluginsOf(
   directory: () => Promise<string>,
 ): { readonly runtimes: Registry; readonly plugins: PluginLoader } {
   const { load_timeout_ms: loadTimeoutMs, verb_timeout_ms: verbTimeoutMs } = config.plugins
-  const runtimes = new Registry(builtins, { version, verbTimeoutMs })
+  const runtimes = new Registry(builtins, version)
+  const times = { loadTimeoutMs, verbTimeoutMs }
   return {
     runtimes,
-    plugins: new PluginLoader({ registry: runtimes, paths: config.plugins, loadTimeoutMs, log, workDirectory: directory }),
+    plugins: new PluginLoader({ registry: runtimes, paths: config.plugins, ...times, log, workDirectory: directory }),
   }
 }
 
@@ -133,6 +134,7 @@ export async function openEngine(
     close: () => {
       env.jobs.close()
       env.cuda.close()
+      plugins.close()
       // Nobody will ever ask for what is written down nowhere.
       const forgotten = withJobs ? [] : env.jobs.all().map((job) => job.directory)
       database.close()
@@ -158,6 +160,7 @@ export async function launch(config: Config, { type, file, signal }: LaunchOptio
     return await launcherHost({ runtimes, cuda, environment: process.env, signal }, type, file)
   } finally {
     cuda.close()
+    plugins.close()
   }
 }
 
@@ -194,19 +197,15 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     log.error({ err: CedanaError.from(reason).message, stack: reason instanceof Error ? reason.stack : undefined }, 'unhandled failure')
   }
   process.on('unhandledRejection', onUnhandled)
-  let blame: (error: Error) => string | undefined = () => undefined
-  // What a plugin throws when nothing of ours is below it on the stack (from a timer, say) is no reason to end: its own calls end in time.
   const onUncaught = (error: Error): void => {
-    const plugin = blame(error)
-    log.error({ err: error.message, stack: error.stack, plugin }, plugin === undefined ? 'fatal failure' : 'failure in a plugin')
-    if (plugin === undefined) process.exit(1)
+    log.error({ err: error.message, stack: error.stack }, 'fatal failure')
+    process.exit(1)
   }
   process.on('uncaughtException', onUncaught)
   const database = openDatabase(config.db.path)
   try {
     const { env, plugins, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
     await ensureDirectories(env)
-    blame = (error) => plugins.blame(error)
     // Before anything is taken over: what a living daemon works with looks like what a dead one has left.
     if (endpoint.protocol === 'unix') await removeStale(endpoint.path)
     using _run = await beTheOnlyOne(join(config.run_dir, 'daemon.lock'), STOPPED_MS)
@@ -245,6 +244,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     log.info('stopping')
     await server.close(STOP_GRACE_MS)
     await letGo(env)
+    plugins.close()
   } finally {
     database.close()
     process.off('unhandledRejection', onUnhandled)

@@ -4,12 +4,13 @@ import { CedanaError } from './contract/errors.js'
 import type { OptionSchemas, ParsedOptions } from './contract/options.js'
 import type { Runtime, RuntimeManifest, RuntimeVerbs, Verb } from './contract/runtime.js'
 import type { RuntimeDescription } from './description.js'
-import { guarded } from './guard.js'
+import { parseOptions } from './parse-options.js'
 
 export type AnyRuntime = Runtime<OptionSchemas, RuntimeManifest['verbs']>
 export interface LoadedRuntime {
-  readonly manifest: RuntimeManifest
   readonly verbs: AnyRuntime
+  /** Options of a verb, checked. Throws BAD_OPTIONS naming the option. */
+  parse(verb: string, given: ParsedOptions): ParsedOptions | Promise<ParsedOptions>
 }
 
 /** `installed` in the plugin directory; `local`: on the search path; `available`: to be installed. */
@@ -27,8 +28,9 @@ export interface PluginPlace {
 /** A plugin that is a package of its own. */
 export interface ExternalRuntime extends PluginPlace {
   readonly description: Omit<RuntimeDescription, 'options'>
-  /** Runs its code, the first time. */
-  load(): Promise<LoadedRuntime>
+  readonly loaded: LoadedRuntime
+  /** What it was that has gone wrong with it last; empty when nothing has. */
+  readonly problem: string
 }
 /** One that is there and cannot be used. */
 export interface LeftOut extends PluginPlace {
@@ -38,31 +40,32 @@ export interface LeftOut extends PluginPlace {
 
 interface Entry extends PluginPlace {
   readonly description: Omit<RuntimeDescription, 'options'>
+  readonly problem: string
   readonly load: () => Promise<LoadedRuntime>
 }
 
-export interface RegistryOptions {
-  /** Of a program whose plugins these are. */
-  readonly version: string
-  /** How long a verb of an external plugin may take. */
-  readonly verbTimeoutMs: number
-}
+const entryOf = (external: ExternalRuntime): Entry => ({
+  ...external,
+  get problem() {
+    return external.problem
+  },
+  load: async () => external.loaded,
+})
 
 export class Registry {
   readonly #builtins = new Map<string, Entry>()
   #externals: ReadonlyMap<string, Entry> = new Map()
   #leftOut: readonly LeftOut[] = []
 
-  constructor(
-    manifests: readonly RuntimeManifest[],
-    private readonly settings: RegistryOptions = { version: CONTRACT_VERSION, verbTimeoutMs: 0 },
-  ) {
+  /** `version`: of the program whose plugins these are. */
+  constructor(manifests: readonly RuntimeManifest[], version: string = CONTRACT_VERSION) {
     for (const manifest of manifests) {
       if (this.#builtins.has(manifest.name)) throw new CedanaError('BUG', `two runtime plugins named ${manifest.name}`)
       let loaded: Promise<LoadedRuntime> | undefined
-      const load = (): Promise<LoadedRuntime> => (loaded ??= manifest.load().then((verbs) => ({ manifest, verbs })))
-      const place = { origin: 'built-in', version: settings.version, directory: '', sizeBytes: 0 } as const
-      this.#builtins.set(manifest.name, { ...place, description: manifest, load })
+      const load = (): Promise<LoadedRuntime> =>
+        (loaded ??= manifest.load().then((verbs) => ({ verbs, parse: (verb, given) => parseOptions(manifest, verb, given) })))
+      const place = { origin: 'built-in', version, directory: '', sizeBytes: 0 } as const
+      this.#builtins.set(manifest.name, { ...place, description: manifest, problem: '', load })
     }
   }
 
@@ -70,7 +73,7 @@ export class Registry {
   use(externals: readonly ExternalRuntime[], leftOut: readonly LeftOut[]): void {
     const clashing = externals.find(({ description: { name } }) => this.#builtins.has(name))
     if (clashing) throw new CedanaError('BUG', `an external plugin named ${clashing.description.name} got past the name check`)
-    this.#externals = new Map(externals.map((one) => [one.description.name, { ...one, load: () => one.load() }]))
+    this.#externals = new Map(externals.map((one) => [one.description.name, entryOf(one)]))
     this.#leftOut = leftOut
   }
 
@@ -79,7 +82,7 @@ export class Registry {
   }
 
   /** Those that can be used. */
-  get runtimes(): readonly (PluginPlace & { readonly description: Omit<RuntimeDescription, 'options'> })[] {
+  get runtimes(): readonly Omit<Entry, 'load'>[] {
     return [...this.#builtins.values(), ...this.#externals.values()]
   }
 
@@ -104,27 +107,15 @@ export class Registry {
 
   /** One verb of one runtime, ready to call. Throws NO_SUCH_PLUGIN or VERB_UNSUPPORTED. */
   async verb<V extends Verb>(name: string, verb: V): Promise<RuntimeVerbs<OptionSchemas>[V]> {
-    const { description, load, origin } = this.#entry(name)
+    const { description, load } = this.#entry(name)
     if (!description.verbs[verb]) throw new CedanaError('VERB_UNSUPPORTED', `${verb} is not supported for ${name}`)
     const method = (await load()).verbs[verb]
     if (!method) throw new CedanaError('BUG', `runtime plugin ${name} claims ${verb} but does not have it`)
-    return origin === 'built-in' ? method : guarded(name, verb, method, this.settings.verbTimeoutMs)
+    return method
   }
 
   /** Options of a verb, checked. Throws BAD_OPTIONS naming the option. */
   async options(name: string, verb: string, given: ParsedOptions): Promise<ParsedOptions> {
-    const schema = (await this.#entry(name).load()).manifest.options[verb]
-    if (!schema) {
-      const [unknown] = Object.keys(given)
-      if (unknown !== undefined) throw new CedanaError('BAD_OPTIONS', `${name} takes no option ${unknown} here`)
-      return {}
-    }
-    const parsed = schema.safeParse(given)
-    if (parsed.success) return parsed.data
-    const [issue] = parsed.error.issues
-    const at = issue?.path.join('.') ?? ''
-    throw new CedanaError('BAD_OPTIONS', at === '' ? (issue?.message ?? 'bad options') : `${issue?.message ?? 'bad value'}: ${at}`, {
-      detail: { option: at },
-    })
+    return (await this.#entry(name).load()).parse(verb, given)
   }
 }

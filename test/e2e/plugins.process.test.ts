@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { PluginView } from '../../src/daemon/api/engine.js'
 import { writePackage, type PackageParts } from '../support/plugin-package.js'
 import { isAlive } from '../support/processes.js'
@@ -139,19 +139,24 @@ describe('a plugin that does wrong', () => {
     await started.verify()
   })
 
-  test('throws where nobody waits for it: logged with its name, and the daemon goes on', async () => {
+  test('throws where nobody waits for it: told of with its name, and the next verb has it anew', async () => {
     const later = "async (host, { pid }) => { setTimeout(() => { throw new Error('much later') }, 20); return host.identify(pid) }"
     await install({ name: 'alien', resolve: later })
     const started = await world.foreign('eventfd')
     await world.ok(['manage', 'alien', String(started.pid), '--jid', world.jid('later')])
-    await until('it is in the log', async () => /much later.*"plugin":"alien"/.test(readFileSync(world.daemonLog, 'utf8')))
-    await world.ok(['ps'])
+    await until('it is told of', async () => (await listed('alien')).problem !== '')
+    expect((await listed('alien')).problem).toBe('plugin alien failed after resolve: much later (thrown where nothing waited for it)')
+    expect((await world.fails(['features', '--errors'])).stderr + (await world.cedana(['features', '--errors'])).stdout).toContain(
+      'much later',
+    )
+    await world.ok(['manage', 'alien', String((await world.foreign('eventfd')).pid), '--jid', world.jid('again')])
   })
 
   const refusals: readonly (readonly [what: string, parts: Partial<PackageParts>, message: RegExp])[] = [
     ['throws on load', { first: "throw new Error('no mood')" }, /its code fails as it is loaded: no mood/],
     ['never loads', { first: 'await new Promise((done) => setTimeout(done, 60_000))' }, /did not load within 6 s/],
-    ['ends the process', { first: 'process.exit(0)' }, /ends the process that loads it/],
+    ['ends the process', { first: 'process.exit(0)' }, /its code fails as it is loaded: it ended its process \(exit code 0\)/],
+    ['computes without end as it is loaded', { first: 'while (true);' }, /did not load within 6 s/],
     ['claims a verb that it does not have', { claims: 'query' }, /it claims query and does not have it/],
     ['has the wrong version of the contract', { contract: '^2.0' }, /was made for version \^2\.0 of the plugin contract, this is 1\./],
     ['is called like a built-in', { name: 'runc' }, /is called runc, and that is the name of a plugin of cedana itself/],
@@ -204,14 +209,17 @@ describe('a plugin that does wrong', () => {
 
 describe('the daemon', () => {
   const entry = (name: string): string => join(places(), name, 'dist/index.js')
-  /** Of a plugin that is fine wherever else it is loaded. */
-  const inDaemon = (code: string): string => `if (process.argv.includes('daemon')) ${code}`
+  /** Of a plugin that is fine until there is this file. */
+  const spoilt = (): string => join(world.dir, 'spoilt')
+  const whenSpoilt = (code: string): string => `import { existsSync } from 'node:fs'\nif (existsSync(${JSON.stringify(spoilt())})) ${code}`
+  afterEach(() => rmSync(spoilt(), { force: true }))
 
   test('leaves out what does not load, says so, and has the others', async () => {
     await install({ name: 'other' })
-    const broken = await build({ name: 'alien', first: inDaemon("throw new Error('spoilt')") })
-    const refused = await world.fails(['plugin', 'install', broken])
-    expect(refused.stderr).toContain('the daemon cannot use plugin alien: its code fails as it is loaded: spoilt')
+    await world.stopDaemon()
+    await install({ name: 'alien', first: whenSpoilt("throw new Error('spoilt')") })
+    writeFileSync(spoilt(), '')
+    await world.startDaemon()
     const reloaded = await world.fails(['plugin', 'reload'])
     expect(reloaded.stdout).toContain('Left out alien: its code fails as it is loaded: spoilt')
     expect(reloaded.stdout).toContain('Loaded other (1.0.0)')
@@ -226,7 +234,8 @@ describe('the daemon', () => {
   test('starts with a broken plugin, and with one that never loads', async () => {
     await install({ name: 'other' })
     await world.stopDaemon()
-    await install({ name: 'alien', first: inDaemon('await new Promise(() => undefined)') })
+    await install({ name: 'alien', first: whenSpoilt('await new Promise(() => undefined)') })
+    writeFileSync(spoilt(), '')
     await world.startDaemon()
     expect(await listed('alien')).toMatchObject({ problem: expect.stringContaining('did not load within 6 s') })
     expect(await listed('other')).toMatchObject({ problem: '' })

@@ -2,6 +2,7 @@ import type { PluginView } from '../../daemon/api/engine.js'
 import { featureMatrix, type MatrixRow, MARKS, type Mark } from '../../plugins/matrix.js'
 import type { CliCommand } from '../command.js'
 import { CliError } from '../exit-codes.js'
+import { knownPlugins } from '../known-plugins.js'
 import { table, type Cell } from '../render/table.js'
 import type { Colour } from '../render/style.js'
 import type { Session } from '../session.js'
@@ -51,7 +52,7 @@ export function features(command: CliCommand): void {
     .option('--errors', 'also what is wrong, and then fail')
     .example('cedana features', 'cedana features runc', 'cedana plugin features --errors')
     .does<{ readonly errors?: boolean }>(async (session, { errors = false }, names) => {
-      const all = await session.ask((engine) => engine.listPlugins({ needs: true }, { signal: session.signal }), { local: true })
+      const all = await knownPlugins(session, { needs: true })
       const known = all.filter(({ kind }) => kind !== 'program')
       const shown = known.filter(({ name }) => names.length === 0 || names.includes(name))
       const missing = names.filter((name) => !known.some((one) => one.name === name))

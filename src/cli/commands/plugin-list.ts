@@ -1,10 +1,9 @@
 import type { PluginView } from '../../daemon/api/engine.js'
-import { CedanaError } from '../../plugins/contract/errors.js'
 import type { CliCommand } from '../command.js'
+import { knownPlugins } from '../known-plugins.js'
 import { printListing, type Listing } from '../render/listing.js'
 import type { Colour } from '../render/style.js'
 import { formatSize } from '../render/units.js'
-import type { Session } from '../session.js'
 import { listFlags } from '../shared-flags.js'
 
 const status = ({ origin, problem }: PluginView): string => (problem === '' || origin === 'available' ? origin : 'broken')
@@ -34,23 +33,11 @@ const pluginListing = (plugins: readonly PluginView[], hints: readonly string[])
   hints,
 })
 
-/** As the daemon has them. Without one, as they lie on disk, where nobody has tried to load them. */
-async function plugins(session: Session): Promise<readonly PluginView[]> {
-  const list = { needs: false }
-  const { signal } = session
-  return session
-    .ask((engine) => engine.listPlugins(list, { signal }))
-    .catch((thrown: unknown) => {
-      if (CedanaError.from(thrown).code !== 'DAEMON_UNREACHABLE') throw thrown
-      return session.ask((engine) => engine.listPlugins(list, { signal }), { local: true })
-    })
-}
-
 export function pluginList(command: CliCommand): void {
   listFlags(command.argument('[NAME...]', 'only these plugins'))
     .example('cedana plugin list', 'cedana plugins -o wide', 'cedana plugins -q --filter status=broken')
     .does(async (session, _options, names) => {
-      const all = await plugins(session)
+      const all = await knownPlugins(session, { needs: false })
       const shown = all.filter(({ name }) => names.length === 0 || names.includes(name))
       const available = shown.filter(({ origin }) => origin === 'available').length
       const problems = shown.flatMap(({ name, origin, problem }) =>

@@ -63,7 +63,7 @@ async function hostSection(env: Environment): Promise<CheckSection> {
 }
 
 async function runtimeSections(env: Environment, call: Call): Promise<CheckSection[]> {
-  const usable = env.runtimes.runtimes.map(async ({ description, version, origin }) => {
+  const usable = env.runtimes.runtimes.map(async ({ description, problem: trouble, version, origin }) => {
     const components = await Promise.all(
       description.requires.map(async (need) => {
         const { name, found, problem } = await examine(env, call.signal, need)
@@ -73,7 +73,7 @@ async function runtimeSections(env: Environment, call: Call): Promise<CheckSecti
         return component(name, found, isUnused ? problems : [], isUnused ? [] : problems)
       }),
     )
-    return { name: description.name, components: [component('version', version), ...components] }
+    return { name: description.name, components: [component('version', version, [], trouble === '' ? [] : [trouble]), ...components] }
   })
   const rest = env.runtimes.leftOut.map(({ name, version, reason }) => ({
     name,

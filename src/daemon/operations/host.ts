@@ -20,11 +20,13 @@ interface HostParts {
 }
 
 const MAX_OUTPUT_BYTES = 1024 * 1024
+/** From when a program is told to end until it is made to. */
+const KILL_MS = 2000
 
 function exec(argv: readonly [string, ...string[]], timeoutMs: number | undefined, signal: AbortSignal): Promise<ExecResult> {
   const [file, ...args] = argv
   return new Promise((resolve, reject) => {
-    execFile(file, args, { maxBuffer: MAX_OUTPUT_BYTES, timeout: timeoutMs ?? 0, signal }, (error, stdout, stderr) => {
+    const child = execFile(file, args, { maxBuffer: MAX_OUTPUT_BYTES, timeout: timeoutMs ?? 0, signal }, (error, stdout, stderr) => {
       if (error === null) resolve({ code: 0, stdout, stderr })
       else if (typeof error.code === 'number') resolve({ code: error.code, stdout, stderr })
       else if (error.name === 'AbortError') reject(CedanaError.from(error))
@@ -35,6 +37,12 @@ function exec(argv: readonly [string, ...string[]], timeoutMs: number | undefine
           }),
         )
     })
+    const onAbort = (): void => {
+      const end = setTimeout(() => child.kill('SIGKILL'), KILL_MS)
+      child.once('exit', () => clearTimeout(end))
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
+    child.once('exit', () => signal.removeEventListener('abort', onAbort))
   })
 }
 

@@ -28,10 +28,10 @@ async function criu(env: Environment): Promise<PluginView> {
 }
 
 export async function listPlugins(env: Environment, call: Call, request: ListPluginsRequest): Promise<readonly PluginView[]> {
-  const usable = env.runtimes.runtimes.map(async ({ description, origin, version, directory, sizeBytes }): Promise<PluginView> => {
+  const usable = env.runtimes.runtimes.map(async ({ description, problem, origin, version, directory, sizeBytes }): Promise<PluginView> => {
     const { kind, name, summary, verbs, features, requires } = description
     const needs = request.needs ? await Promise.all(requires.map((need) => examine(env, call.signal, need))) : []
-    return { kind, name, summary, verbs, features, needs, origin, version, directory, sizeBytes, problem: '' }
+    return { kind, name, summary, verbs, features, needs, origin, version, directory, sizeBytes, problem }
   })
   const rest = env.runtimes.leftOut.map(({ name, origin, version, directory, sizeBytes, reason }): PluginView => {
     return {

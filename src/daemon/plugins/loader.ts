@@ -11,16 +11,17 @@ import {
   type PluginPaths,
   readPlugin,
 } from '../../plugins/packages.js'
-import type { ExternalRuntime, LeftOut, LoadedRuntime, Registry } from '../../plugins/registry.js'
-import { loadPlugin } from './load.js'
+import type { ExternalRuntime, LeftOut, Registry } from '../../plugins/registry.js'
+import { IsolatedPlugin } from './isolated.js'
 import { refuseOthersAbove } from './owned.js'
 import { addDoor, walkPackage } from './stage.js'
-import { probe } from './probe.js'
 
 export interface LoaderOptions {
   readonly registry: Registry
   readonly paths: PluginPaths
   readonly loadTimeoutMs: number
+  /** How long a verb may take. */
+  readonly verbTimeoutMs: number
   readonly log: Log
   /** For copies of what is on the search path; removed with this process. */
   workDirectory(): Promise<string>
@@ -33,6 +34,10 @@ interface Found extends PluginPackage {
   readonly digest: string
 }
 
+interface Known extends ExternalRuntime {
+  readonly plugin: IsolatedPlugin
+}
+
 const reasonOf = (thrown: unknown): string => {
   const { message, hint } = CedanaError.from(thrown)
   return hint === undefined ? message : `${message} (${hint})`
@@ -40,9 +45,7 @@ const reasonOf = (thrown: unknown): string => {
 
 export class PluginLoader {
   /** What is loaded, or can be, by content. */
-  #known: ReadonlyMap<string, ExternalRuntime> = new Map()
-  /** Name of the plugin, by the directory that its code was loaded from. */
-  readonly #ran = new Map<string, string>()
+  #known: ReadonlyMap<string, Known> = new Map()
   #loading = Promise.resolve()
 
   constructor(private readonly options: LoaderOptions) {}
@@ -50,7 +53,7 @@ export class PluginLoader {
   /** Looks for them, and runs no code of theirs. */
   async find(): Promise<void> {
     const { registry, paths } = this.options
-    const known = new Map<string, ExternalRuntime>()
+    const known = new Map<string, Known>()
     const leftOut: LeftOut[] = []
     const taken = new Map<string, string>()
     for (const candidate of pluginCandidates(paths)) {
@@ -64,13 +67,26 @@ export class PluginLoader {
         refuseClash(name, registry, taken.get(name))
         taken.set(name, directory)
         const key = `${name} ${origin} ${directory} ${found.digest}`
-        known.set(key, this.#known.get(key) ?? this.#external(found))
+        const former = this.#known.get(key)
+        // One that something has gone wrong with begins anew.
+        known.set(key, former?.problem === '' ? former : this.#external(found))
       } catch (thrown) {
         leftOut.push({ name, origin, version, directory, sizeBytes: 0, reason: reasonOf(thrown) })
       }
     }
+    this.#replace(known, leftOut)
+  }
+
+  /** Ends their processes as soon as nothing is under way in them. */
+  close(): void {
+    this.#replace(new Map(), [])
+  }
+
+  #replace(known: ReadonlyMap<string, Known>, leftOut: readonly LeftOut[]): void {
+    const kept = new Set(known.values())
+    for (const one of this.#known.values()) if (!kept.has(one)) one.plugin.close()
     this.#known = known
-    registry.use([...known.values()], leftOut)
+    this.options.registry.use([...kept], leftOut)
   }
 
   /** Looks for them again and loads those that are new or changed. Two at a time are one after the other. */
@@ -86,27 +102,30 @@ export class PluginLoader {
     const { registry, log } = this.options
     await this.find()
     const leftOut: LeftOut[] = [...registry.leftOut]
-    const loaded = await Promise.all(
+    const usable = await Promise.all(
       [...this.#known].map(async ([key, external]) => {
         try {
-          await external.load()
+          await external.plugin.check()
           return [[key, external] as const]
         } catch (thrown) {
-          const { origin, version, directory, sizeBytes } = external
-          leftOut.push({ name: external.description.name, origin, version, directory, sizeBytes, reason: reasonOf(thrown) })
+          leftOut.push(leftOutFor(external, reasonOf(thrown)))
           return []
         }
       }),
     )
-    this.#known = new Map(loaded.flat())
-    registry.use([...this.#known.values()], leftOut)
+    this.#replace(new Map(usable.flat()), leftOut)
     for (const { name, directory, reason } of leftOut) log.warn({ plugin: name, directory, reason }, 'plugin left out')
     for (const { description, version } of this.#known.values()) log.info({ plugin: description.name, version }, 'plugin loaded')
   }
 
-  /** The plugin whose code an error comes from. */
-  blame(error: Error): string | undefined {
-    return [...this.#ran].find(([directory]) => error.stack?.includes(`${directory}/`))?.[1]
+  /** Until somebody has plugins looked for again. */
+  #leaveOut(external: Known, thrown: CedanaError): void {
+    const [key] = [...this.#known].find(([, one]) => one === external) ?? []
+    if (key === undefined) return
+    const { registry, log } = this.options
+    const left = leftOutFor(external, reasonOf(thrown))
+    log.warn({ plugin: left.name, directory: left.directory, reason: left.reason }, 'plugin left out')
+    this.#replace(new Map([...this.#known].filter(([other]) => other !== key)), [...registry.leftOut, left])
   }
 
   async #examine({ origin, directory }: PluginCandidate): Promise<Found> {
@@ -118,29 +137,28 @@ export class PluginLoader {
     return { ...found, origin, ...contents }
   }
 
-  #external(found: Found): ExternalRuntime {
+  #external(found: Found): Known {
     const { description, origin, version, directory, sizeBytes } = found
-    let loading: Promise<LoadedRuntime> | undefined
-    const load = (): Promise<LoadedRuntime> => {
-      // A failure is not remembered: it may have been one of the moment.
-      loading ??= this.#load(found).catch((thrown: unknown) => {
-        loading = undefined
-        throw thrown
-      })
-      return loading
+    const { log, loadTimeoutMs, verbTimeoutMs } = this.options
+    let staged: Promise<string> | undefined
+    const plugin = new IsolatedPlugin({
+      ...{ description, log, loadTimeoutMs, verbTimeoutMs },
+      entry: async () => join(await (staged ??= this.#stage(found)), found.entry.slice(directory.length)),
+      onUnusable: (thrown) => this.#leaveOut(external, thrown),
+    })
+    const external: Known = {
+      ...{ description, origin, version, directory, sizeBytes, plugin },
+      loaded: plugin.loaded,
+      get problem() {
+        return plugin.problem
+      },
     }
-    return { description, origin, version, directory, sizeBytes, load }
+    return external
   }
 
-  async #load(found: Found): Promise<LoadedRuntime> {
-    const directory = found.origin === 'installed' ? found.directory : await this.#stage(found)
-    this.#ran.set(directory, found.description.name)
-    const entry = join(directory, found.entry.slice(found.directory.length))
-    return loadPlugin({ ...found, entry }, this.options.loadTimeoutMs)
-  }
-
-  /** What is on the search path may change at any time: what runs is a copy, which is looked at in a process of its own first. */
-  async #stage({ directory, description, digest }: Found): Promise<string> {
+  /** What is on the search path may change at any time: what runs is a copy. */
+  async #stage({ origin, directory, description, digest }: Found): Promise<string> {
+    if (origin === 'installed') return directory
     const copies = join(await this.options.workDirectory(), 'plugins')
     const copy = join(copies, `${description.name}-${digest.slice(0, 16)}`)
     await mkdir(copies, { recursive: true, mode: 0o700 })
@@ -148,9 +166,12 @@ export class PluginLoader {
     const copied = await walkPackage(directory, { to: copy, mustBeOurs: true })
     if (copied.digest !== digest) throw new CedanaError('PLUGIN_FAILED', 'it changes while it is loaded')
     await addDoor(copy)
-    await probe(copy, this.options.loadTimeoutMs)
     return copy
   }
+}
+
+const leftOutFor = ({ description, origin, version, directory, sizeBytes }: ExternalRuntime, reason: string): LeftOut => {
+  return { name: description.name, origin, version, directory, sizeBytes, reason }
 }
 
 function refuseClash(name: string, registry: Registry, other: string | undefined): void {

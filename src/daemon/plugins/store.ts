@@ -9,13 +9,12 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import { describeRuntime, type RuntimeDescription } from '../../plugins/description.js'
+import type { RuntimeDescription } from '../../plugins/description.js'
 import { DESCRIPTION_FILE, pluginDirectory, type PluginPaths, readPackage, readPlugin, RECORD_FILE } from '../../plugins/packages.js'
 import { beTheOnlyOne } from '../db/only-one.js'
 import { installCriu, removeCriu } from './criu.js'
-import { manifestOf } from './load.js'
+import { lookAt } from './look.js'
 import { refuseOthersAbove } from './owned.js'
-import { probe } from './probe.js'
 import { fetchSource } from './source.js'
 import { addDoor, walkPackage } from './stage.js'
 
@@ -56,7 +55,7 @@ export class PluginStore {
       const staged = join(scratch, 'staged')
       const { digest } = await walkPackage(source.directory, { to: staged, mustBeOurs: false })
       await addDoor(staged)
-      await probe(staged, this.options.loadTimeoutMs)
+      await mustBeDescribed(staged, this.options.loadTimeoutMs)
       const place = `${description.name}-${version}-${digest.slice(0, 16)}`
       const record = {
         package: packageName,
@@ -152,26 +151,32 @@ export class PluginStore {
   }
 }
 
+async function mustBeDescribed(directory: string, limitMs: number): Promise<RuntimeDescription> {
+  const { entry, description } = readPlugin(directory)
+  const found = await lookAt(entry, limitMs)
+  if (isDeepStrictEqual(found, description)) return description
+  throw new CedanaError('PLUGIN_FAILED', `its code is not what ${DESCRIPTION_FILE} says`, {
+    hint: 'make that again: cedana plugin manifest DIR',
+  })
+}
+
 /**
- * What the code in `directory` says of itself. `check`: it must be what its file says already; else the file is written. Runs that code here, from a copy
+ * What the code in `directory` says of itself. `check`: it must be what its file says already; else the file is written. That code is run from a copy
  * that has the `cedana/plugin` of this program, whatever the author has.
  */
 export async function writeDescription(
   directory: string,
   { check, limitMs }: { readonly check: boolean; readonly limitMs: number },
 ): Promise<RuntimeDescription> {
-  const { entry } = check ? readPlugin(directory) : readPackage(directory)
+  const { entry } = readPackage(directory)
   const scratch = await mkdtemp(join(tmpdir(), 'cedana-plugin-'))
   try {
     const copy = join(scratch, 'package')
     await walkPackage(directory, { to: copy, mustBeOurs: false })
     await addDoor(copy)
-    const description = describeRuntime(await manifestOf(join(copy, entry.slice(directory.length)), limitMs))
-    if (check && !isDeepStrictEqual(readPlugin(directory).description, description))
-      throw new CedanaError('PLUGIN_FAILED', `its code is not what ${DESCRIPTION_FILE} says`, {
-        hint: 'make that again: cedana plugin manifest DIR',
-      })
-    if (!check) await writeFile(join(directory, DESCRIPTION_FILE), `${JSON.stringify(description, null, 2)}\n`)
+    if (check) return await mustBeDescribed(copy, limitMs)
+    const description = await lookAt(join(copy, entry.slice(directory.length)), limitMs)
+    await writeFile(join(directory, DESCRIPTION_FILE), `${JSON.stringify(description, null, 2)}\n`)
     return description
   } finally {
     await rm(scratch, { recursive: true, force: true })
