@@ -104,9 +104,10 @@ Made WaitForMaker(pid_t maker, const Options& options, Console* console, Root* r
     if (!made.given_up) continue;
     // What it waits for is not below us.
     if (options.foreign && patience_ms == kUndoMs) kill(maker, SIGTERM);
+    // First where it has nothing to undo: it would see what it waits for fail, and might be quicker.
+    if (patience_ms <= 0) kill(maker, SIGKILL);
     // Again only when it has got over that: it may need others to undo what it did.
     if (patience_ms % kKillAgainMs == 0) KillBelowChildren();
-    if (patience_ms <= 0) kill(maker, SIGKILL);
     patience_ms -= kUndoStepMs;
   }
   return made;
