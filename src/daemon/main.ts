@@ -96,7 +96,7 @@ function buildEnvironment(
     reloadPlugins: () => plugins.loadAll(),
     jobs: new JobTable(database.jobs, hostId(), log, {
       exitOf: (job) => rememberedExit(env, job),
-      removeRemains: (job, reason) => removeRemains(env, job, reason),
+      removeRemains: (job, reason, exit) => removeRemains(env, job, reason, exit),
     }),
     checkpoints: database.checkpoints,
     locks: new JobLocks(),

@@ -47,6 +47,21 @@ export async function briefs(pids: readonly number[]): Promise<Map<number, Proce
 /** A thousand jobs that are killed at once need one look at /proc, not a thousand. */
 export const allProcesses: () => Promise<readonly ProcessRow[]> = shared(() => native.scanProcesses(null))
 
+/** Those that have this variable in their environment: what a program has called has it too, whoever its parent is by now. */
+export async function withVariable(
+  name: string,
+  value: string,
+): Promise<readonly { readonly target: Target; readonly args: readonly string[] }[]> {
+  const line = `${name}=${value}`
+  const found = await Promise.all(
+    (await allProcesses()).map(async ({ pid, startTicks, args }) => {
+      const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')
+      return environment.split('\0').includes(line) ? [{ target: { pid: pid as Pid, startTicks, bootId }, args }] : []
+    }),
+  )
+  return found.flat()
+}
+
 /** A pidfd of exactly this process, or undefined when it is gone. Hands it to `use` and closes it after. */
 async function withPidfd<T>(target: Target, use: (pidfd: PidfdHandle) => Promise<T> | T): Promise<T | undefined> {
   if (target.bootId !== bootId) return undefined

@@ -200,7 +200,8 @@ function cannotRunShim(request: ShimRequest, cause: unknown): CedanaError {
 
 function startFailed(request: ShimRequest, line: string): CedanaError {
   const failed = /^failed (\w+) (\d+) (.*)$/.exec(line)
-  if (failed?.[1] === undefined) return new CedanaError('START_FAILED', 'the shim of the job ended before the job was started')
+  if (failed?.[1] === undefined)
+    return new CedanaError('START_FAILED', 'the shim of the job was killed before the job was started', { detail: { step: 'shim' } })
   const [, step, errnoText, text = ''] = failed
   const errno = Number(errnoText)
   if (step === 'launcher') return launcherFailed(request, text)

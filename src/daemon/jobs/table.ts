@@ -21,7 +21,7 @@ export interface JobStore {
 
 export interface JobEnd {
   exitOf(job: JobRecord): Promise<ExitStatus | undefined>
-  removeRemains(job: JobRecord, reason: EndReason): Promise<void>
+  removeRemains(job: JobRecord, reason: EndReason, exit: ExitStatus | undefined): Promise<void>
 }
 
 export const targetOf = (job: JobRecord): Target => ({ pid: job.pid, startTicks: job.startTicks, bootId: job.bootId }) as Target
@@ -127,7 +127,7 @@ export class JobTable {
     const reason = this.#reasons.get(job.jid) ?? 'exited'
     this.#reasons.delete(job.jid)
     const exit = known ?? (await this.atEnd.exitOf(this.get(job.jid)))
-    await this.atEnd.removeRemains(this.get(job.jid), reason)
+    await this.atEnd.removeRemains(this.get(job.jid), reason, exit)
     this.update(job.jid, { state: 'ended', endReason: reason, exit, exitedAt: Date.now(), frozen: false })
     this.log.info({ job: job.jid, pid: job.pid, reason, ...exit }, 'job ended')
     void this.#removeDirectory(job)

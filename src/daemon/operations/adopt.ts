@@ -3,16 +3,18 @@
  * what ended meanwhile gets its true end. A job that was being started or restored is what its shim says it became.
  */
 import { existsSync } from 'node:fs'
-import { readdir, rm } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import { readShimExit, readShimState, ShimConnection, type ShimState } from '../host/shim.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import { rememberedExit, removeRemains } from './program.js'
 import { ensureDirectories, type Environment, hasMaker, jobsDirectory, workDirectories } from './environment.js'
+import { isBeingStarted, outlive, undoLeft } from './starts.js'
 
 /** How long a shim that an interrupted daemon started may take to listen. */
 const SHIM_LISTEN_MS = 500
@@ -77,6 +79,7 @@ async function adoptAs(env: Environment, job: JobRecord, state: ShimState | unde
     env.log.info({ job: job.jid, pid: known.pid }, 'job adopted')
     return
   }
+  if (!state) await undoLeft(env, job.directory)
   if (!state && job.state === 'starting') {
     // It never started, and its `run` was never answered.
     env.jobs.remove(job.jid)
@@ -95,19 +98,26 @@ async function adoptAs(env: Environment, job: JobRecord, state: ShimState | unde
 async function removeAfterShim(directory: string): Promise<void> {
   if (directory === '') return
   const state = await readShimState(directory).catch(() => undefined)
-  if (state?.shim.bootId === processes.bootId)
-    void processes.waitExit(state.shim).then(() => rm(directory, { recursive: true, force: true }))
-  else await rm(directory, { recursive: true, force: true })
+  if (state?.shim.bootId === processes.bootId) void processes.waitExit(state.shim).then(() => removeDirectory(directory))
+  else await removeDirectory(directory)
+}
+
+async function removeStray(env: Environment, directory: string): Promise<void> {
+  const state = await readShimState(directory).catch(() => undefined)
+  if (!state) await undoLeft(env, directory)
+  if (state?.shim.bootId === processes.bootId) void outlive(env, directory, state).then(() => removeDirectory(directory))
+  else await removeDirectory(directory)
 }
 
 /** What dead processes of cedana have left: directories of restores that made no job, of jobs that are no longer known, and of operations. */
 async function removeStrays(env: Environment): Promise<void> {
   const known = new Set(env.jobs.all().map((job) => job.jid))
   for (const name of await readdir(jobsDirectory(env))) {
-    if (!known.has(name) && !(await hasMaker(name))) await removeAfterShim(join(jobsDirectory(env), name))
+    const directory = join(jobsDirectory(env), name)
+    if (!known.has(name) && !(await hasMaker(name)) && !(await isBeingStarted(directory))) await removeStray(env, directory)
   }
   for (const name of await readdir(workDirectories(env))) {
-    if (!(await hasMaker(name))) await rm(join(workDirectories(env), name), { recursive: true, force: true })
+    if (!(await hasMaker(name))) await removeDirectory(join(workDirectories(env), name))
   }
 }
 

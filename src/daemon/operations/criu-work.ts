@@ -2,10 +2,11 @@
  * CRIU's work directory, private to the daemon and gone after the operation. Of a failed one the log is kept, and turned into what the user can use:
  * the first real error in plain words, those lines, and where the log is.
  */
-import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync } from 'node:fs'
 import { copyFile, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import { removeDirectory } from '../host/mounts.js'
 import { readImage, STATS } from '../images/criu-images.js'
 import { explainCriuLog } from '../images/explain.js'
 import { ensureDirectories, type Environment, logsDirectory, workDirectory } from './environment.js'
@@ -60,9 +61,9 @@ export class CriuWork {
     })
   }
 
-  close(): void {
+  async close(): Promise<void> {
     closeSync(this.fd)
-    rmSync(this.directory, { recursive: true, force: true })
+    await removeDirectory(this.directory)
   }
 }
 

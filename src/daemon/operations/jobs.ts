@@ -1,6 +1,7 @@
 /** Jobs as users see them: list, look, kill, delete. */
 import { existsSync } from 'node:fs'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import type { CheckpointRecord, JobBrief, JobRecord } from '../jobs/job.js'
 import { statusOf, type JobStatus } from '../jobs/status.js'
@@ -9,8 +10,7 @@ import { mayUseJob, visiblePart } from './authorize.js'
 import { checkpointView } from './checkpoints.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
-import { removeTarget } from './program.js'
-import { removeDirectory } from './run.js'
+import { removeTarget } from './starts.js'
 import type { Call, CheckpointView, JobView, KillRequest, ListJobsRequest } from './verbs.js'
 
 const SIGKILL = 9

@@ -4,9 +4,7 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
-import type { ParsedOptions } from '../../plugins/contract/options.js'
 import type { Program } from '../../plugins/contract/plan.js'
-import type { RemoveReason } from '../../plugins/contract/runtime.js'
 import { bootId, isAlive, readText } from '../host/processes.js'
 import { launchShim, type LaunchedShim, type ShimRequest } from '../host/shim.js'
 import type { EndReason, JobRecord } from '../jobs/job.js'
@@ -14,9 +12,8 @@ import { targetOf } from '../jobs/table.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
 import type { LaunchFailure } from './launch.js'
+import { endedStart, leftForeground, noteStart, REMOVE_MS, removeTarget, undoStart } from './starts.js'
 
-/** How long a runtime may take to remove what is left of a target. */
-const REMOVE_MS = 10_000
 const TOLD_EVERY_MS = 10
 /** In the directory of the job: what a plugin that is its own launcher is to do. */
 const LAUNCH = 'launch.json'
@@ -40,6 +37,7 @@ export async function startProgram(env: Environment, { type, directory, program,
   const streams = program.streams ?? { stdio }
   const isClosed = stdio === 'log' && streams.stdio === 'pipe'
   const kept = streams.log ?? log
+  const noted = await noteStart(env, { type, directory, program })
   try {
     return await launchShim({
       ...request,
@@ -49,7 +47,7 @@ export async function startProgram(env: Environment, { type, directory, program,
       log: kept === '' ? undefined : kept,
       user: program.user,
       workingDirectory: program.workingDirectory,
-      environment: program.environment,
+      environment: { ...program.environment, ...noted },
       argv: launch ? [...env.command, ...samePlugins(env), '__launch', type, join(directory, LAUNCH)] : program.argv,
       foreground: env.foreground,
       launcher: program.launcher,
@@ -58,9 +56,11 @@ export async function startProgram(env: Environment, { type, directory, program,
     })
   } catch (thrown) {
     const error = CedanaError.from(thrown)
-    // One that fails removes what it has made. One that was given up when it had succeeded, or was killed, does not.
-    if (error.detail['step'] === 'launcher' && !(Number(error.detail['exitCode']) > 0))
-      await removeTarget(env, { type, target: undefined, identity: program.identity ?? {}, why: 'undone' })
+    const { step, exitCode } = error.detail
+    const start = { type, identity: program.identity ?? {} }
+    // One that fails removes what it has made. One that was given up when it had succeeded, or was killed, or whose shim was, does not.
+    if (step === 'shim' || (step === 'launcher' && !(Number(exitCode) > 0))) await undoStart(env, start, directory)
+    else if (step === 'launcher' && !launch) await endedStart(env, start)
     const reason: unknown = request.signal?.aborted === true ? request.signal.reason : undefined
     if (reason !== undefined)
       throw reason instanceof CedanaError ? reason : new CedanaError('CANCELLED', 'start cancelled', { cause: error })
@@ -113,10 +113,11 @@ export async function toldPid(
 
 /**
  * What the runtime keeps about a job that has ended goes with it, so that it can be restored under its name. What was only put under management
- * belongs to whoever made it, unless it was us who ended it by a dump.
+ * belongs to whoever made it, unless it was us who ended it by a dump. `exit`: of what the shim has started, which may only have stayed with the target.
  */
-export async function removeRemains(env: Environment, job: JobRecord, reason: EndReason): Promise<void> {
+export async function removeRemains(env: Environment, job: JobRecord, reason: EndReason, exit?: ExitStatus): Promise<void> {
   if (job.directory === '' && reason !== 'dumped') return
+  if (job.stdio === 'inherit' && (await leftForeground(env, job.directory, exit))) return
   const why = reason === 'dumped' ? 'dumped' : 'ended'
   await removeTarget(env, { type: job.type, target: targetOf(job), identity: job.details, why })
 }
@@ -128,21 +129,5 @@ export async function rememberedExit(env: Environment, job: JobRecord): Promise<
   return ask(hostFor(env, AbortSignal.timeout(REMOVE_MS)), targetOf(job), job.details).catch((thrown: unknown) => {
     env.log.warn({ job: job.jid, err: CedanaError.from(thrown).message }, 'the exit status of a job is not known')
     return undefined
-  })
-}
-
-interface Removal {
-  readonly type: string
-  /** Undefined: it has not come to be, but something may be there. */
-  readonly target: Target | undefined
-  readonly identity: ParsedOptions
-  readonly why: RemoveReason
-}
-
-export async function removeTarget(env: Environment, { type, target, identity, why }: Removal): Promise<void> {
-  if (!env.runtimes.supports(type, 'remove')) return
-  const remove = await env.runtimes.verb(type, 'remove')
-  await remove(hostFor(env, AbortSignal.timeout(REMOVE_MS)), target, identity, why).catch((thrown: unknown) => {
-    env.log.warn({ type, pid: target?.pid, err: CedanaError.from(thrown).message }, 'the remains of a target could not be removed')
   })
 }

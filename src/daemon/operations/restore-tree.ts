@@ -17,6 +17,7 @@ import { actionScript, configFile } from './criu-options.js'
 import { CRIU_RESTORE_LOG, type CriuWork } from './criu-work.js'
 import { type Environment, refuseProblems } from './environment.js'
 import { startProgram, toldPid } from './program.js'
+import { undoStart } from './starts.js'
 import type { Call, RestoreRequest } from './verbs.js'
 
 export interface TreePlan {
@@ -192,7 +193,10 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
     const { pid, startTicks } = await launched
     // The images are needed for as long as the restore takes, which a program that stays does not tell by ending.
     const targetPid = await toldPid(program, { pid, startTicks })
-    if (targetPid === undefined) throw new CedanaError('CRIU_RESTORE_FAILED', `${program.argv[0]} restored nothing`)
+    if (targetPid === undefined) {
+      await undoStart(env, { type, identity: program.identity ?? {} }, directory)
+      throw new CedanaError('CRIU_RESTORE_FAILED', `${program.argv[0]} restored nothing`)
+    }
     return { pid, startTicks, targetPid, launched }
   } catch (thrown) {
     if (signal.aborted) throw thrown

@@ -13,6 +13,7 @@ import type { RestoreSwitches } from '../../plugins/contract/runtime.js'
 import type { CriuOptions, Problem, RestorePlan } from '../../plugins/contract/plan.js'
 import * as criu from '../host/criu.js'
 import { files } from '../host/files.js'
+import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import type { Manifest } from '../images/manifest.js'
 import { externalInherits, liveFacts, restoreProblems } from '../images/preflight.js'
@@ -26,9 +27,9 @@ import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, unpackingLimits, warnings } from './environment.js'
 import { RestoredGpu } from './gpu.js'
-import { removeTarget } from './program.js'
 import { programWork, restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
-import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, removeDirectory, writePidFile } from './run.js'
+import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, writePidFile } from './run.js'
+import { removeTarget, undoStart } from './starts.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
 const SIGKILL = 9
@@ -226,7 +227,9 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         if (job) env.jobs.expectEnd(job.jid, 'dumped')
         await processes.killTree(target, SIGKILL)
         const shim = await launched.catch(() => undefined)
-        if (plan.program) await removeTarget(env, { type, target, identity: identity ?? {}, why: 'undone' })
+        const made = { type, identity: identity ?? {} }
+        if (plan.program?.pidFile !== undefined) await undoStart(env, made, directory)
+        else if (plan.program) await removeTarget(env, { ...made, target, why: 'undone' })
         await shim?.done
         if (!job) return
         await env.jobs.ended(job.jid)

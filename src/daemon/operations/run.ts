@@ -1,17 +1,18 @@
 /** `run`: a job is in the database before its program starts, and the caller hears of it after both are true. */
-import { mkdirSync, rmSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Host } from '../../plugins/contract/host.js'
 import type { Caller, ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
 import type { RunPlan } from '../../plugins/contract/plan.js'
 import { writeFileAs } from '../host/files.js'
+import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import type { JobRecord } from '../jobs/job.js'
 import { checkJobId, randomJobId } from '../jobs/names.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, refuseProblems } from './environment.js'
-import { removeTarget, startProgram, toldPid } from './program.js'
+import { startProgram, toldPid } from './program.js'
+import { removeTarget, undoStart } from './starts.js'
 import type { Call, RunRequest, Started } from './verbs.js'
 
 /** [must] the place where users look. */
@@ -55,12 +56,10 @@ export function chooseJobId(env: Environment, wanted: string): string {
 export async function makeJobDirectory(env: Environment, name: string): Promise<string> {
   await ensureDirectories(env)
   const directory = join(jobsDirectory(env), name)
-  rmSync(directory, { recursive: true, force: true })
+  await removeDirectory(directory)
   mkdirSync(directory, { mode: 0o700 })
   return directory
 }
-
-export const removeDirectory = (directory: string): Promise<void> => rm(directory, { recursive: true, force: true })
 
 /** Only without a daemon are the caller's own streams within reach. */
 export function checkStdio(env: Environment, stdio: StdioMode): void {
@@ -153,7 +152,9 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
         const target = { pid: shim.pid, startTicks: shim.startTicks, bootId: processes.bootId } as Target
         await processes.killTree(target, SIGKILL)
         await processes.waitExit(target)
-        await removeTarget(env, { type: request.type, target, identity: job.details, why: 'undone' })
+        const made = { type: request.type, identity: job.details }
+        if (plan.pidFile === undefined) await removeTarget(env, { ...made, target, why: 'undone' })
+        else await undoStart(env, made, directory)
         await shim.done
       },
     },

@@ -124,8 +124,9 @@ export interface RuntimeVerbs<O extends OptionSchemas> {
   /** Ends the target its own way; without this verb the daemon signals the root process. */
   kill(host: Host, target: Target, signal: number, identity: ParsedOptions): Promise<void>
   /**
-   * Removes what the runtime keeps about an ended target, unless another has that name by now; without a target (it never came to be) about
-   * whatever has that name and is dead. Called twice it does no harm.
+   * Removes what the runtime keeps about an ended target, unless another has that name by now. Without a target: `undone`, the start was broken off, so
+   * that whatever has that name, alive or dead, is its doing; else a program that was to make it, or stayed with it, has ended by itself and may have
+   * missed something. Called twice it does no harm.
    */
   remove(host: Host, target: Target | undefined, identity: ParsedOptions, why: RemoveReason): Promise<void>
   /** How a target ended that is not our child, as far as the runtime remembers. Called once it has ended, before `remove`. */

@@ -5,6 +5,7 @@
 import type { Host } from '../contract/host.js'
 import type { Mount, Snapshot } from '../contract/job.js'
 import type { Problem } from '../contract/plan.js'
+import { hostMounts, sourceOf } from './host-mounts.js'
 
 const OF_DRIVER = /nvidia|libcuda|libnv|\/etc\/vulkan/
 
@@ -19,31 +20,11 @@ export interface DriverMount {
 export async function driverMounts(host: Host, { mounts }: Snapshot, known: (mount: Mount) => boolean): Promise<readonly DriverMount[]> {
   const found = mounts.filter((mount) => mount.path !== '/' && OF_DRIVER.test(mount.path) && !known(mount))
   if (found.length === 0) return []
-  const outside = parse((await host.readText('/proc/self/mountinfo')) ?? '')
+  const outside = await hostMounts(host)
   return found.flatMap((mount) => {
     const source = sourceOf(mount, outside)
     return source === undefined ? [] : [{ path: mount.path, source }]
   })
-}
-
-type Outside = Pick<Mount, 'device' | 'root' | 'path'>
-
-const parse = (mountinfo: string): readonly Outside[] =>
-  mountinfo.split('\n').flatMap((line) => {
-    const [, , device = '', root = '', path = ''] = line.split(' ')
-    return path === '' ? [] : [{ device, root: unescaped(root), path: unescaped(path) }]
-  })
-const unescaped = (text: string): string => text.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)))
-
-/** The file on the host that is the root of this mount. */
-function sourceOf({ device, root }: Mount, outside: readonly Outside[]): string | undefined {
-  const isBelow = (one: Outside): boolean => one.root === '/' || root === one.root || root.startsWith(`${one.root}/`)
-  const nearest = outside
-    .filter((one) => one.device === device && isBelow(one))
-    .reduce<Outside | undefined>((best, one) => (best && best.root.length >= one.root.length ? best : one), undefined)
-  if (!nearest) return undefined
-  const path = `${nearest.path}/${root.slice(nearest.root.length)}`.replaceAll(/\/+/g, '/')
-  return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path
 }
 
 /** Key and place of each for CRIU: at a dump, and at the restore. */

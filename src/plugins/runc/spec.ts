@@ -19,7 +19,13 @@ const Spec = z.looseObject({
     .array(Mount)
     .nullish()
     .transform((mounts) => mounts ?? []),
-  linux: z.looseObject({ namespaces: z.array(Namespace).nullish(), maskedPaths: z.array(z.string()).nullish() }).nullish(),
+  linux: z
+    .looseObject({
+      namespaces: z.array(Namespace).nullish(),
+      maskedPaths: z.array(z.string()).nullish(),
+      cgroupsPath: z.string().nullish(),
+    })
+    .nullish(),
 })
 export type Spec = z.output<typeof Spec>
 

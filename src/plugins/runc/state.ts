@@ -33,7 +33,7 @@ export interface ContainerState extends Init {
   readonly binds: readonly string[]
   readonly maskedPaths: readonly string[]
   readonly namespaces: readonly Namespace[]
-  /** Directories of its cgroups; of crun's not known. */
+  /** Directories of its cgroups, as far as the runtime says; crun does not. */
   readonly cgroups: readonly string[]
   /** Its cgroup was made by systemd. */
   readonly systemdCgroup: boolean
