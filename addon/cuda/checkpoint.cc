@@ -15,13 +15,6 @@ namespace cedana {
 
 namespace {
 
-std::string Hex(const CudaUuid& uuid) {
-  constexpr const char* kDigits = "0123456789abcdef";
-  std::string text;
-  for (const unsigned char byte : uuid.bytes) text += {kDigits[byte >> 4], kDigits[byte & 15]};
-  return text;
-}
-
 CudaUuid UuidOf(const std::string& hex) {
   CudaUuid uuid{};
   for (size_t i = 0; i < uuid.bytes.size(); i++)
@@ -70,6 +63,7 @@ Napi::Value CudaFactsJs(const Napi::CallbackInfo& info) {
               one.Set("uuid", Napi::String::New(env, Hex(device.uuid)));
               one.Set("name", Napi::String::New(env, device.name));
               one.Set("totalBytes", Bytes(env, device.total_bytes));
+              one.Set("minor", device.minor ? Napi::Number::New(env, *device.minor) : env.Null());
               return one;
             }));
     return out;

@@ -122,8 +122,13 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
     expect(to).toEqual(['40'.repeat(16), '41'.repeat(16)])
     expect(await native.cudaRestore(cuda, pid, [])).toBe(1)
     gpu.arm()
-    expect(await native.cudaRestore(cuda, pid, [{ from: from[0]!, to: to[1]! }])).toBe(SUCCESS)
-    expect(gpu.calls()).toEqual([`restore ${pid} 10=41`])
+    const crossed = [
+      { from: from[0]!, to: to[1]! },
+      { from: from[1]!, to: to[0]! },
+    ]
+    expect(await native.cudaRestore(cuda, pid, crossed.slice(1))).toBe(1)
+    expect(await native.cudaRestore(cuda, pid, crossed)).toBe(SUCCESS)
+    expect(gpu.calls()).toEqual([`restore ${pid} 11=40`, `restore ${pid} 10=41 11=40`])
   })
 
   it('knows driver and devices', async () => {
@@ -131,7 +136,7 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
       cudaVersion: 13000,
       driver: '580.65.06',
       hasCheckpoint: true,
-      devices: [0, 1].map((index) => ({ uuid: `1${index}`.repeat(16), name: 'Double 100', totalBytes: 16 * 2 ** 30 })),
+      devices: [0, 1].map((minor) => ({ uuid: `1${minor}`.repeat(16), name: 'Double 100', totalBytes: 16 * 2 ** 30, minor })),
     })
   })
 

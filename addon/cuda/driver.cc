@@ -46,6 +46,13 @@ bool List(Listing list, void* device, std::vector<NvmlProcess>& out) {
 
 }  // namespace
 
+std::string Hex(const CudaUuid& uuid) {
+  constexpr const char* kDigits = "0123456789abcdef";
+  std::string text;
+  for (const unsigned char byte : uuid.bytes) text += {kDigits[byte >> 4], kDigits[byte & 15]};
+  return text;
+}
+
 Result<CudaDriver> CudaDriver::Load(const std::string& library, const std::string& management) {
   void* cuda = ::dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (cuda == nullptr) {
@@ -77,6 +84,8 @@ Result<CudaDriver> CudaDriver::Load(const std::string& library, const std::strin
   Find(nvml, "nvmlSystemGetDriverVersion", driver.nvml_version_);
   Find(nvml, "nvmlDeviceGetCount_v2", driver.nvml_count_);
   Find(nvml, "nvmlDeviceGetHandleByIndex_v2", driver.nvml_device_);
+  Find(nvml, "nvmlDeviceGetUUID", driver.nvml_uuid_);
+  Find(nvml, "nvmlDeviceGetMinorNumber", driver.nvml_minor_);
   Find(nvml, "nvmlDeviceGetComputeRunningProcesses_v3", driver.nvml_processes_);
   Find(nvml, "nvmlDeviceGetMPSComputeRunningProcesses_v3", driver.nvml_mps_clients_);
   if (driver.nvml_init_ == nullptr || driver.nvml_init_() != 0) driver.nvml_count_ = nullptr;
@@ -84,6 +93,31 @@ Result<CudaDriver> CudaDriver::Load(const std::string& library, const std::strin
 }
 
 CudaResult CudaDriver::Initialise() const { return init_(0); }
+
+// By the ids of devices.
+std::map<std::string, unsigned> CudaDriver::Minors() const {
+  std::map<std::string, unsigned> minors;
+  unsigned devices = 0;
+  if (nvml_count_ == nullptr || nvml_device_ == nullptr || nvml_uuid_ == nullptr ||
+      nvml_minor_ == nullptr || nvml_count_(&devices) != 0) {
+    return minors;
+  }
+  for (unsigned index = 0; index < devices; index++) {
+    void* device = nullptr;
+    std::array<char, 96> text{};
+    unsigned minor = 0;
+    if (nvml_device_(index, &device) != 0 || nvml_uuid_(device, text.data(), text.size()) != 0 ||
+        nvml_minor_(device, &minor) != 0) {
+      continue;
+    }
+    // GPU-01234567-89ab-…
+    std::string uuid(text.data());
+    uuid.erase(0, uuid.find('-') + 1);
+    std::erase(uuid, '-');
+    minors[uuid] = minor;
+  }
+  return minors;
+}
 
 CudaFacts CudaDriver::Facts() const {
   CudaFacts facts;
@@ -94,6 +128,7 @@ CudaFacts CudaDriver::Facts() const {
     std::array<char, 80> text{};
     if (nvml_version_(text.data(), text.size()) == 0) facts.driver = text.data();
   }
+  const auto minors = Minors();
   int count = 0;
   if (count_(&count) != 0) return facts;
   for (int ordinal = 0; ordinal < count; ordinal++) {
@@ -104,6 +139,7 @@ CudaFacts CudaDriver::Facts() const {
     if (device_(&device, ordinal) != 0 || uuid_(&found.uuid, device) != 0) continue;
     if (name_(name.data(), static_cast<int>(name.size()), device) == 0) found.name = name.data();
     if (total_(&bytes, device) == 0) found.total_bytes = bytes;
+    if (const auto at = minors.find(Hex(found.uuid)); at != minors.end()) found.minor = at->second;
   }
   return facts;
 }

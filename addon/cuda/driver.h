@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ using CudaResult = int;
 struct CudaUuid {
   std::array<unsigned char, 16> bytes;
 };
+// 32 hexadecimal digits.
+std::string Hex(const CudaUuid& uuid);
+
 struct CudaPair {
   CudaUuid from;
   CudaUuid to;
@@ -26,6 +30,8 @@ struct CudaDevice {
   CudaUuid uuid;
   std::string name;
   uint64_t total_bytes = 0;
+  // That of its device file; none without NVML.
+  std::optional<unsigned> minor;
 };
 
 struct CudaFacts {
@@ -68,6 +74,8 @@ class CudaDriver {
  private:
   using Arguments = std::array<unsigned char, 64>;
   using Checkpointing = CudaResult (*)(int pid, void* arguments);
+  [[nodiscard]] std::map<std::string, unsigned> Minors() const;
+
   using Listing = int (*)(void* device, unsigned* count, void* processes);
 
   CudaResult (*init_)(unsigned) = nullptr;
@@ -89,6 +97,8 @@ class CudaDriver {
   int (*nvml_version_)(char*, unsigned) = nullptr;
   int (*nvml_count_)(unsigned*) = nullptr;
   int (*nvml_device_)(unsigned, void**) = nullptr;
+  int (*nvml_uuid_)(void*, char*, unsigned) = nullptr;
+  int (*nvml_minor_)(void*, unsigned*) = nullptr;
   Listing nvml_processes_ = nullptr;
   Listing nvml_mps_clients_ = nullptr;
 };

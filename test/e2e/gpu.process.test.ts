@@ -100,6 +100,22 @@ describe('a checkpoint of other GPUs', () => {
     await job.verify()
   })
 
+  test('has those alone that its processes could see', async () => {
+    const job = await gpuJob(world, gpu(), 2, 2, ['only', '1'])
+    expect(sectionsOf(await world.dump(job))).toMatchObject([{ data: { devices: [{ uuid: '11'.repeat(16) }] } }])
+    gpu().set({ version: 13000, driver: '580.65.06' })
+    expect((await world.fails(['restore', 'job', '--gpus', '1,0', job.jid])).stderr).toContain('needs 1 different GPUs, 2 were named')
+    gpu().arm()
+    await world.ok(['restore', 'job', '--gpus', '0', job.jid])
+    expect(
+      gpu()
+        .calls()
+        .filter((line) => /^restore \d+ 11=10$/.test(line)),
+    ).toHaveLength(2)
+    await job.works()
+    await job.verify()
+  })
+
   test('is needed for --gpus', async () => {
     const job = await world.job('sleep')
     await world.dump(job)

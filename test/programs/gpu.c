@@ -1,7 +1,7 @@
-// Processes that use a GPU: `gpu LIBRARY PROCESSES MIB [managed | shared | spin MS | fork | no-gpu]`. Each has a thread that launches kernels without end, which count in device
-// memory what it counts itself, and MIB of device memory with known contents. SIGUSR2: all run one more kernel, then ALIVE is said.
+// Processes that use a GPU: `gpu LIBRARY PROCESSES MIB [managed | shared | spin MS | fork | no-gpu | only N]`. Each has a thread that launches kernels without
+// end, which count in device memory what it counts itself, and MIB of device memory with known contents. SIGUSR2: all run one more kernel, then ALIVE is said.
 // managed, shared: with memory of a kind that cannot be checkpointed; spin: the root keeps a device busy for so long, again and again; fork: a child that has
-// never called CUDA has the descriptors; no-gpu: the root does not use one, only its children do.
+// never called CUDA has the descriptors; no-gpu: the root does not use one, only its children do; only: they see no device but that one.
 #include <pthread.h>
 #include <sys/wait.h>
 
@@ -100,6 +100,7 @@ int main(int argc, char **argv) {
   const size_t bytes = strtoull(argv[3], NULL, 10) << 20;
   const char *mode = argc > 4 ? argv[4] : "";
   const int uses_gpu = strcmp(mode, "no-gpu") != 0;
+  if (strcmp(mode, "only") == 0) CHECK(setenv("CUDA_VISIBLE_DEVICES", argv[5], 1) == 0);
   test_begin();
   sigset_t set;
   sigemptyset(&set);

@@ -93,6 +93,13 @@ static long long setting(const char *name, long long otherwise) {
 
 static int devices(void) { return (int)setting("devices", 1); }
 
+// The program's own choice: one of them, or all.
+static int first_visible(void) {
+  const char *chosen = getenv("CUDA_VISIBLE_DEVICES");
+  return chosen == NULL ? 0 : atoi(chosen);
+}
+static int visible(void) { return getenv("CUDA_VISIBLE_DEVICES") == NULL ? devices() : 1; }
+
 static Uuid uuid_of(int device) {
   Uuid uuid;
   memset(uuid.bytes, (int)setting("seed", 16) + device, sizeof uuid.bytes);
@@ -183,11 +190,12 @@ static void become(int state) {
   pthread_mutex_unlock(&own.mutex);
 }
 
-static int open_nodes(void) {
-  for (int i = 0; i <= devices() && i < MAX_FDS; i++) {
+// Of all devices that the process can see, each being the one of that id.
+static int open_nodes(const Uuid *uuids) {
+  for (int i = 0; i <= visible() && i < MAX_FDS; i++) {
     char path[4200];
     if (i == 0) snprintf(path, sizeof path, "%s/nvidiactl", directory());
-    else snprintf(path, sizeof path, "%s/nvidia%d", directory(), i - 1);
+    else snprintf(path, sizeof path, "%s/nvidia%d", directory(), device_of(&uuids[i - 1]));
     own.fds[i] = open(path, O_RDWR | O_CLOEXEC);
     if (own.fds[i] < 0) return NO_DEVICE;
   }
@@ -269,12 +277,11 @@ static int target_of(int device, Uuid *uuid) {
 }
 
 static int do_restore(void) {
-  Uuid uuid;
-  for (int device = 0; device < MAX_DEVICES; device++) {
-    const Uuid none = {{0}};
-    if (!same(&CONTROL->uuids[device], &none) && target_of(device, &uuid) < 0) return INVALID_VALUE;
+  Uuid uuid, targets[MAX_DEVICES];
+  for (int device = 0; device < visible(); device++) {
+    if (target_of(device, &targets[device]) < 0) return INVALID_VALUE;
   }
-  if (open_nodes() != SUCCESS) {
+  if (open_nodes(targets) != SUCCESS) {
     close_nodes();
     return NO_DEVICE;
   }
@@ -287,9 +294,7 @@ static int do_restore(void) {
     one->host = NULL;
     CONTROL->bytes[device] += one->size;
   }
-  for (int device = 0; device < MAX_DEVICES; device++) {
-    if (target_of(device, &uuid) >= 0) CONTROL->uuids[device] = uuid;
-  }
+  memcpy(CONTROL->uuids, targets, (size_t)visible() * sizeof *targets);
   become(LOCKED);
   return SUCCESS;
 }
@@ -341,10 +346,13 @@ int cuInit(unsigned flags) {
   if (usable()) return SUCCESS;
   if (own.pid != 0) return NOT_INITIALIZED;  // a fork of a process of CUDA
   for (int i = 0; i < MAX_FDS; i++) own.fds[i] = -1;
-  if (open_nodes() != SUCCESS) return NO_DEVICE;
+  Uuid uuids[MAX_DEVICES];
+  for (int i = 0; i < visible(); i++) uuids[i] = uuid_of(first_visible() + i);
+  if (open_nodes(uuids) != SUCCESS) return NO_DEVICE;
   const int flags_of_map = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
   void *at = mmap(CONTROL, sizeof *CONTROL, PROT_READ | PROT_WRITE, flags_of_map, -1, 0);
   if (at != CONTROL) return UNKNOWN;
+  memcpy(CONTROL->uuids, uuids, (size_t)visible() * sizeof *uuids);
   own.pid = getpid();
   sigset_t all, before;
   sigfillset(&all);
@@ -363,12 +371,12 @@ int cuDriverGetVersion(int *version) {
 
 int cuDeviceGetCount(int *count) {
   if (!usable()) return NOT_INITIALIZED;
-  *count = devices();
+  *count = visible();
   return SUCCESS;
 }
 
 int cuDeviceGet(int *device, int ordinal) {
-  if (ordinal < 0 || ordinal >= devices()) return INVALID_VALUE;
+  if (ordinal < 0 || ordinal >= visible()) return INVALID_VALUE;
   *device = ordinal;
   return SUCCESS;
 }
@@ -377,11 +385,11 @@ int cuDeviceGetName(char *name, int length, int device) {
   char given[64];
   if (setting_text("name", given, sizeof given)) snprintf(name, (size_t)length, "%s", given);
   else snprintf(name, (size_t)length, "Double %d", 100);
-  return device < devices() ? SUCCESS : INVALID_VALUE;
+  return device < visible() ? SUCCESS : INVALID_VALUE;
 }
 
 int cuDeviceGetUuid_v2(Uuid *uuid, int device) {
-  *uuid = uuid_of(device);
+  *uuid = uuid_of(first_visible() + device);
   return SUCCESS;
 }
 
@@ -395,8 +403,7 @@ int cuCtxCreate_v2(void **context, unsigned flags, int device) {
   (void)flags;
   const int entered = enter();
   if (entered != SUCCESS) return entered;
-  if (device < 0 || device >= devices()) return leave(INVALID_VALUE);
-  CONTROL->uuids[device] = uuid_of(device);
+  if (device < 0 || device >= visible()) return leave(INVALID_VALUE);
   current_device = device;
   *context = (void *)(uintptr_t)(device + 1);
   return leave(SUCCESS);
@@ -780,6 +787,19 @@ int nvmlDeviceGetCount_v2(unsigned *count) {
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
   *device = (void *)(uintptr_t)(index + 1);
+  return 0;
+}
+
+int nvmlDeviceGetUUID(void *device, char *text, unsigned length) {
+  const Uuid uuid = uuid_of((int)((uintptr_t)device - 1));
+  char digits[33];
+  for (int i = 0; i < 16; i++) snprintf(digits + 2 * i, 3, "%02x", uuid.bytes[i]);
+  snprintf(text, length, "GPU-%.8s-%.4s-%.4s-%.4s-%s", digits, digits + 8, digits + 12, digits + 16, digits + 20);
+  return 0;
+}
+
+int nvmlDeviceGetMinorNumber(void *device, unsigned *minor) {
+  *minor = (unsigned)((uintptr_t)device - 1);
   return 0;
 }
 

@@ -33,6 +33,8 @@ export interface CudaDevice {
   readonly uuid: string
   readonly name: string
   readonly totalBytes: number
+  /** Of its device file; null when nobody tells. */
+  readonly minor: number | null
 }
 export interface CudaFacts {
   /** Newest CUDA that the driver is for: 12080 is 12.8. */

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { CudaFacts } from '../contract/cuda.js'
+import type { CudaDevice, CudaFacts } from '../contract/cuda.js'
 import { CUDA_RESULTS, cudaError } from '../contract/cuda.js'
 import { CedanaError } from '../contract/errors.js'
 import type { Gpu, GpuMatch, GpuProcess, GpuRow, GpuSettings, GpuUse } from '../contract/gpu.js'
@@ -40,7 +40,7 @@ export function cudaGpu({ devicePrefix, lockTimeoutMs }: GpuSettings): Gpu {
     find: async (host, snapshot, isExpected) => {
       const holders = snapshot.processes.filter(holdsDevice)
       if (holders.length === 0 && !isExpected) return NONE
-      return find(host, snapshot, holders)
+      return find(host, snapshot, { holders, devicePrefix })
     },
     lock: (host, processes) => lock(host, processes, lockTimeoutMs),
     checkpoint,
@@ -78,7 +78,12 @@ function parseSaved({ version: of, data }: { readonly version: number; readonly 
   })
 }
 
-async function find(host: Host, snapshot: Snapshot, holders: readonly ProcessFacts[]): Promise<GpuUse> {
+interface Holders {
+  readonly holders: readonly ProcessFacts[]
+  readonly devicePrefix: string
+}
+
+async function find(host: Host, snapshot: Snapshot, { holders, devicePrefix }: Holders): Promise<GpuUse> {
   let facts: CudaFacts
   try {
     facts = await usableDriver(host)
@@ -142,10 +147,17 @@ async function find(host: Host, snapshot: Snapshot, holders: readonly ProcessFac
   const saved: Saved = {
     cudaVersion: facts.cudaVersion,
     driver: facts.driver,
-    devices: [...facts.devices],
+    devices: openDevices(facts, { holders, devicePrefix }).map(({ uuid, name, totalBytes }) => ({ uuid, name, totalBytes })),
     processes: processes.map(({ target, deviceBytes }) => ({ pid: target.pid, deviceBytes })),
   }
   return { processes, problems, saved: { version: VERSION, data: saved } }
+}
+
+/** A process of CUDA opens all devices that it can see. All of the machine's, where that does not say which they are. */
+function openDevices({ devices }: CudaFacts, { holders, devicePrefix }: Holders): readonly CudaDevice[] {
+  const paths = new Set(holders.flatMap(({ files }) => files.map(({ path }) => path)))
+  const open = devices.filter(({ minor }) => paths.has(`${devicePrefix}${minor}`))
+  return open.length > 0 && devices.every(({ minor }) => minor !== null) ? open : devices
 }
 
 async function match(host: Host, saved: Saved, chosen: readonly number[]): Promise<GpuMatch> {
