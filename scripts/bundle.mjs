@@ -34,6 +34,8 @@ const asModules = {
       if (!text.includes(UNUSED)) throw new Error(`${path}: no ${UNUSED}`)
       return { contents: text.replace(UNUSED, '{}'), loader: 'js' }
     })
+    // zod's messages in 50 languages, of which it takes the English ones elsewhere: a tenth of the program, set up at each start.
+    builder.onLoad({ filter: /[/]node_modules[/]zod[/]v4[/]locales[/]index[.]js$/ }, () => ({ contents: 'export {}', loader: 'js' }))
     builder.onLoad({ filter: PROTO_READERS }, ({ path }) => {
       const text = readFileSync(path, 'utf8')
       const [, library, directory] = PROTO_READERS.exec(path)

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { CudaChild } from './daemon/host/cuda.js'
 import { hostFor } from './daemon/operations/host.js'
 import type { Host, Log } from './plugins/contract/host.js'
-import { builtins } from './plugins/index.js'
+import { loadBuiltins } from './plugins/index.js'
 import { Registry } from './plugins/registry.js'
 
 export { manifestProblems } from './plugins/conformance/manifest.js'
@@ -19,6 +19,8 @@ export interface TestHost {
   readonly host: Host
   close(): void
 }
+
+const builtins = await loadBuiltins()
 
 export function testHost({ log = SILENT }: { readonly log?: Log } = {}): TestHost {
   const directory = mkdtempSync(join(tmpdir(), 'cedana-test-'))

@@ -24,8 +24,11 @@ function valueOf(argv: readonly string[], flag: string): string | undefined {
   return at === -1 ? undefined : words[at] === flag ? words[at + 1] : words[at]!.slice(flag.length + 1)
 }
 
-async function allPlugins(world: World, argv: readonly string[]): ReturnType<App['plugins']> {
+/** What a command line can be about. `dump process …` is about processes: the plugins of other runtimes are not even looked for. */
+async function pluginsFor(world: World, argv: readonly string[]): ReturnType<App['plugins']> {
   const { env, caller } = world
+  const meant = await world.builtins(argv.slice(1, 2))
+  if (meant.length > 0) return meant
   const sources = { configJson: valueOf(argv, '--config'), configDir: valueOf(argv, '--config-dir'), env, uid: caller.uid }
   // A configuration that cannot be read is for the command to complain of.
   const externals = await world.loadConfig(sources).then(
@@ -43,7 +46,7 @@ export async function runCli(world: World, argv: readonly string[]): Promise<num
     world,
     exitCode: EXIT.ok,
     session: undefined,
-    plugins: () => (plugins ??= allPlugins(world, argv)),
+    plugins: () => (plugins ??= pluginsFor(world, argv)),
     tree: (words) => buildProgram(words === undefined ? { ...app, plugins: () => world.builtins() } : app, words, world.version),
   }
   try {

@@ -42,8 +42,8 @@ export interface World {
   openPluginStore(config: Config): Promise<PluginStore>
   /** Runs the code of the plugin in `directory`; writes what it says of itself, or compares it with what is written. */
   describePlugin(config: Config, directory: string, options: { readonly check: boolean }): Promise<RuntimeDescription>
-  /** Plugins that are part of the program. */
-  builtins(): Promise<readonly DescribedRuntime[]>
+  /** Plugins that are part of the program: all, or those of these names. */
+  builtins(names?: readonly string[]): Promise<readonly DescribedRuntime[]>
   /** Those of the plugin directory and the search path. */
   externals(config: Config): Promise<readonly RuntimeDescription[]>
 }

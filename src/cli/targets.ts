@@ -44,9 +44,9 @@ export async function typeCommands(
   return Promise.all(manifests.map((manifest) => fill(parent.add(manifest.name, summary(manifest.name)), manifest, schemas)))
 }
 
-/** This command itself, for one runtime. */
+/** This command itself, for a built-in runtime. */
 export async function typeCommand(command: CliCommand, name: string, schemas: readonly string[]): Promise<TypeCommand> {
-  const manifest = (await command.app.plugins()).find((one) => one.name === name)
+  const [manifest] = await command.app.world.builtins([name])
   if (manifest === undefined) throw new CedanaError('NO_SUCH_PLUGIN', `no runtime plugin named ${name}`)
   return fill(command, manifest, schemas)
 }

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { RuntimeDescription } from '../plugins/description.js'
-import { builtins, gpu } from '../plugins/index.js'
+import { BUILTINS, loadBuiltins, loadGpu } from '../plugins/index.js'
 import { Registry } from '../plugins/registry.js'
 import { type Engine, localEngine } from './api/engine.js'
 import { parseEndpoint } from './api/endpoint.js'
@@ -62,13 +62,13 @@ const cudaOf = ({ gpu: { cuda_library: library, nvml_library: management, call_t
   new CudaChild({ library, management, callTimeoutMs })
 
 /** All plugins: those of the program, and a loader of the others that has not looked yet. */
-function pluginsOf(
+async function pluginsOf(
   config: Config,
   log: Logger,
   directory: () => Promise<string>,
-): { readonly runtimes: Registry; readonly plugins: PluginLoader } {
+): Promise<{ readonly runtimes: Registry; readonly plugins: PluginLoader }> {
   const { load_timeout_ms: loadTimeoutMs, verb_timeout_ms: verbTimeoutMs } = config.plugins
-  const runtimes = new Registry(builtins, version)
+  const runtimes = new Registry(await loadBuiltins(), version)
   const times = { loadTimeoutMs, verbTimeoutMs }
   return {
     runtimes,
@@ -76,18 +76,18 @@ function pluginsOf(
   }
 }
 
-function buildEnvironment(
+async function buildEnvironment(
   config: Config,
   { log, database, foreground, faults }: Parts,
-): {
+): Promise<{
   readonly env: Environment
   readonly plugins: PluginLoader
   readonly criuVersion: () => string
-} {
+}> {
   let found: CriuBinary | undefined
   const searchPath = process.env['PATH'] ?? ''
   const where = { configured: config.criu.binary_path, binDir: config.plugins.bin_dir, searchPath, cacheDir: config.run_dir }
-  const { runtimes, plugins } = pluginsOf(config, log, () => workDirectory(env))
+  const { runtimes, plugins } = await pluginsOf(config, log, () => workDirectory(env))
   const env: Environment = {
     config,
     log,
@@ -103,7 +103,7 @@ function buildEnvironment(
     faults,
     criu: once(async () => (found = await findCriu(where))),
     facts: once<HostFacts>(hostFacts),
-    gpu: once(() => gpu.load({ devicePrefix: config.gpu.device_prefix, lockTimeoutMs: config.gpu.lock_timeout_ms })),
+    gpu: once(async () => (await loadGpu()).load({ devicePrefix: config.gpu.device_prefix, lockTimeoutMs: config.gpu.lock_timeout_ms })),
     cuda: cudaOf(config),
     self: once(() => processes.identify(process.pid)),
     shimPath,
@@ -124,7 +124,7 @@ export async function openEngine(
 ): Promise<Engine> {
   const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
-  const { env, plugins, criuVersion } = buildEnvironment(config, { log, database, foreground: true, faults: undefined })
+  const { env, plugins, criuVersion } = await buildEnvironment(config, { log, database, foreground: true, faults: undefined })
   const own = await workDirectory(env)
   await plugins.find()
   // A daemon may be running beside us: its jobs are watched here too, but nothing of it is tidied up.
@@ -152,7 +152,7 @@ interface LaunchOptions {
 /** `__launch`: what a shim starts for a plugin that is its own launcher. Answers the exit code. */
 export async function launch(config: Config, { type, file, signal }: LaunchOptions): Promise<number> {
   const cuda = cudaOf(config)
-  const { runtimes, plugins } = pluginsOf(config, createLogger({ level: 'disabled', format: 'json', env: process.env }), async () =>
+  const { runtimes, plugins } = await pluginsOf(config, createLogger({ level: 'disabled', format: 'json', env: process.env }), async () =>
     dirname(file),
   )
   try {
@@ -171,7 +171,7 @@ export const openPluginStore = (config: Config, workingDirectory: string): Plugi
     loadTimeoutMs: config.plugins.load_timeout_ms,
     uid: process.getuid!(),
     workingDirectory,
-    isBuiltIn: (name) => builtins.some((one) => one.name === name),
+    isBuiltIn: (name) => Object.hasOwn(BUILTINS, name),
   })
 
 /** For authors of plugins, and for a look at a plugin in a process of its own. */
@@ -204,7 +204,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   process.on('uncaughtException', onUncaught)
   const database = openDatabase(config.db.path)
   try {
-    const { env, plugins, criuVersion } = buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
+    const { env, plugins, criuVersion } = await buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
     await ensureDirectories(env)
     // Before anything is taken over: what a living daemon works with looks like what a dead one has left.
     if (endpoint.protocol === 'unix') await removeStale(endpoint.path)

@@ -9,11 +9,13 @@ import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CudaChild } from '../../src/daemon/host/cuda.js'
 import { hostFor } from '../../src/daemon/operations/host.js'
-import { gpu as manifest } from '../../src/plugins/index.js'
+import { loadGpu } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { fakeGpu, type FakeGpu } from '../support/gpu.js'
 import { program } from '../support/programs.js'
 import { gpuContract, type GpuWorld, type LiveGpuTree } from './gpu.js'
+
+const manifest = await loadGpu()
 
 const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
 let double: FakeGpu

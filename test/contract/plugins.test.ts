@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import type { Target } from '../../src/plugins/contract/job.js'
-import { builtins } from '../../src/plugins/index.js'
+import { loadBuiltins } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { useContainerd } from '../support/containerd.js'
 import { useContainers } from '../support/containers.js'
@@ -14,6 +14,7 @@ import { useKubelet } from '../support/cri.js'
 import { until } from '../support/wait.js'
 import { type RuntimeWorld, runtimeCases, testHost } from '../../src/testing.js'
 
+const builtins = await loadBuiltins()
 const registry = new Registry(builtins)
 const directory = mkdtempSync(join(tmpdir(), 'cedana-contract-'))
 const left: unknown[] = []

@@ -2,7 +2,7 @@
 import { PassThrough } from 'node:stream'
 import type { Engine, JobView } from '../../src/daemon/api/engine.js'
 import { describeConfig, loadConfig } from '../../src/daemon/config.js'
-import { builtins } from '../../src/plugins/index.js'
+import { loadBuiltins } from '../../src/plugins/index.js'
 import { runCli } from '../../src/cli/run-cli.js'
 import type { World } from '../../src/cli/session.js'
 
@@ -74,7 +74,7 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
     pluginAuthor: async () => ({}) as never,
     openPluginStore: async () => ({}) as never,
     describePlugin: async () => ({}) as never,
-    builtins: async () => builtins,
+    builtins: loadBuiltins,
     externals: async () => [],
     ...options.world,
   }

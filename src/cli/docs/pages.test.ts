@@ -1,13 +1,13 @@
 import { expect, test } from 'vitest'
 import { describeConfig } from '../../daemon/config.js'
-import { builtins } from '../../plugins/index.js'
+import { loadBuiltins } from '../../plugins/index.js'
 import type { App } from '../command.js'
 import { buildProgram } from '../program.js'
 import { manPage, markdownPages } from './pages.js'
 
 const app: App = {
-  world: {} as App['world'],
-  plugins: async () => builtins,
+  world: { builtins: loadBuiltins } as Partial<App['world']> as App['world'],
+  plugins: loadBuiltins,
   exitCode: 0,
   session: undefined,
   tree: () => buildProgram(app, undefined, '0'),
