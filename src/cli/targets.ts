@@ -3,7 +3,7 @@ import type { TargetRequest } from '../daemon/api/engine.js'
 import { CedanaError } from '../plugins/contract/errors.js'
 import type { ParsedOptions } from '../plugins/contract/options.js'
 import type { Verb } from '../plugins/contract/runtime.js'
-import type { DescribedRuntime } from '../plugins/description.js'
+import { type DescribedRuntime, unsupported } from '../plugins/description.js'
 import type { CliCommand, Handler } from './command.js'
 import { nonEmpty } from './shared-flags.js'
 import { addFields, check, collect, fieldsOf, type Options, takesNumber } from './flags.js'
@@ -40,8 +40,20 @@ export async function typeCommands(
   schemas: readonly string[],
   summary: (name: string) => string,
 ): Promise<TypeCommand[]> {
-  const manifests = (await parent.app.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
+  const all = await parent.app.plugins()
+  for (const one of all.filter(({ verbs, instead }) => verbs[verb] === undefined && instead?.[verb] !== undefined))
+    refuse(parent, one, verb)
+  const manifests = all.filter(({ verbs }) => verbs[verb] !== undefined)
   return Promise.all(manifests.map((manifest) => fill(parent.add(manifest.name, summary(manifest.name)), manifest, schemas)))
+}
+
+/** Whoever looks for it is told what to do instead, whatever they said besides. */
+function refuse(parent: CliCommand, runtime: DescribedRuntime, verb: Verb): void {
+  const command = parent.add(runtime.name, unsupported(runtime, verb).message, { isHidden: true })
+  command
+    .argument('[ARG...]')
+    .allowUnknownOption()
+    .does(() => Promise.reject(unsupported(runtime, verb)))
 }
 
 /** This command itself, for a built-in runtime. */

@@ -5,7 +5,10 @@ import { CedanaError } from './contract/errors.js'
 import type { OptionsDescription, OptionSchema } from './contract/options.js'
 import { type Feature, FEATURES, PLUGIN_NAME, type RuntimeManifest, type Verb, VERBS } from './contract/runtime.js'
 
-export interface RuntimeDescription extends Pick<RuntimeManifest, 'kind' | 'name' | 'summary' | 'verbs' | 'features' | 'requires'> {
+export interface RuntimeDescription extends Pick<
+  RuntimeManifest,
+  'kind' | 'name' | 'summary' | 'verbs' | 'instead' | 'features' | 'requires'
+> {
   readonly options: Readonly<Record<string, OptionsDescription>>
 }
 
@@ -14,15 +17,22 @@ export interface DescribedRuntime extends Omit<RuntimeDescription, 'options'> {
   readonly options: Readonly<Partial<Record<string, OptionSchema | OptionsDescription>>>
 }
 
+export function unsupported({ name, instead }: Pick<DescribedRuntime, 'name' | 'instead'>, verb: Verb): CedanaError {
+  const hint = instead?.[verb]
+  return new CedanaError('VERB_UNSUPPORTED', `${verb} is not supported for ${name}`, hint === undefined ? {} : { hint })
+}
+
 export const isSchema = (options: OptionSchema | OptionsDescription): options is OptionSchema => 'safeParse' in options
 
 export const describeOptions = (options: OptionSchema | OptionsDescription): OptionsDescription =>
   isSchema(options) ? z.toJSONSchema(options, { io: 'output', unrepresentable: 'any' }) : options
 
-export function describeRuntime({ kind, name, summary, verbs, features, requires, options }: RuntimeManifest): RuntimeDescription {
+export function describeRuntime({ kind, name, summary, verbs, instead, features, requires, options }: RuntimeManifest): RuntimeDescription {
   const described = Object.entries(options).map(([verb, schema]) => [verb, schema && describeOptions(schema)] as const)
   // What JSON does not hold is not data.
-  return JSON.parse(JSON.stringify({ kind, name, summary, verbs, features, requires, options: Object.fromEntries(described) })) as never
+  return JSON.parse(
+    JSON.stringify({ kind, name, summary, verbs, instead, features, requires, options: Object.fromEntries(described) }),
+  ) as never
 }
 
 const keys = <K extends string>(table: Readonly<Record<K, string>>): [K, ...K[]] => Object.keys(table) as [K, ...K[]]
@@ -32,6 +42,7 @@ const Description = z.strictObject({
   name: z.string().regex(PLUGIN_NAME),
   summary: z.string().min(1).max(200),
   verbs: z.partialRecord(z.enum(keys<Verb>(VERBS)), support),
+  instead: z.partialRecord(z.enum(keys<Verb>(VERBS)), z.string().min(1).max(400)).optional(),
   features: z.partialRecord(z.enum(keys<Feature>(FEATURES)), support),
   requires: z.array(
     z.union([

@@ -3,7 +3,7 @@ import { CONTRACT_VERSION } from './contract/version.js'
 import { CedanaError } from './contract/errors.js'
 import type { OptionSchemas, ParsedOptions } from './contract/options.js'
 import type { Runtime, RuntimeManifest, RuntimeVerbs, Verb } from './contract/runtime.js'
-import type { RuntimeDescription } from './description.js'
+import { type RuntimeDescription, unsupported } from './description.js'
 import { parseOptions } from './parse-options.js'
 
 export type AnyRuntime = Runtime<OptionSchemas, RuntimeManifest['verbs']>
@@ -108,7 +108,7 @@ export class Registry {
   /** One verb of one runtime, ready to call. Throws NO_SUCH_PLUGIN or VERB_UNSUPPORTED. */
   async verb<V extends Verb>(name: string, verb: V): Promise<RuntimeVerbs<OptionSchemas>[V]> {
     const { description, load } = this.#entry(name)
-    if (!description.verbs[verb]) throw new CedanaError('VERB_UNSUPPORTED', `${verb} is not supported for ${name}`)
+    if (!description.verbs[verb]) throw unsupported(description, verb)
     const method = (await load()).verbs[verb]
     if (!method) throw new CedanaError('BUG', `runtime plugin ${name} claims ${verb} but does not have it`)
     return method

@@ -1,10 +1,12 @@
 /** Containers of pods, as a kubelet has containerd start them: listed, put under management, frozen, dumped. */
 import { execFileSync } from 'node:child_process'
-import { cpSync, readlinkSync } from 'node:fs'
+import { cpSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { useContainers } from '../support/containers.js'
+import { TestContainerd } from '../support/containerd.js'
 import { useKubelet } from '../support/cri.js'
+import { Registry } from '../support/registry.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
@@ -113,4 +115,63 @@ describe.each(['container', 'pod'])('a container of a pod, with the PID namespac
     await attached.exit
     await pod.remove()
   })
+})
+
+describe('a checkpoint of a container of a pod', () => {
+  test('comes back as one of containerd that is nobody’s but its own', async () => {
+    const { containerd } = kubelet
+    const pod = await kubelet.pod('own')
+    const { id, output } = await pod.container('web', COUNT)
+    await until('it counts', () => output().includes('5\n'))
+    await containerd.exec(id, 'sh', '-c', 'echo changed > /file')
+    await world.ok(['dump', 'k8s', id, '--name', 'own', '--rootfs', ...address()])
+    const path = join(world.checkpoints, 'own')
+
+    expect((await world.fails(['restore', 'k8s', '--path', path, ...address()])).stderr).toMatch(
+      /not supported for k8s[^]*restore containerd/,
+    )
+    expect((await world.fails(['restore', 'containerd', '--path', path, ...address()])).stderr).toContain('is not in namespace default')
+    const [back, log] = [containerd.id('own'), join(world.dir, 'own.log')]
+    await world.ok(['restore', 'containerd', '--path', path, '--id', back, '--out', log, ...containerd.flags])
+    expect(await containerd.exec(back, 'cat', '/file', '/etc/hostname')).toBe(`changed\n${pod.name}\n`)
+    await until('it counts on', () => last(readFileSync(log, 'utf8')) > last(output()))
+    expect((await query()).map((row) => row.container_id)).not.toContain(back)
+    await containerd.ok('tasks', 'kill', '--signal', 'SIGKILL', back)
+    await until('it is gone', async () => !(await containerd.containers()).includes(back))
+    await pod.remove()
+  })
+
+  // Older ones have no restore in their CRI.
+  test.skipIf((TestContainerd.version()[0] ?? 0) < 2)(
+    'is restored into a pod by the CRI of containerd 2, from the image made of it',
+    async () => {
+      const { containerd } = kubelet
+      const exported = join(world.dir, 'base.tar')
+      await containerd.ok('images', 'export', exported, kubelet.image)
+      // What is below it comes from a registry, always.
+      await using registry = await Registry.open(world.work(), exported)
+      const digest = (await containerd.ok('images', 'ls', `name==${kubelet.image}`)).match(/sha256:\w+/)?.[0] ?? ''
+      const name = `${registry.host}/busybox`
+      for (const image of [`${name}:1`, `${name}@${digest}`]) {
+        await containerd.ok('images', 'tag', kubelet.image, image)
+        await kubelet.knows(image)
+      }
+      const pod = await kubelet.pod('cri')
+      const { id, output } = await pod.container('web', COUNT, `${name}:1`)
+      await until('it counts', () => output().includes('5\n'))
+      await containerd.exec(id, 'sh', '-c', 'echo changed > /file')
+      await world.ok(['dump', 'k8s', id, '--name', 'cri', '--rootfs', ...address()])
+      const archive = join(world.dir, 'cri.tar')
+      const image = 'localhost/moved:1'
+      await world.ok(['checkpoint', 'export', '--format', 'oci-archive', '--image', image, join(world.checkpoints, 'cri'), archive])
+      await containerd.ok('images', 'import', archive)
+      await kubelet.knows(image)
+      const count = last(output())
+      const back = await pod.container('again', [], image)
+      await until('it counts on', () => last(back.output()) > count)
+      expect(Number(back.output().split('\n')[0])).toBe(count + 1)
+      expect(await containerd.exec(back.id, 'cat', '/file')).toBe('changed\n')
+      await pod.remove()
+    },
+  )
 })

@@ -3,11 +3,12 @@
  * them as they are. At the end all pods are removed, and what is left is said by the containerd.
  */
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { credentials, type GrpcObject, loadPackageDefinition, type ServiceClientConstructor } from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 import { afterAll, beforeAll } from 'vitest'
 import { PAUSE, TestContainerd, type Surroundings } from './containerd.js'
+import { criuPath } from './plain-criu.js'
 import { until } from './wait.js'
 
 const CNI_PLUGIN = `#!/bin/sh
@@ -22,8 +23,8 @@ esac
 export interface Pod {
   readonly id: string
   readonly name: string
-  /** A running container of busybox. */
-  container(name: string, args: readonly string[]): Promise<PodContainer>
+  /** A running container, of busybox unless another image is named. */
+  container(name: string, args: readonly string[], image?: string): Promise<PodContainer>
   remove(): Promise<void>
 }
 export interface PodContainer {
@@ -43,7 +44,7 @@ export class Kubelet {
   #count = 0
 
   constructor(private readonly world: Surroundings) {
-    this.containerd = new TestContainerd(world, { cri: true }, 'cri')
+    this.containerd = new TestContainerd(world, { cri: true, path: dirname(criuPath()) }, 'cri')
   }
 
   async open(): Promise<void> {
@@ -59,10 +60,19 @@ export class Kubelet {
     // The first process of a PID namespace that a pod shares: it reaps.
     const pause = { Entrypoint: ['sh', '-c', 'while :; do sleep 0.1; done'], Cmd: [] }
     await this.containerd.ok('images', 'tag', await this.containerd.busybox(pause), PAUSE)
-    const isKnown = async (image: string): Promise<boolean> =>
-      (await this.containerd.ok('images', 'ls', `name==${image}`)).includes('io.cri-containerd.image=managed')
-    await until('the CRI knows the images', async () => (await isKnown(this.#image)) && (await isKnown(PAUSE)))
+    for (const image of [this.#image, PAUSE]) await this.knows(image)
     this.#connect()
+  }
+
+  /** The CRI hears a moment later of what was imported. */
+  async knows(image: string): Promise<void> {
+    const row = (): Promise<string> => this.containerd.ok('images', 'ls', `name==${image}`)
+    await until(`the CRI knows ${image}`, async () => (await row()).includes('io.cri-containerd.image=managed'))
+  }
+
+  /** Name of the image of busybox. */
+  get image(): string {
+    return this.#image
   }
 
   #connect(): void {
@@ -97,11 +107,11 @@ export class Kubelet {
     const pod: Pod = {
       id,
       name,
-      container: async (container, command) => {
+      container: async (container, command, image = this.#image) => {
         const [, key = '', value = ''] = /^([^=]*)=(.*)$/.exec(this.world.mark) ?? []
         const request = {
           metadata: { name: container },
-          image: { image: this.#image },
+          image: { image },
           command,
           envs: [{ key, value }],
           logPath: `${container}.log`,

@@ -184,6 +184,12 @@ conf_dir = "${this.cni}/conf"
     await this.start()
   }
 
+  /** Of the programs that are found: 1.6 is [1, 6]. */
+  static version(): readonly number[] {
+    const [, version = ''] = /\sv?(\d+(\.\d+)*)\S*/.exec(execFileSync('containerd', ['--version'], { encoding: 'utf8' })) ?? []
+    return version.split('.').map(Number)
+  }
+
   // --- its own command ---
 
   async ctr(...args: readonly string[]): Promise<CtrOutcome> {
@@ -270,7 +276,9 @@ conf_dir = "${this.cni}/conf"
   ): Promise<string> {
     const archive = this.archive(name, layers, config)
     try {
-      await this.ok('images', 'import', '--snapshotter', snapshotter, archive)
+      // The ctr of containerd 2 cannot unpack into another snapshotter than the usual one.
+      const how = snapshotter === 'overlayfs' ? [] : ['--no-unpack']
+      await this.ok('images', 'import', ...how, archive)
     } finally {
       rmSync(archive)
     }

@@ -3,14 +3,14 @@ import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Snapshot } from '../contract/job.js'
 import { restoredBy } from '../contract/kit.js'
-import type { Problem, RestorePlan } from '../contract/plan.js'
+import { CONFIG_DUMP, type ContainerDump, type Problem, type RestorePlan } from '../contract/plan.js'
 import { type RestoreContext, runcRestoreFlags } from '../contract/runtime.js'
 import type { Containerd } from './client.js'
 import { findImage, hasSnapshot, imageMissing, readImage } from './images.js'
 import type { RestoreOptions } from './options.js'
 import type { RestoreRequest } from './request.js'
 import { forbidden } from './run.js'
-import { LAYER, type SavedContainer, savedContainer } from './saved.js'
+import { LAYER, type ReadContainer, type SavedContainer, savedContainer } from './saved.js'
 import { named, type Spec } from './spec.js'
 import { connect, findContainer, findTask, type Identity, identityOf, isLive } from './state.js'
 
@@ -23,14 +23,15 @@ type Options = z.output<typeof RestoreOptions>
  */
 export async function restore(host: Host, context: RestoreContext, options: Options): Promise<RestorePlan> {
   const saved = await savedContainer(context)
-  const former = identityOf(context.identity)
+  const former = await formerIdentity(context)
   const { id = former.id, address = former.address, namespace = former.namespace } = options
   const identity = identityOf({ id, address, namespace })
-  const spec = named(withEnvironment(saved.spec, options.env), { from: former, to: identity })
+  const own = isOurs(context) ? saved : { ...saved, ...ofItsOwn(saved) }
+  const spec = named(withEnvironment(own.spec, options.env), { from: former, to: identity })
   const inner = saved.container.hasProcesses
     ? await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
     : { criu: {}, setup: [], problems: [] }
-  const container = { ...saved.container, image: options.image ?? saved.container.image }
+  const container = { ...own.container, image: options.image ?? own.container.image }
   const base = await baseOf(host, identity, container)
   const terminal = hasTerminal(context.snapshot, spec)
   const { now } = context.stdio
@@ -61,6 +62,24 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
       streams: { stdio: terminal && now !== 'inherit' ? 'tty' : now === 'log' ? 'pipe' : now },
     },
   }
+}
+
+const isOurs = ({ identity }: RestoreContext): boolean => identity['id'] !== undefined
+
+/** Of a container that a kubelet had made only its id is known: it comes back as one of its own, by default in the default namespace. */
+async function formerIdentity(context: RestoreContext): Promise<Identity> {
+  if (isOurs(context)) return identityOf(context.identity)
+  const config = JSON.parse(Buffer.from((await context.attachment(CONFIG_DUMP)) ?? '{}').toString()) as Partial<ContainerDump>
+  return identityOf({ id: config.id })
+}
+
+/** By these the CRI would take it for one of a pod's, and containerd would have the shim of the pod run it. */
+const IS_OF_POD = /^io\.(cri-containerd\.|kubernetes\.cri\.sandbox-id$)/
+
+function ofItsOwn({ container, spec }: ReadContainer): Pick<ReadContainer, 'container' | 'spec'> {
+  const others = (entries: Readonly<Record<string, string>>): Record<string, string> =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => !IS_OF_POD.test(name)))
+  return { container: { ...container, labels: others(container.labels) }, spec: { ...spec, annotations: others(spec.annotations ?? {}) } }
 }
 
 /** For what is started in it later: its processes have theirs. */

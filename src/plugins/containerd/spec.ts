@@ -9,6 +9,7 @@ export const Spec = z.looseObject({
   process: z.looseObject({ terminal: z.boolean().optional(), env: z.array(z.string()).nullish() }),
   root: z.looseObject({ path: z.string() }),
   linux: z.looseObject({ cgroupsPath: z.string().nullish() }).nullish(),
+  annotations: z.record(z.string(), z.string()).nullish(),
 })
 export type Spec = z.output<typeof Spec>
 

@@ -179,6 +179,8 @@ export interface RuntimeManifest<O extends OptionSchemas = OptionSchemas, S exte
   readonly name: string
   readonly summary: string
   readonly verbs: S
+  /** What to do instead, of a verb that one may look for and that is not there. */
+  readonly instead?: Readonly<Partial<Record<Verb, string>>> | undefined
   readonly features: Readonly<Partial<Record<Feature, Support>>>
   readonly requires: readonly Requirement[]
   /** By verb: `run`, `resolve` (arguments that name a live target), `dump`, `restore`, `query`. */

@@ -3,6 +3,7 @@ import { delegated } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import { type Attachment, CONFIG_DUMP, type ContainerDump, type DumpPlan } from '../contract/plan.js'
 import type { DumpContext, SaveContext } from '../contract/runtime.js'
+import type { ContainerStatus } from './gen/cri.js'
 import type { DumpOptions } from './options.js'
 import { query } from './query.js'
 import { containerdIdentity, lookAt, resolve } from './state.js'
@@ -12,12 +13,23 @@ const { freeze, unfreeze } = delegated('containerd', async (_host, identity) => 
 const inContainerd = ({ rootfs }: DumpOptions): ParsedOptions => ({ rootfs, rootfsOnly: false, image: undefined })
 
 async function dump(host: Host, context: DumpContext, options: DumpOptions): Promise<DumpPlan> {
-  const { metadata, image, imageRef } = (await lookAt(host, context.identity)).status
+  const { status } = await lookAt(host, context.identity)
+  const { metadata, image, imageRef } = status
   const asked = { ...context, identity: containerdIdentity(context.identity) }
   const plan = await host.delegate<DumpPlan>('containerd', 'dump', asked, inContainerd(options))
   const described = { name: metadata?.name ?? '', rootfsImageName: image?.image ?? '', rootfsImageRef: imageRef }
-  return { ...plan, attachments: plan.attachments.map((one) => (one.name === CONFIG_DUMP ? withNames(one, described) : one)) }
+  const attachments = plan.attachments.map((one) => (one.name === CONFIG_DUMP ? withNames(one, described) : one))
+  return { ...plan, attachments: [...attachments, { name: STATUS_DUMP, content: Buffer.from(JSON.stringify(asJson(status))) }] }
 }
+
+/** What the CRI says of it, as containerd's wants it back where it restores a container. */
+const STATUS_DUMP = 'status.dump'
+const asJson = ({ id, metadata, state, createdAt, image, imageRef, labels, annotations, logPath }: ContainerStatus): object => ({
+  ...{ id, metadata, state, image, labels, annotations },
+  created_at: Number(createdAt),
+  image_ref: imageRef,
+  log_path: logPath,
+})
 
 /** containerd knows neither the name of the container in its pod, nor what its kubelet calls the image. */
 const withNames = ({ name, content }: Attachment, names: Partial<ContainerDump>): Attachment => ({
