@@ -1,11 +1,16 @@
 /** `cedana/plugin/testing`: for tests of plugins. The conformance suite, and the host that a plugin gets from the daemon, without a daemon. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { CudaChild } from './daemon/host/cuda.js'
 import { hostFor } from './daemon/operations/host.js'
+import { IsolatedPlugin } from './daemon/plugins/isolated.js'
+import { loadCode } from './daemon/plugins/load.js'
+import { addDoor, walkPackage } from './daemon/plugins/stage.js'
 import type { Host, Log } from './plugins/contract/host.js'
+import type { RuntimeManifest } from './plugins/contract/runtime.js'
 import { loadBuiltins } from './plugins/index.js'
+import { readPlugin } from './plugins/packages.js'
 import { Registry } from './plugins/registry.js'
 
 export { manifestProblems } from './plugins/conformance/manifest.js'
@@ -31,6 +36,44 @@ export function testHost({ log = SILENT }: { readonly log?: Log } = {}): TestHos
     close: () => {
       cuda.close()
       rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+export interface OpenPlugin {
+  /** Its verbs run in a process of their own, as with the daemon. */
+  readonly plugin: RuntimeManifest
+  close(): void
+}
+
+/** The plugin of a built package, as the daemon has it. Throws when it could not be installed. */
+export async function openPlugin(
+  packageDirectory: string,
+  {
+    log = SILENT,
+    loadTimeoutMs = 10_000,
+    verbTimeoutMs = 60_000,
+  }: Partial<{ log: Log; loadTimeoutMs: number; verbTimeoutMs: number }> = {},
+): Promise<OpenPlugin> {
+  const directory = resolve(packageDirectory)
+  const { description, entry } = readPlugin(directory)
+  const scratch = mkdtempSync(join(tmpdir(), 'cedana-plugin-'))
+  const copy = join(scratch, 'package')
+  await walkPackage(directory, { to: copy, mustBeOurs: false })
+  await addDoor(copy)
+  const copied = join(copy, entry.slice(directory.length))
+  const { manifest } = await loadCode(copied)
+  const isolated = new IsolatedPlugin({
+    ...{ description, log, loadTimeoutMs, verbTimeoutMs },
+    entry: async () => copied,
+    onUnusable: (thrown) => log.warn({ err: thrown.message }, 'plugin cannot be used'),
+  })
+  await isolated.check()
+  return {
+    plugin: Object.freeze({ ...manifest, load: async () => isolated.loaded.verbs }),
+    close: () => {
+      isolated.close()
+      rmSync(scratch, { recursive: true, force: true })
     },
   }
 }

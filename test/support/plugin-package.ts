@@ -12,7 +12,10 @@ export interface PackageParts {
   /** JavaScript, in place of the usual. */
   readonly dump?: string
   readonly resolve?: string
+  readonly restore?: string
   readonly summary?: string
+  /** Of verbs besides the usual, by name; claimed. */
+  readonly more?: Readonly<Record<string, string>>
   /** Claimed besides the usual: that verb is not there. */
   readonly claims?: string
   /** First thing that its module does. */
@@ -21,7 +24,7 @@ export interface PackageParts {
   readonly manifest?: Readonly<Record<string, unknown>>
 }
 
-const code = ({ name, dump, resolve, claims, first, summary }: PackageParts): string => `
+const code = ({ name, dump, resolve, restore, claims, first, summary, more = {} }: PackageParts): string => `
 import { CedanaError, defineRuntime, NoOptions, z } from 'cedana/plugin'
 import { verbs } from './verbs.js'
 ${first ?? ''}
@@ -31,7 +34,12 @@ const note = z.string().default('').meta({ short: 'n', value: 'TEXT', descriptio
 export const plugin = defineRuntime({
   name: '${name}',
   summary: '${summary ?? `processes, by ${name}`}',
-  verbs: { run: 'stable', resolve: 'stable', dump: 'stable', restore: 'experimental'${claims === undefined ? '' : `, ${claims}: 'stable'`} },
+  verbs: { run: 'stable', resolve: 'stable', dump: 'stable', restore: 'experimental'${[
+    ...Object.keys(more),
+    ...(claims === undefined ? [] : [claims]),
+  ]
+    .map((verb) => `, ${verb}: 'stable'`)
+    .join('')} },
   features: {},
   requires: [{ binary: 'true' }],
   options: {
@@ -43,7 +51,11 @@ export const plugin = defineRuntime({
   load: async () => ({
     ...verbs,
     ${dump === undefined ? '' : `dump: ${dump},`}
+    ${Object.entries(more)
+      .map(([verb, method]) => `${verb}: ${method},`)
+      .join('\n    ')}
     ${resolve === undefined ? '' : `resolve: ${resolve},`}
+    ${restore === undefined ? '' : `restore: ${restore},`}
   }),
 })
 `

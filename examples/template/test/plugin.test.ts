@@ -5,12 +5,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { runtimeCases, testHost, type RuntimeWorld } from 'cedana/plugin/testing'
-import { plugin } from '../src/index.js'
+import { openPlugin, runtimeCases, testHost, type RuntimeWorld } from 'cedana/plugin/testing'
 
 const { host, close } = testHost()
+// As built, in a process of its own, as with the daemon.
+const { plugin, close: closePlugin } = await openPlugin(process.cwd())
 const directory = mkdtempSync(join(tmpdir(), '__NAME__-'))
 after(() => {
+  closePlugin()
   close()
   rmSync(directory, { recursive: true })
 })

@@ -18,7 +18,7 @@ const HEAP_MIB = 384
 const CONFINE = 'ulimit -c 0; ulimit -d "$0"; exec setpriv --pdeathsig KILL -- "$@"'
 /** For what it has written last to be read. */
 const LAST_WORDS_MS = 200
-const PING_MS = 2000
+const PING_MS = 5000
 const SAID_CHARACTERS = 1000
 /** Between two reads of what it prints. */
 const PRINT_MS = 20
