@@ -54,6 +54,7 @@ function realWorld(): World {
       }),
     openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
     pluginAuthor: () => import('../daemon/plugins/author.js'),
+    askRegistry: async (specs) => (await import('../daemon/plugins/available.js')).askRegistry(specs),
     openPluginStore: async (config) => (await import('../daemon/main.js')).openPluginStore(config, process.cwd()),
     describePlugin: async (config, directory, options) => (await import('../daemon/main.js')).describePlugin(config, directory, options),
     startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),

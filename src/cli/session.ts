@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
 import type * as PluginAuthorModule from '../daemon/plugins/author.js'
+import type { Offers } from '../daemon/plugins/available.js'
 import type { PluginStore } from '../daemon/plugins/store.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { DescribedRuntime, RuntimeDescription } from '../plugins/description.js'
@@ -40,6 +41,8 @@ export interface World {
   launch(config: Config, type: string, file: string): Promise<number>
   pluginAuthor(): Promise<PluginAuthor>
   openPluginStore(config: Config): Promise<PluginStore>
+  /** What the npm registry has of these packages. */
+  askRegistry(specs: readonly string[]): Promise<Offers>
   /** Runs the code of the plugin in `directory`; writes what it says of itself, or compares it with what is written. */
   describePlugin(config: Config, directory: string, options: { readonly check: boolean }): Promise<RuntimeDescription>
   /** Plugins that are part of the program: all, or those of these names. */

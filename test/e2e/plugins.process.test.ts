@@ -30,7 +30,7 @@ async function install(parts: PackageParts): Promise<void> {
 }
 
 async function listed(name: string): Promise<PluginView & { origin: string }> {
-  const { stdout } = await world.ok(['plugin', 'list', name, '-o', 'json'])
+  const { stdout } = await world.ok(['plugin', 'list', name, '--offline', '-o', 'json'])
   const [one] = JSON.parse(stdout) as PluginView[]
   if (one === undefined) throw new Error(`no plugin ${name} in ${stdout}`)
   return one
@@ -224,7 +224,7 @@ describe('the daemon', () => {
     expect(reloaded.stdout).toContain('Left out alien: its code fails as it is loaded: spoilt')
     expect(reloaded.stdout).toContain('Loaded other (1.0.0)')
     expect(await listed('alien')).toMatchObject({ problem: expect.stringContaining('spoilt') })
-    expect((await world.ok(['plugin', 'list'])).stdout).toMatch(/alien +3 KiB +broken/)
+    expect((await world.ok(['plugin', 'list', '--offline'])).stdout).toMatch(/alien +3 KiB +broken/)
     const check = await world.cedana(['daemon', 'check', '--full', '-o', 'json'])
     expect(JSON.stringify(JSON.parse(check.stdout))).toContain('spoilt')
     expect(readFileSync(world.daemonLog, 'utf8')).toMatch(/"plugin":"alien".*spoilt.*plugin left out/)
@@ -268,7 +268,7 @@ describe('the search path', () => {
     const env = { CEDANA_PLUGINS_LOCAL_SEARCH_PATH: `${path}:/nonexistent` }
     expect((await world.ok(['manage', 'local', '--help'], { env })).stdout).toContain('--note')
     const list = JSON.parse(
-      (await world.ok(['plugin', 'list', '-o', 'json'], { env: { ...env, CEDANA_ADDRESS: '/nonexistent' } })).stdout,
+      (await world.ok(['plugin', 'list', '--offline', '-o', 'json'], { env: { ...env, CEDANA_ADDRESS: '/nonexistent' } })).stdout,
     ) as PluginView[]
     expect(list.find(({ name }) => name === 'local')).toMatchObject({ origin: 'local', version: '0.1.0', directory })
 
@@ -282,7 +282,7 @@ describe('the search path', () => {
     expect(stdout).toContain('Installed plugin local (0.1.0)')
     expect(await listed('local')).toMatchObject({ origin: 'installed' })
     const both = JSON.parse(
-      (await world.ok(['plugin', 'list', '-o', 'json'], { env: { ...env, CEDANA_ADDRESS: '/nonexistent' } })).stdout,
+      (await world.ok(['plugin', 'list', '--offline', '-o', 'json'], { env: { ...env, CEDANA_ADDRESS: '/nonexistent' } })).stdout,
     ) as PluginView[]
     expect(both.filter(({ name }) => name === 'local').map(({ origin, problem }) => [origin, problem === ''])).toEqual([
       ['local', true],
@@ -314,6 +314,7 @@ describe('from a tarball or npm', () => {
     let server: Server
     let tarball: string
     let stated: string
+    let contractOf = '^1.0.0'
     beforeAll(async () => {
       tarball = pack(await build({ name: 'alien', version: '2.3.4' }))
       stated = integrityOf(tarball)
@@ -321,8 +322,10 @@ describe('from a tarball or npm', () => {
         const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
         if (request.url === '/cedana-plugin-alien') {
           const dist = { tarball: `${base}/a.tgz`, integrity: stated }
-          const versions = { '2.3.4': { name: 'cedana-plugin-alien', version: '2.3.4', dist } }
-          response.end(JSON.stringify({ name: 'cedana-plugin-alien', 'dist-tags': { latest: '2.3.4' }, versions }))
+          const name = 'cedana-plugin-alien'
+          const one = { name, version: '2.3.4', dist: { ...dist, unpackedSize: 5120 }, cedana: { contract: contractOf } }
+          const time = { '2.3.4': new Date(Date.now() - 3 * 86_400_000).toISOString() }
+          response.end(JSON.stringify({ name, 'dist-tags': { latest: '2.3.4' }, versions: { '2.3.4': one }, time }))
         } else if (request.url === '/a.tgz') response.end(readFileSync(tarball))
         else response.writeHead(404).end('{}')
       })
@@ -342,6 +345,33 @@ describe('from a tarball or npm', () => {
       const several = await world.fails(['plugin', 'install', 'no-such-package-here', 'cedana-plugin-alien'], { env: env() })
       expect(several.stderr).toContain('Plugin no-such-package-here is not available')
       expect(several.stderr).toContain('Installed 1 plugin, 1 failed')
+    })
+
+    test('says what there is: newer versions, what is not installed, and what does not fit', async () => {
+      const cache = (name: string): Record<string, string> => ({ ...env(), npm_config_cache: join(world.dir, name) })
+      await install({ name: 'alien', version: '2.3.3' })
+      // On a busy machine npm may not be waited for.
+      const listed = (row: RegExp, ...names: readonly string[]): Promise<unknown> =>
+        until('it is listed so', async () => row.test((await world.ok(['plugin', 'list', ...names], { env: env() })).stdout))
+      await listed(/^alien +3 KiB +outdated +2[.]3[.]3 +2[.]3[.]4 +3 days ago$/m)
+      await listed(/^runc +.*built-in +\S+ +- +-$/m)
+      await world.ok(['plugin', 'remove', 'alien'])
+      const row = /^cedana-plugin-alien +5 KiB +available +- +2[.]3[.]4 +3 days ago\n\n0 installed, 1 available\n/m
+      await listed(row, 'cedana-plugin-alien@2.3.4', 'no-such-package-here')
+      contractOf = '^99.0.0'
+      await until('it does not fit', async () => {
+        const { stdout, stderr } = await world.ok(['plugin', 'list', 'cedana-plugin-alien'], { env: cache('npm3') })
+        return stdout === 'No plugins to show\n' && stderr.includes('No version for this cedana: cedana-plugin-alien')
+      })
+      contractOf = '^1.0.0'
+    })
+
+    test('that is not there keeps nobody from a list', async () => {
+      await install({ name: 'alien', version: '2.3.3' })
+      const nobody = { npm_config_registry: 'http://127.0.0.1:9/', npm_config_cache: join(world.dir, 'npm4') }
+      const { stdout, stderr } = await world.ok(['plugin', 'list'], { env: nobody })
+      expect(stderr).toContain('Using local list. Failed to ask the npm registry: ')
+      expect(stdout).toMatch(/^alien +3 KiB +installed +2[.]3[.]3 +- +-$/m)
     })
 
     test('that gives something else than it says', async () => {

@@ -36,7 +36,7 @@ module.exports = {
     only(
       'cli-sees-api',
       '^src/cli/',
-      ['^src/cli/', '^src/daemon/(api/|(config|main|plugins/(store|author))[.]ts$)', '^src/plugins/((index|matrix|description|packages)[.]ts$|contract/)'],
+      ['^src/cli/', '^src/daemon/(api/|(config|main|plugins/(store|author|available))[.]ts$)', '^src/plugins/((index|matrix|description|packages)[.]ts$|contract/)'],
       'The cli reaches the daemon by gRPC only.',
     ),
     {
@@ -44,7 +44,7 @@ module.exports = {
       comment: 'daemon start and --no-server need the composition root; every other command must not pay for it.',
       severity: 'error',
       from: { path: '^src/cli/', pathNot: unitTest },
-      to: { path: '^src/daemon/(main|plugins/(store|author))[.]ts$', dependencyTypesNot: ['dynamic-import', 'type-only'] },
+      to: { path: '^src/daemon/(main|plugins/(store|author|available))[.]ts$', dependencyTypesNot: ['dynamic-import', 'type-only'] },
     },
     {
       name: 'api-on-top',

@@ -73,6 +73,7 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
     startDaemon: async () => {},
     pluginAuthor: async () => ({}) as never,
     openPluginStore: async () => ({}) as never,
+    askRegistry: async () => ({ found: new Map(), unreachable: undefined, unfit: [] }),
     describePlugin: async () => ({}) as never,
     builtins: loadBuiltins,
     externals: async () => [],

@@ -12,7 +12,7 @@ const execute = promisify(execFile)
 const NPM_MS = 120_000
 const TAR_MS = 60_000
 /** `name`, `@scope/name`, each with `@version`; nothing that npm takes for a flag, a path or an address. */
-const NPM_SPEC = /^(@[a-z0-9][\w.-]*\/)?[a-z0-9][\w.-]*(@[\w.^~<>=*-]+)?$/
+export const NPM_SPEC = /^(@[a-z0-9][\w.-]*\/)?[a-z0-9][\w.-]*(@[\w.^~<>=*-]+)?$/
 
 export interface Source {
   /** What was asked for, in full. */
@@ -92,22 +92,25 @@ interface Packed {
 async function fromNpm(spec: string, asked: Asked): Promise<Source> {
   const argv = ['pack', spec, '--json', '--ignore-scripts', '--pack-destination', asked.scratch]
   const { stdout } = await execute('npm', argv, { cwd: asked.scratch, timeout: NPM_MS }).catch((cause: unknown) => {
-    throw npmError(spec, cause as Failed)
+    throw npmError(spec, cause as NpmFailure)
   })
   const [packed] = JSON.parse(stdout) as readonly Packed[]
   if (packed === undefined) throw missing(`npm found no package ${spec}`)
   return unpack(join(asked.scratch, packed.filename), packed.id, asked)
 }
 
-interface Failed extends Error {
+export interface NpmFailure extends Error {
   readonly code?: string | number
   readonly stdout?: string
   readonly stderr?: string
 }
 
-function npmError(spec: string, failed: Failed): CedanaError {
+/** `E404`, `EINTEGRITY`; empty: it did not say. */
+export const npmCode = ({ stderr = '' }: NpmFailure): string => /npm (?:ERR!|error) code (\S+)/.exec(stderr)?.[1] ?? ''
+
+function npmError(spec: string, failed: NpmFailure): CedanaError {
   if (failed.code === 'ENOENT') return new CedanaError('HOST_UNFIT', 'npm is not installed', { hint: 'give a folder or a tarball instead' })
-  const code = /npm (?:ERR!|error) code (\S+)/.exec(failed.stderr ?? '')?.[1] ?? ''
+  const code = npmCode(failed)
   if (code === 'E404' || code === 'ETARGET') return missing(`Plugin ${spec} is not available`, 'npm has no such package or version')
   if (code === 'EINTEGRITY')
     return new CedanaError('IMAGE_CORRUPT', `what npm got for ${spec} is not what the registry says it is`, { cause: failed })
