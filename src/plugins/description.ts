@@ -56,8 +56,17 @@ const Description = z.strictObject({
   options: z.record(z.string(), z.looseObject({ type: z.literal('object') })),
 })
 
+/** Storage and GPUs are the program's own. */
+export function refuseKind(kind: unknown): void {
+  if (kind === 'runtime') return
+  const words =
+    kind === 'storage' || kind === 'gpu' ? `a plugin of kind ${kind} cannot be added yet` : `there are no plugins of kind ${String(kind)}`
+  throw new CedanaError('BAD_OPTIONS', `${words}: only runtimes can be added`)
+}
+
 /** What a file says of a plugin, checked. `where`: what is wrong when it is. */
 export function parseDescription(value: unknown, where: string): RuntimeDescription {
+  if (typeof value === 'object' && value !== null && 'kind' in value) refuseKind(value.kind)
   const parsed = Description.safeParse(value)
   if (parsed.success) return parsed.data as RuntimeDescription
   const [issue] = parsed.error.issues

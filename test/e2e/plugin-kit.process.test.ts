@@ -12,7 +12,10 @@ test('plugin create: a package that passes its tests, installs, and checkpoints'
   await world.ok(['plugin', 'create', 'runtime', 'pidfile'], { cwd })
   expect((await world.fails(['plugin', 'create', 'runtime', 'pidfile'], { cwd })).stderr).toContain('exists already')
   expect((await world.fails(['plugin', 'create', 'runtime', 'Not/A/Name'], { cwd })).stderr).toContain('is no name for a plugin')
-  expect((await world.fails(['plugin', 'create', 'storage', 'x'], { cwd })).stderr).toContain('only runtime')
+  expect((await world.fails(['plugin', 'create', 'storage', 'x'], { cwd })).stderr).toContain(
+    'a plugin of kind storage cannot be added yet: only runtimes can be added',
+  )
+  expect((await world.fails(['plugin', 'create', 'kitchen', 'x'], { cwd })).stderr).toContain('there are no plugins of kind kitchen')
 
   const directory = join(cwd, 'pidfile')
   installTypeScript(directory)

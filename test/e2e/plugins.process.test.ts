@@ -192,6 +192,16 @@ describe('a plugin that does wrong', () => {
     expect(refused.stderr).toContain('cedana plugin manifest')
   })
 
+  test('is of a kind that cannot be added', async () => {
+    const directory = await build({ name: 'alien' })
+    const file = join(directory, 'cedana-plugin.json')
+    writeFileSync(file, readFileSync(file, 'utf8').replace('"kind": "runtime"', '"kind": "storage"'))
+    const refusal = 'a plugin of kind storage cannot be added yet: only runtimes can be added'
+    expect((await world.fails(['plugin', 'install', directory])).stderr).toContain(refusal)
+    writeFileSync(join(directory, 'dist/index.js'), "export const plugin = { kind: 'gpu', name: 'alien', load: async () => ({}) }")
+    expect((await world.fails(['plugin', 'manifest', directory])).stderr).toContain('a plugin of kind gpu cannot be added yet')
+  })
+
   test('has the name of another installed plugin', async () => {
     await install({ name: 'alien' })
     const other = await build({ name: 'alien', manifest: { name: 'another-package' } })
@@ -311,6 +321,8 @@ describe('from a tarball or npm', () => {
   })
 
   describe('a registry', () => {
+    /** npm takes its time to start. */
+    const REGISTRY_MS = 60_000
     let server: Server
     let tarball: string
     let stated: string
@@ -352,19 +364,23 @@ describe('from a tarball or npm', () => {
       await install({ name: 'alien', version: '2.3.3' })
       // On a busy machine npm may not be waited for.
       const listed = (row: RegExp, ...names: readonly string[]): Promise<unknown> =>
-        until('it is listed so', async () => row.test((await world.ok(['plugin', 'list', ...names], { env: env() })).stdout))
+        until('it is listed so', async () => row.test((await world.ok(['plugin', 'list', ...names], { env: env() })).stdout), REGISTRY_MS)
       await listed(/^alien +3 KiB +outdated +2[.]3[.]3 +2[.]3[.]4 +3 days ago$/m)
       await listed(/^runc +.*built-in +\S+ +- +-$/m)
       await world.ok(['plugin', 'remove', 'alien'])
       const row = /^cedana-plugin-alien +5 KiB +available +- +2[.]3[.]4 +3 days ago\n\n0 installed, 1 available\n/m
       await listed(row, 'cedana-plugin-alien@2.3.4', 'no-such-package-here')
       contractOf = '^99.0.0'
-      await until('it does not fit', async () => {
-        const { stdout, stderr } = await world.ok(['plugin', 'list', 'cedana-plugin-alien'], { env: cache('npm3') })
-        return stdout === 'No plugins to show\n' && stderr.includes('No version for this cedana: cedana-plugin-alien')
-      })
+      await until(
+        'it does not fit',
+        async () => {
+          const { stdout, stderr } = await world.ok(['plugin', 'list', 'cedana-plugin-alien'], { env: cache('npm3') })
+          return stdout === 'No plugins to show\n' && stderr.includes('No version for this cedana: cedana-plugin-alien')
+        },
+        REGISTRY_MS,
+      )
       contractOf = '^1.0.0'
-    })
+    }, 120_000)
 
     test('that is not there keeps nobody from a list', async () => {
       await install({ name: 'alien', version: '2.3.3' })

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
+import { refuseKind } from '../../plugins/description.js'
 import type { CliCommand } from '../command.js'
-import { usageError } from '../exit-codes.js'
 
 export function pluginCreate(command: CliCommand): void {
   command
@@ -10,7 +10,7 @@ export function pluginCreate(command: CliCommand): void {
     .note('The package is in TypeScript, with the conformance suite as its tests; docs/plugins.md of cedana is about what comes then.')
     .example('cedana plugin create runtime my-runtime')
     .does<{ readonly dir?: string }>(async (session, { dir }, [kind = '', name = '']) => {
-      if (kind !== 'runtime') throw usageError(`plugins of kind ${kind} cannot be made, only runtime`)
+      refuseKind(kind)
       const directory = resolve(session.world.cwd, dir ?? name)
       await (await session.world.pluginAuthor()).createPackage(name, directory)
       session.print(`Created ${directory}\n\n  cd ${directory}\n  npm install\n  npm test\n  cedana plugin install .`)

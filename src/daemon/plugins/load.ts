@@ -4,7 +4,7 @@ import { manifestProblems } from '../../plugins/conformance/manifest.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import * as contract from '../../plugins/contract/index.js'
 import type { RuntimeManifest, Verb } from '../../plugins/contract/runtime.js'
-import { describeRuntime, parseDescription, type RuntimeDescription } from '../../plugins/description.js'
+import { describeRuntime, parseDescription, refuseKind, type RuntimeDescription } from '../../plugins/description.js'
 import type { AnyRuntime } from '../../plugins/registry.js'
 import { DOOR } from './stage.js'
 
@@ -28,6 +28,7 @@ async function importManifest(entry: string): Promise<RuntimeManifest> {
   const { plugin } = door
   if (typeof plugin !== 'object' || plugin === null || !('load' in plugin) || typeof plugin.load !== 'function')
     throw failed(`${entry} does not export a plugin`, undefined, 'export const plugin = defineRuntime({ … })')
+  refuseKind((plugin as Partial<RuntimeManifest>).kind)
   return plugin as RuntimeManifest
 }
 
