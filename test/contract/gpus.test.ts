@@ -1,7 +1,7 @@
 /** Our GPU plugins against the suite, over a double of the driver. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -12,6 +12,7 @@ import { hostFor } from '../../src/daemon/operations/host.js'
 import { loadGpu } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { fakeGpu, type FakeGpu } from '../support/gpu.js'
+import { children } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { gpuContract, type GpuWorld, type LiveGpuTree } from './gpu.js'
 
@@ -186,6 +187,12 @@ describe('the CUDA plugin', () => {
       double.set({ version: 12080 })
     }
     await expect(gpu.match(host, { version: 2, data: {} }, [])).rejects.toMatchObject({ code: 'FORMAT_UNSUPPORTED' })
+  })
+
+  test('asks the driver in a process that has devices in the order of their numbers, and is no client of MPS', async () => {
+    await host.cuda.facts()
+    const environments = children(process.pid).map((pid) => readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').filter(Boolean).sort())
+    expect(environments).toContainEqual(['CUDA_DEVICE_ORDER=PCI_BUS_ID', 'CUDA_MPS_PIPE_DIRECTORY=/nonexistent'])
   })
 
   test('checks what a machine has', async () => {

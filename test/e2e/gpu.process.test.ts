@@ -2,7 +2,9 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
+import type { Progress } from '../../src/daemon/operations/verbs.js'
 import { gpuJob, useGpuWorld } from '../support/gpu.js'
+import { dumpRequest, engineOf } from '../support/requests.js'
 
 const { world, gpu } = useGpuWorld()
 afterEach(() => {
@@ -194,8 +196,35 @@ test('a job may be said to use a GPU, and others are found out', async () => {
   await Promise.all([said.verify(), silent.verify()])
 })
 
+test('a process that is managed comes back with what it had on a device', async () => {
+  const started = await world.foreign('gpu', [gpu().library, '2', '2'])
+  const jid = world.jid('managed')
+  await world.ok(['manage', 'process', String(started.pid), '--gpu-enabled', '--jid', jid])
+  expect((await world.row(jid))?.[4]).toBe('yes')
+  await world.ok(['dump', 'job', jid])
+  await world.ok(['restore', 'job', jid])
+  await started.verify()
+})
+
+test('while it is copied the progress says so, and how much it is', async () => {
+  const engine = engineOf(world)
+  const job = await gpuJob(world, gpu())
+  gpu().set({ rate: 3 << 20 })
+  const seen = new Map<string, number>()
+  const onProgress = ({ phase, totalBytes }: Progress): void => {
+    seen.set(phase, totalBytes)
+  }
+  await engine.dump(dumpRequest(job.jid, { leaveRunning: true }), { onProgress }).finally(() => engine.close())
+  expect(seen.get('copy from gpu')).toBe(6 << 20)
+  expect([...seen.keys()]).toContain('copy to gpu')
+  gpu().set({ rate: 0 })
+  await job.verify()
+})
+
 test('check says what there is', async () => {
   const { stdout } = await world.cedana(['check', '--full'])
-  expect(stdout).toMatch(/CUDA\ndriver +570.86.15 +✔\nCUDA +12.8 +✔\ndevices +2 +✔\ncheckpoint API +available +✔/)
+  expect(stdout).toMatch(
+    /CUDA\ndriver +570.86.15 +✔\nCUDA +12.8 +✔\ndevices +2 +✔\ncheckpoint API +available +✔[^]*memory +[\d.]+ GiB needed, [\d.]+ GiB free +✔/,
+  )
   expect((await world.cedana(['check'])).stdout).not.toContain('checkpoint API')
 })

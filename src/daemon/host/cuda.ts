@@ -22,6 +22,9 @@ const COPY_MS = 900_000
 /** The first call of a process loads the driver, which takes seconds with many devices. */
 const INIT_MS = 120_000
 
+/** Devices in the order of their numbers, as nvidia-smi has them, and no client of MPS, which a process is by default where that runs. */
+const ENVIRONMENT = { CUDA_DEVICE_ORDER: 'PCI_BUS_ID', CUDA_MPS_PIPE_DIRECTORY: '/nonexistent' }
+
 interface Pending {
   readonly resolve: (value: unknown) => void
   readonly reject: (error: CedanaError) => void
@@ -37,7 +40,7 @@ class Child {
     // In a session of its own: what a terminal sends to the caller is not for it.
     this.#process = spawn(process.execPath, [cudaChildPath, library, management], {
       stdio: ['pipe', 'pipe', 'ignore'],
-      env: {},
+      env: ENVIRONMENT,
       cwd: '/',
       detached: true,
     })
