@@ -400,6 +400,10 @@ describe('from a tarball or npm', () => {
     })
   })
 
+  test.each([['./absent'], ['/nonexistent/plugin.tgz'], ['no such thing']])('of %j, which is nowhere', async (spec) => {
+    expect((await world.fails(['plugin', 'install', spec])).stderr).toMatch(/^Error: NotFound: .+/m)
+  })
+
   test('criu: one that works is left alone', async () => {
     expect((await world.ok(['plugin', 'install', 'criu'])).stdout).toContain('Plugin criu is already installed')
   })

@@ -30,7 +30,7 @@ export async function installCriu(): Promise<{ readonly version: string; readonl
 
 export async function removeCriu(): Promise<void> {
   await execute(PRIVATE_CRIU, ['--version']).catch((cause: unknown) => {
-    throw new CedanaError('NO_SUCH_PLUGIN', 'Plugin criu is not installed', { cause })
+    throw new CedanaError('NO_SUCH_PACKAGE', 'Plugin criu is not installed', { cause })
   })
   await rm(PREFIX, { recursive: true, force: true })
 }

@@ -34,9 +34,9 @@ interface Asked {
 }
 
 const missing = (message: string, hint?: string): CedanaError =>
-  new CedanaError('NO_SUCH_PLUGIN', message, hint === undefined ? {} : { hint })
+  new CedanaError('NO_SUCH_PACKAGE', message, hint === undefined ? {} : { hint })
 
-/** Throws NO_SUCH_PLUGIN, or BAD_OPTIONS when it is not what was expected. */
+/** Throws NO_SUCH_PACKAGE, or BAD_OPTIONS when it is not what was expected. */
 export async function fetchSource(spec: string, asked: Asked): Promise<Source> {
   const isPath = /^[./]/.test(spec) || /[.](tgz|tar[.]gz)$/.test(spec)
   if (isPath) return fromPath(resolve(asked.workingDirectory, spec), asked)

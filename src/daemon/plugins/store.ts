@@ -78,7 +78,7 @@ export class PluginStore {
     if (name === 'criu') return removeCriu()
     if (this.options.isBuiltIn(name)) throw new CedanaError('BAD_OPTIONS', `plugin ${name} is part of cedana and cannot be removed`)
     const place = this.#placeOf(name)
-    if (place === undefined) throw new CedanaError('NO_SUCH_PLUGIN', `Plugin ${name} is not installed`)
+    if (place === undefined) throw new CedanaError('NO_SUCH_PACKAGE', `Plugin ${name} is not installed`)
     using _ = await this.#lock()
     await unlink(join(this.#directory, name))
     await this.#removeUnused()

@@ -9,6 +9,7 @@ export const ERRORS = {
   NO_SUCH_CONTAINER: { grpc: 'NOT_FOUND', retry: false },
   NO_SUCH_CHECKPOINT: { grpc: 'NOT_FOUND', retry: false },
   NO_SUCH_PLUGIN: { grpc: 'UNIMPLEMENTED', retry: false },
+  NO_SUCH_PACKAGE: { grpc: 'NOT_FOUND', retry: false },
   NOT_ATTACHABLE: { grpc: 'NOT_FOUND', retry: false },
   JOB_EXISTS: { grpc: 'ALREADY_EXISTS', retry: false },
   JOB_BUSY: { grpc: 'ABORTED', retry: true },
