@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { useContainers } from '../support/containers.js'
@@ -57,6 +57,17 @@ describe('without a daemon', () => {
     await until('it counts on in its file', () => container.output().length > after)
     await container.remove()
     rmSync(path, { recursive: true })
+  })
+
+  test('cgroups that the runtime was too hasty to remove', async () => {
+    const container = containers.container('cgroups', { args: ['sh', '-c', 'exit 42'] })
+    const hasty = join(world.work(), 'hasty')
+    const left = `for one in /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -e $one/cgroup.procs ] || mkdir $one/${container.id}; done`
+    writeFileSync(hasty, `#!/bin/sh\nrunc "$@"; code=$?\n${left}\nexit $code\n`, { mode: 0o755 })
+    const args = ['run', 'runc', container.id, '--bundle', container.bundle, '--runtime', hasty, ...here()]
+    expect((await world.cedana(args)).code).toBe(42)
+    // That none is left is judged at the end.
+    expect(containers.known()).toEqual([])
   })
 
   test('a failed dump leaves the container running', async () => {

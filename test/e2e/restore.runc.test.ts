@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
@@ -100,12 +100,20 @@ describe('dump and restore of a job', () => {
     await one.counts()
     expect(isAlive(one.pid)).toBe(true)
     const twin = containers.id('twin')
-    const restore = ['restore', 'runc', '--path', path, '--bundle', one.bundle, ...root()]
-    expect((await world.fails(restore)).stderr).toContain(`container ${one.id} exists already`)
-    const talk = world.talk([...restore, '--id', twin, '--attach'])
+    const restore = ['restore', 'runc', '--path', path, ...root()]
+    expect((await world.fails([...restore, '--bundle', one.bundle])).stderr).toContain(`container ${one.id} exists already`)
+    // Whose configuration names a cgroup of its own.
+    const talk = world.talk([...restore, '--bundle', containers.bundle(twin), '--id', twin, '--attach'])
     await talk.says(/^\d+$/m)
     expect([await status(one.id), await status(twin)]).toEqual(['running', 'running'])
     expect(await inside(twin, 'hostname')).toBe('box\n')
+    await containers.ok('pause', twin)
+    await one.counts()
+    await containers.ok('resume', twin)
+    await containers.ok('pause', one.id)
+    const { length } = talk.stdout
+    await until('the other goes on', () => talk.stdout.length > length)
+    await containers.ok('resume', one.id)
     await containers.ok('kill', twin, 'KILL')
     expect((await talk.exit).code).not.toBe(0)
     await until('[must] the restored one is gone from the runtime', async () => (await status(twin)) === undefined)
@@ -215,14 +223,51 @@ describe('what a container is made of', () => {
     const one = await job('exec')
     const exec = containers.command('exec', one.id, 'sleep', '1000')
     await until('it runs', async () => (await sh(one.id, 'ps')).includes('sleep 1000'))
-    const { stderr } = await world.fails(['dump', 'job', one.jid])
+    const { stderr } = await world.fails(['dump', 'job', one.jid, '--leave-running'])
     const [, stranger] = /process (\d+) of the container is not below its first one/.exec(stderr) ?? []
+    expect(stderr).toContain('end what was started by `runc exec`')
+    expect((await world.fails(['dump', 'job', one.jid])).stderr).toContain(`process ${stranger} of`)
+    expect(await sh(one.id, 'ps')).toContain('sleep 1000')
     await one.counts()
     process.kill(Number(stranger), 'SIGKILL')
     await exec
     await throughCheckpoint(one)
     await one.counts()
     await world.ok(['kill', one.jid])
+  })
+
+  test('what `runc exec` left behind, and the container’s first process has inherited, is dumped and restored with it', async () => {
+    const one = await job('left')
+    await sh(one.id, '(i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done) < /dev/null > /tmp/other 2>&1 &')
+    const other = (): string => readFileSync(join(one.bundle, 'rootfs/tmp/other'), 'utf8')
+    const bothCount = async (): Promise<void> => {
+      const { length } = other()
+      await Promise.all([one.counts(), until('the other counts', () => other().length > length)])
+    }
+    await bothCount()
+    await world.ok(['dump', 'job', one.jid, '--leave-running'])
+    await bothCount()
+    await throughCheckpoint(one)
+    await bothCount()
+    await world.ok(['kill', one.jid])
+    counted(one.output())
+    counted(other())
+  })
+
+  test('what `runc exec` is still running stands still and goes on with the container', async () => {
+    const one = await job('beside')
+    const exec = containers.command('exec', one.id, 'sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i >> /tmp/other; usleep 20000; done')
+    const path = join(one.bundle, 'rootfs/tmp/other')
+    const other = (): string => (existsSync(path) ? readFileSync(path, 'utf8') : '')
+    await until('it counts', () => other() !== '')
+    await world.ok(['freeze', 'job', one.jid])
+    const its = other()
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(other()).toBe(its)
+    await world.ok(['unfreeze', 'job', one.jid])
+    await Promise.all([one.counts(), until('the other counts on', () => other().length > its.length)])
+    await world.ok(['kill', one.jid])
+    expect((await exec).code).not.toBe(0)
   })
 
   test('a container whose output is a file of the outside, put under management', async () => {

@@ -87,6 +87,8 @@ describe('run runc', () => {
     expect((await run('--bundle', broken)).stderr).toContain('root.path')
     const bundle = containers.bundle(containers.id('bad'), { args: ['no-such-program'] })
     expect((await run('--bundle', bundle)).stderr).toMatch(/runc: .*no-such-program.*not found/)
+    if (!existsSync('/run/systemd/system'))
+      expect((await run('--bundle', bundle, '--systemd-cgroup')).stderr).toMatch(/^Error: Internal: runc: .*systemd/m)
     expect((await run('--bundle', bundle, 'a/b')).stderr).toContain('invalid container id')
     expect((await run('--bundle', bundle, '--runtime', '/bin/no-such-runtime')).stderr).toContain('no-such-runtime')
     expect(await world.row(jid)).toBeUndefined()

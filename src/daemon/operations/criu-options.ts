@@ -178,6 +178,11 @@ export function stdioInherits(snapshot: Snapshot, mode: StdioMode): readonly Inh
 const OF_PROGRAM: ReadonlySet<string> = new Set(['log_level', 'log_file', 'manage_cgroups', 'manage_cgroups_mode'])
 const STREAM_FDS: Readonly<Record<string, number>> = { stdin: 0, stdout: 1, stderr: 2 }
 
+interface CgroupRoot {
+  readonly ctrl?: string
+  readonly path: string
+}
+
 /**
  * The same as a configuration file of CRIU (criu(8), "CONFIGURATION FILES"), which it reads when $CRIU_CONFIG_FILE names it: for a CRIU that somebody
  * else asks. Of `inherit` only standard streams have a number there.
@@ -187,6 +192,8 @@ export function configFile(options: CriuOptions, inherit: readonly Inherit[]): s
     const flag = name.replaceAll('_', '-')
     if (OF_PROGRAM.has(name) || value === undefined || value === false) return []
     if (value === true) return [flag]
+    if (name === 'cg_root')
+      return (value as readonly CgroupRoot[]).map(({ ctrl, path }) => `cgroup-root ${ctrl === undefined ? '' : `${ctrl}:`}${path}`)
     return (Array.isArray(value) ? (value as unknown[]) : [value]).map((one) => `${flag} ${String(one)}`)
   })
   const streams = inherit.flatMap(({ key, from }) => ('stdio' in from ? [`inherit-fd fd[${STREAM_FDS[from.stdio] ?? 0}]:${key}`] : []))

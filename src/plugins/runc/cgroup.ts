@@ -65,6 +65,18 @@ function directPath({ id, isCrun, path }: Configured, own: string, isVersion2: b
   return isCrun ? `/${name}` : `${isVersion2 ? dirname(own) : own}/${name}`
 }
 
+/**
+ * The container's path, where there is version 2 alone: there runc does not tell CRIU that it is another than the one it was dumped from. Undefined
+ * elsewhere.
+ */
+export async function unifiedPath(host: Host, configured: Configured, isForSystemd: boolean): Promise<string | undefined> {
+  const isAlone = (await hostMounts(host)).some(({ path, filesystem }) => path === CGROUPS && filesystem === 'cgroup2')
+  if (!isAlone || configured.isCrun) return undefined
+  if (isForSystemd) return systemdPath(configured)
+  const [own] = rowsOf(((await host.readText('/proc/self/cgroup')) ?? '').split('\n')).filter(({ controllers }) => controllers === '')
+  return directPath(configured, own?.path ?? '/', true).replaceAll(/\/+/g, '/')
+}
+
 /** Directories in which the runtime makes the container's cgroups, by whichever of its drivers; they need not be there. */
 export async function configuredCgroups(host: Host, configured: Configured): Promise<readonly string[]> {
   const own = rowsOf(((await host.readText('/proc/self/cgroup')) ?? '').split('\n'))

@@ -14,6 +14,7 @@ import {
   SPEC_DUMP,
 } from '../contract/plan.js'
 import { type RestoreContext, runcRestoreFlags } from '../contract/runtime.js'
+import { unifiedPath } from './cgroup.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import { driverProblems, externalAtRestore } from './driver-mounts.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
@@ -40,8 +41,13 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   // Of a checkpoint that is older than these: none.
   const drivers = saved?.driverMounts ?? []
   const effective = { ...options, systemdCgroup: options.systemdCgroup || (saved?.systemdCgroup ?? false) }
+  const configured = { id: identity.id, isCrun: isCrun(identity.runtime), path: spec.linux?.cgroupsPath ?? '' }
+  const cgroup = await unifiedPath(host, configured, effective.systemdCgroup)
   return {
-    criu: drivers.length === 0 ? {} : { external: externalAtRestore(drivers) },
+    criu: {
+      ...(drivers.length === 0 ? {} : { external: externalAtRestore(drivers) }),
+      ...(cgroup === undefined ? {} : { cg_root: [{ ctrl: '', path: cgroup }] }),
+    },
     setup: network.setup,
     inherit: streams.inherit,
     problems: [
