@@ -1,10 +1,11 @@
 /** Checkpoint archives that several programs understand: ours, and podman's with a real podman. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { useContainerd } from '../support/containerd.js'
 import { type Spec, useContainers } from '../support/containers.js'
+import { criuPath } from '../support/plain-criu.js'
 import { IMAGE, usePodman } from '../support/podman.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
@@ -12,7 +13,7 @@ import { useWorld } from '../support/world.js'
 const world = useWorld()
 const containers = useContainers(world)
 const podman = usePodman(world)
-const containerd = useContainerd(world)
+const containerd = useContainerd(world, { path: dirname(criuPath()) })
 
 const COUNT = ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done']
 const root = (): string[] => ['--root', containers.root]
@@ -200,4 +201,29 @@ describe('archives of podman', () => {
     await world.ok(['checkpoint', 'export', join(world.checkpoints, 'live'), archive])
     expect((await inspect(archive)).contents.container).toMatchObject({ id, engine: 'podman' })
   })
+})
+
+test('a checkpoint that containerd’s own command made is inspected, and restored as a container of runc', async () => {
+  const id = containerd.id('own')
+  await containerd.run(await containerd.busybox(), id, COUNT)
+  await until('it counts', () => containerd.output(id).includes('5\n'))
+  const count = last(containerd.output(id))
+  const image = 'test.local/own:1'
+  await containerd.ok('containers', 'checkpoint', '--task', '--image', id, image)
+  const archive = join(world.dir, 'own.tar')
+  await containerd.ok('images', 'export', '--skip-manifest-json', archive, image)
+  const { Spec: spec } = JSON.parse(await containerd.ok('containers', 'info', id)) as { Spec: Spec }
+  await containerd.remove(id)
+
+  expect((await inspect(archive)).contents.processes[0]?.name).toBe('sh')
+  const bundle = world.work()
+  cpSync(containerd.busyboxRoot, join(bundle, 'rootfs'), { recursive: true, verbatimSymlinks: true })
+  writeFileSync(join(bundle, 'config.json'), JSON.stringify({ ...spec, root: { path: 'rootfs' } }))
+  const back = containers.id('back')
+  const { stdout } = await world.ok(['restore', 'runc', '--path', archive, '--bundle', bundle, '--id', back, ...root(), '--attachable'])
+  const attached = world.talk(['attach', /PID: (\d+)/.exec(stdout)?.[1] ?? ''])
+  await attached.says(/^\d+\n\d+\n/)
+  expect(Number(/^\d+/.exec(attached.stdout)?.[0])).toBeGreaterThan(count)
+  await containers.ok('delete', '--force', back)
+  await attached.exit
 })

@@ -42,6 +42,9 @@ const blobOf = ({ digest, size }: Descriptor): Blob => {
   return { name: `blobs/sha256/${sha256}`, size, sha256 }
 }
 
+/** Those that are said to be something else are: layers, protobuf. */
+const isJson = ({ mediaType }: Descriptor): boolean => /json$/.test(mediaType ?? 'json')
+
 interface Found {
   readonly blob: Blob
   /** Of the image. */
@@ -73,7 +76,7 @@ async function candidates(layout: OciLayout, index: z.output<typeof Index>, belo
   const found: Found[] = []
   for (const descriptor of index.manifests) {
     const blob = blobOf(descriptor)
-    if (blob.size > MAX_BLOB_BYTES) continue
+    if (!isJson(descriptor) || blob.size > MAX_BLOB_BYTES) continue
     const name = below || nameOf(descriptor)
     const content = await readJson(layout, blob.name, blob.sha256)
     const [manifest, further] = [Manifest.safeParse(content), Index.safeParse(content)]
