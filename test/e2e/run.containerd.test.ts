@@ -100,6 +100,9 @@ describe('the streams of a container', () => {
     const { stdout } = await promisify(execFile)('bash', ['-c', line], { env: world.env })
     expect(stdout).toBe('from stdin\ndone\n4\n')
     expect(await containerd.containers()).not.toContain(id)
+    // What a program gives another for streams here is sockets.
+    const sockets = await world.fails(['run', 'containerd', image, '--no-server', ...containerd.flags])
+    expect(sockets.stderr).toContain('standard output and standard error of this command are sockets')
   })
 })
 

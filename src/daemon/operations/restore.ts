@@ -28,7 +28,7 @@ import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, unpackingLimits, warnings } from './environment.js'
 import { RestoredGpu } from './gpu.js'
 import { programWork, restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
-import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, writePidFile } from './run.js'
+import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, streamProblems, writePidFile } from './run.js'
 import { removeTarget, undoStart } from './starts.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
@@ -175,7 +175,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     const runtime = await planRuntime(host, context, options)
     return { manifest, snapshot, stdio, runtime }
   })
-  const plan = await op.step('plan', () => withProblems(planRestore(env, call.caller, request, planning), gpu?.problems ?? []))
+  const known = [...(gpu?.problems ?? []), ...(planning.runtime.program ? streamProblems(planning.runtime.program, stdio) : [])]
+  const plan = await op.step('plan', () => withProblems(planRestore(env, call.caller, request, planning), known))
   // Reading everything once takes a while: it goes on beside CRIU's own work.
   const verified = verifying(reader)
   // Neither changes anything: the look at the machine and CRIU's own at the kernel take their time side by side.

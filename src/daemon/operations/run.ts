@@ -1,10 +1,10 @@
 /** `run`: a job is in the database before its program starts, and the caller hears of it after both are true. */
-import { mkdirSync } from 'node:fs'
+import { fstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Host } from '../../plugins/contract/host.js'
 import type { Caller, ExitStatus, StdioMode, Target } from '../../plugins/contract/job.js'
-import type { RunPlan } from '../../plugins/contract/plan.js'
+import type { Problem, Program, RunPlan } from '../../plugins/contract/plan.js'
 import { writeFileAs } from '../host/files.js'
 import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
@@ -67,6 +67,18 @@ export function checkStdio(env: Environment, stdio: StdioMode): void {
     throw new CedanaError('BAD_OPTIONS', 'a daemon cannot hand on the standard streams of its caller')
 }
 
+const STREAMS = ['standard input', 'standard output', 'standard error'] as const
+
+/** Whoever is the parent of a foreign target opens the caller's streams by name, which of a socket cannot be done. */
+export function streamProblems({ launcher, streams }: Pick<Program, 'launcher' | 'streams'>, asked: StdioMode): readonly Problem[] {
+  if (launcher?.foreign !== true || (streams?.stdio ?? asked) !== 'inherit') return []
+  const which = STREAMS.filter((_, fd) => fstatSync(fd).isSocket())
+  if (which.length === 0) return []
+  const message = `${which.join(' and ')} of this command ${which.length === 1 ? 'is a socket' : 'are sockets'}, which what runs the container cannot open`
+  const hint = 'put pipes or files in their place (… | cat), or leave out --no-server and use --attach'
+  return [{ severity: 'error', id: 'streams-are-sockets', message, hint }]
+}
+
 /** What nobody can do is not promised. */
 export async function checkGpu(env: Environment, host: Host, isWanted: boolean): Promise<void> {
   if (isWanted) await (await env.gpu()).mustBeUsable(host)
@@ -97,7 +109,7 @@ export async function run(env: Environment, call: Call, request: RunRequest): Pr
     const { environment, workingDirectory, stdio, windowSize } = request
     return runPlan(host, { caller, environment, workingDirectory, jid, directory: directoryPath, stdio, windowSize }, options)
   })
-  refuseProblems(plan.problems)
+  refuseProblems([...plan.problems, ...streamProblems(plan, request.stdio)])
 
   const log = request.stdio === 'inherit' ? '' : request.log !== '' ? request.log : request.stdio === 'log' ? defaultLog(jid) : ''
   // From its record on others may ask for it: nobody is to delete or restore what is only being started.
