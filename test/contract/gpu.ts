@@ -12,12 +12,12 @@ export interface LiveGpuTree {
   stop(): Promise<void>
 }
 
-/** How a call of the driver fails: refused, done and yet said to have failed; its process ends before or after it was done; it never ends. */
-export type Fault = 'before' | 'after' | 'abort' | 'abort-after' | 'hang'
+/** How a call of the driver fails: refused, it and the two after it; done and yet said to have failed; its process ends before or after it was done; it never ends. */
+export type Fault = 'before' | 'thrice' | 'after' | 'abort' | 'abort-after' | 'hang'
 /** By the number of processes. A driver that hangs or dies takes its time. */
 const FAULTS: readonly { readonly count: number; readonly faults: readonly Fault[] }[] = [
   { count: 1, faults: ['before', 'after', 'abort', 'hang'] },
-  { count: 2, faults: ['before', 'after', 'abort-after'] },
+  { count: 2, faults: ['before', 'thrice', 'after', 'abort-after'] },
   { count: 3, faults: ['before', 'after'] },
 ]
 

@@ -66,7 +66,10 @@ gpuContract(manifest, (): GpuWorld => ({
   load,
   start: async (processes) => start([await program('gpu'), double.library, String(processes), '1']),
   stranger: () => start(['/bin/sh', '-c', 'echo READY; sleep 100 & wait']),
-  arm: (fault) => double.arm(fault && { call: fault.call, mode: fault.fault }),
+  arm: (given) => {
+    const { call, fault } = given ?? { call: 0, fault: undefined }
+    double.arm(fault && (fault === 'thrice' ? { call, mode: 'before', times: 3 } : { call, mode: fault }))
+  },
   calls: () => double.calls().length,
 }))
 

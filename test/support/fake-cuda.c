@@ -8,7 +8,8 @@
 // `calls`, a line for each checkpoint call. Settings: version (of CUDA), driver (its name), devices, gib (each), seed (of
 // their ids), rate (bytes a second of a copy; 0: any), init (what cuInit answers), nvml (0: there is none), used (bytes that
 // NVML says each process has, instead of those it has; -1: it does not say), mps (1: all are clients of it),
-// fault (`K MODE CODE`: the K-th line of `calls` fails, MODE before, after, lose, abort, abort-after or hang).
+// fault (`K MODE CODE TIMES`: from the K-th line of `calls` on so many (1) fail, MODE before, after, lose, abort, abort-after or
+// hang).
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -676,9 +677,10 @@ static struct fault record(const char *name, pid_t pid, const char *detail) {
   fprintf(calls, "%s %d%s\n", name, pid, detail);
   fclose(calls);
   char plan[64];
-  int at = 0;
+  int at = 0, times = 1;
   struct fault planned = {"", 0};
-  if (setting_text("fault", plan, sizeof plan) && sscanf(plan, "%d %15s %d", &at, planned.mode, &planned.code) >= 2 && at == number) {
+  const int said = setting_text("fault", plan, sizeof plan) ? sscanf(plan, "%d %15s %d %d", &at, planned.mode, &planned.code, &times) : 0;
+  if (said >= 2 && number >= at && number < at + times) {
     if (strcmp(planned.mode, "abort") == 0) abort();
     while (strcmp(planned.mode, "hang") == 0) pause();
     fault = planned;

@@ -38,7 +38,7 @@ export interface Settings {
   readonly nvml?: number
   readonly used?: number | undefined
   readonly mps?: number
-  /** `K MODE CODE` */
+  /** `K MODE CODE TIMES` */
   readonly fault?: string
 }
 
@@ -72,10 +72,10 @@ export class FakeGpu {
     writeFileSync(join(this.dir, 'settings'), lines.join(''))
   }
 
-  /** From now on calls are counted anew, and the given one fails. */
-  arm(fault?: { readonly call: number; readonly mode: Mode; readonly code?: number }): void {
+  /** From now on calls are counted anew, and the given one fails (`times`: and those after it). */
+  arm(fault?: { readonly call: number; readonly mode: Mode; readonly code?: number; readonly times?: number }): void {
     rmSync(join(this.dir, 'calls'), { force: true })
-    this.set({ fault: fault === undefined ? '0 none 0' : `${fault.call} ${fault.mode} ${fault.code ?? 999}` })
+    this.set({ fault: fault === undefined ? '0 none 0' : `${fault.call} ${fault.mode} ${fault.code ?? 999} ${fault.times ?? 1}` })
   }
 
   /** `lock 123`, `restore 123 10=20`: since `arm`. */
