@@ -58,22 +58,24 @@ export async function openPlugin(
   const directory = resolve(packageDirectory)
   const { description, entry } = readPlugin(directory)
   const scratch = mkdtempSync(join(tmpdir(), 'cedana-plugin-'))
-  const copy = join(scratch, 'package')
-  await walkPackage(directory, { to: copy, mustBeOurs: false })
-  await addDoor(copy)
-  const copied = join(copy, entry.slice(directory.length))
-  const { manifest } = await loadCode(copied)
+  const copied = join(scratch, 'package', entry.slice(directory.length))
   const isolated = new IsolatedPlugin({
     ...{ description, log, loadTimeoutMs, verbTimeoutMs },
     entry: async () => copied,
     onUnusable: (thrown) => log.warn({ err: thrown.message }, 'plugin cannot be used'),
   })
-  await isolated.check()
-  return {
-    plugin: Object.freeze({ ...manifest, load: async () => isolated.loaded.verbs }),
-    close: () => {
-      isolated.close()
-      rmSync(scratch, { recursive: true, force: true })
-    },
+  const end = (): void => {
+    isolated.close()
+    rmSync(scratch, { recursive: true, force: true })
+  }
+  try {
+    await walkPackage(directory, { to: join(scratch, 'package'), mustBeOurs: false })
+    await addDoor(join(scratch, 'package'))
+    await isolated.check()
+    const { manifest } = await loadCode(copied)
+    return { plugin: Object.freeze({ ...manifest, load: async () => isolated.loaded.verbs }), close: end }
+  } catch (thrown) {
+    end()
+    throw thrown
   }
 }

@@ -1,7 +1,8 @@
 /** Plugins that are packages of their own: good ones do what built-in ones do, and bad ones are told of and harm nobody. */
 import { createHash } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -10,7 +11,7 @@ import type { PluginView } from '../../src/daemon/api/engine.js'
 import { writePackage, type PackageParts } from '../support/plugin-package.js'
 import { isAlive } from '../support/processes.js'
 import { until } from '../support/wait.js'
-import { useWorld, type Job } from '../support/world.js'
+import { CEDANA, useWorld, type Job } from '../support/world.js'
 
 const VERB_MS = 3000
 const world = useWorld({
@@ -299,6 +300,29 @@ describe('the search path', () => {
       ['installed', false],
     ])
   })
+})
+
+test('an install that is killed at any moment leaves the plugin of before or the new one, whole', async () => {
+  const [former, next] = [await build({ name: 'alien', version: '1.0.0' }), await build({ name: 'alien', version: '2.0.0' })]
+  await world.ok(['plugin', 'install', former])
+  const { ms } = await world.ok(['plugin', 'install', next])
+  const parts = 6
+  for (let part = 1; part < parts; part++) {
+    await world.ok(['plugin', 'install', former])
+    const child = spawn(CEDANA, ['plugin', 'install', next], { env: world.env, stdio: 'ignore' })
+    const ended = once(child, 'exit')
+    await new Promise((resolve) => setTimeout(resolve, (ms * part) / parts))
+    child.kill('SIGKILL')
+    await ended
+    await world.ok(['plugin', 'reload'])
+    expect(await listed('alien')).toMatchObject({ problem: '', version: expect.stringMatching(/^[12][.]0[.]0$/) })
+    await world.ok(['run', 'alien', '--no-server', 'true'])
+  }
+  await world.ok(['plugin', 'install', next])
+  await world.ok(['plugin', 'reload'])
+  expect(await listed('alien')).toMatchObject({ problem: '', version: '2.0.0' })
+  expect(readdirSync(join(places(), '.store')).filter((name) => !name.startsWith('.'))).toHaveLength(1)
+  expect(readdirSync(places()).filter((name) => !name.startsWith('.'))).toEqual(['alien'])
 })
 
 describe('from a tarball or npm', () => {

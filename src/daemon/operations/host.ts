@@ -26,6 +26,7 @@ const KILL_MS = 2000
 function exec(argv: readonly [string, ...string[]], timeoutMs: number | undefined, signal: AbortSignal): Promise<ExecResult> {
   const [file, ...args] = argv
   return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(CedanaError.from(signal.reason))
     const child = execFile(file, args, { maxBuffer: MAX_OUTPUT_BYTES, timeout: timeoutMs ?? 0, signal }, (error, stdout, stderr) => {
       if (error === null) resolve({ code: 0, stdout, stderr })
       else if (typeof error.code === 'number') resolve({ code: error.code, stdout, stderr })

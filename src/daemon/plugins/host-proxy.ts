@@ -28,6 +28,26 @@ const methodsOf = <T extends object, K extends keyof T & string>(object: T, name
   return Object.fromEntries(names.map((name) => [name, async (...args: readonly unknown[]) => method(name)(...args)])) as never
 }
 
+/** Of one call, at a time: the others wait for their turn. */
+const MAX_PROGRAMS = 8
+
+class Turns {
+  #free = MAX_PROGRAMS
+  readonly #waiting: (() => void)[] = []
+
+  async take<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free--
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    try {
+      return await work()
+    } finally {
+      const next = this.#waiting.shift()
+      if (next) next()
+      else this.#free++
+    }
+  }
+}
+
 /** What of it is still open when the scope ends is closed. */
 export function serveHost(host: Host, scope: { add(end: () => void): void }): HostService {
   const waits = new Map<number, Wakeups>()
@@ -41,12 +61,13 @@ export function serveHost(host: Host, scope: { add(end: () => void): void }): Ho
     waits.delete(id)
   }
   scope.add(() => [...waits.keys()].forEach(close))
+  const turns = new Turns()
   const having = (signal: AbortSignal | undefined): Host => (signal === undefined ? host : { ...host, signal })
   return {
     ...methodsOf(host, PLAIN),
     cuda: methodsOf(host.cuda, CUDA),
     log: async (level, fields, message) => host.log[level](fields, message),
-    exec: (signal, ...args) => having(signal).exec(...args),
+    exec: (signal, ...args) => turns.take(() => having(signal).exec(...args)),
     delegate: (signal, ...args) => having(signal).delegate(...args),
     openWakeups: async (id, signal) => void waits.set(id, having(signal).wakeups()),
     closeWakeups: async (id) => close(id),

@@ -9,14 +9,15 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Log } from '../../plugins/contract/host.js'
 import type { RuntimeDescription } from '../../plugins/description.js'
 import { DESCRIPTION_FILE, pluginDirectory, type PluginPaths, readPackage, readPlugin, RECORD_FILE } from '../../plugins/packages.js'
 import { beTheOnlyOne } from '../db/only-one.js'
 import { installCriu, removeCriu } from './criu.js'
-import { lookAt } from './look.js'
 import { refuseOthersAbove } from './owned.js'
 import { fetchSource } from './source.js'
 import { addDoor, walkPackage } from './stage.js'
+import { PluginWorker } from './worker.js'
 
 export interface StoreOptions {
   readonly paths: PluginPaths
@@ -55,7 +56,7 @@ export class PluginStore {
       const staged = join(scratch, 'staged')
       const { digest } = await walkPackage(source.directory, { to: staged, mustBeOurs: false })
       await addDoor(staged)
-      await mustBeDescribed(staged, this.options.loadTimeoutMs)
+      await mustBeDescribed(staged, { scratch, limitMs: this.options.loadTimeoutMs })
       const place = `${description.name}-${version}-${digest.slice(0, 16)}`
       const record = {
         package: packageName,
@@ -151,9 +152,26 @@ export class PluginStore {
   }
 }
 
-async function mustBeDescribed(directory: string, limitMs: number): Promise<RuntimeDescription> {
+const SILENT: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined }
+
+interface Look {
+  /** For what the code makes for itself: it may not come to removing it. */
+  readonly scratch: string
+  readonly limitMs: number
+}
+
+/** What the code says of itself, in a process of its own. `entry`: the module that exports the plugin. Throws PLUGIN_FAILED when it is none. */
+async function lookAt(entry: string, { scratch, limitMs: loadTimeoutMs }: Look): Promise<RuntimeDescription> {
+  const temporaryDirectory = join(scratch, 'tmp')
+  await mkdir(temporaryDirectory)
+  const { worker, description } = await PluginWorker.start(entry, { name: entry, log: SILENT, loadTimeoutMs, temporaryDirectory })
+  await worker.kill('has been looked at')
+  return description
+}
+
+async function mustBeDescribed(directory: string, look: Look): Promise<RuntimeDescription> {
   const { entry, description } = readPlugin(directory)
-  const found = await lookAt(entry, limitMs)
+  const found = await lookAt(entry, look)
   if (isDeepStrictEqual(found, description)) return description
   throw new CedanaError('PLUGIN_FAILED', `its code is not what ${DESCRIPTION_FILE} says`, {
     hint: 'make that again: cedana plugin manifest DIR',
@@ -174,8 +192,8 @@ export async function writeDescription(
     const copy = join(scratch, 'package')
     await walkPackage(directory, { to: copy, mustBeOurs: false })
     await addDoor(copy)
-    if (check) return await mustBeDescribed(copy, limitMs)
-    const description = await lookAt(join(copy, entry.slice(directory.length)), limitMs)
+    if (check) return await mustBeDescribed(copy, { scratch, limitMs })
+    const description = await lookAt(join(copy, entry.slice(directory.length)), { scratch, limitMs })
     await writeFile(join(directory, DESCRIPTION_FILE), `${JSON.stringify(description, null, 2)}\n`)
     return description
   } finally {

@@ -20,6 +20,8 @@ const CONFINE = 'ulimit -c 0; ulimit -d "$0"; exec setpriv --pdeathsig KILL -- "
 const LAST_WORDS_MS = 200
 const PING_MS = 5000
 const SAID_CHARACTERS = 1000
+/** What V8 and the C++ library say when there is no memory for them. */
+const EXHAUSTED = /FATAL ERROR: .*(alloc|memory)|bad_alloc/i
 /** Between two reads of what it prints. */
 const PRINT_MS = 20
 
@@ -50,6 +52,7 @@ export class PluginWorker {
   #ended: WorkerEnded | undefined
   #killed: WorkerEnded | undefined
   #printed = ''
+  #isExhausted = false
   #uncaught: string | undefined
   #afterExit: NodeJS.Timeout | undefined
 
@@ -162,7 +165,8 @@ export class PluginWorker {
   /** It may print without end: that is not to keep us from other things. */
   #print(stream: NonNullable<ChildProcess['stdout']>, data: Buffer): void {
     const text = data.toString()
-    this.#printed = (this.#printed + text).slice(-8 * SAID_CHARACTERS)
+    this.#printed = (this.#printed + text).slice(-SAID_CHARACTERS)
+    this.#isExhausted ||= EXHAUSTED.test(this.#printed)
     this.options.log.info({ plugin: this.options.name, text: text.slice(0, SAID_CHARACTERS) }, 'plugin printed')
     stream.pause()
     setTimeout(() => stream.resume(), PRINT_MS).unref()
@@ -172,8 +176,7 @@ export class PluginWorker {
     if (this.#killed) return this.#killed
     const { exitCode, signalCode } = this.#child
     if (this.#uncaught !== undefined) return new WorkerEnded(`${this.#uncaught} (thrown where nothing waited for it)`)
-    if (signalCode === 'SIGABRT' && /FATAL ERROR: .*(alloc|memory)/i.test(this.#printed))
-      return new WorkerEnded(`it took more than ${MEMORY_MIB} MiB of memory`)
+    if (signalCode === 'SIGABRT' && this.#isExhausted) return new WorkerEnded(`it took more than ${MEMORY_MIB} MiB of memory`)
     return new WorkerEnded(signalCode === null ? `it ended its process (exit code ${exitCode})` : `its process was ended by ${signalCode}`)
   }
 

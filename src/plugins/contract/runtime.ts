@@ -67,8 +67,9 @@ export interface DumpContext {
   readonly identity: ParsedOptions
 }
 
-/** What a plugin that is its own launcher works with. Its standard streams are the job's. */
+/** What a plugin that is its own launcher works with. */
 export interface LaunchContext {
+  /** Of the launcher: a process whose standard streams are the job's. */
   readonly pid: number
   readonly environment: Readonly<Record<string, string>>
   /** Names the target. Once it resolves its end will be known, however soon that is; until then the target should not run. */
