@@ -1,6 +1,7 @@
 /** `plugin install criu`: the private CRIU, by the script that makes it on a new machine. */
 import { execFile } from 'node:child_process'
-import { rm } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -32,5 +33,8 @@ export async function removeCriu(): Promise<void> {
   await execute(PRIVATE_CRIU, ['--version']).catch((cause: unknown) => {
     throw new CedanaError('NO_SUCH_PACKAGE', 'Plugin criu is not installed', { cause })
   })
-  await rm(PREFIX, { recursive: true, force: true })
+  // Gone at once: nobody finds half of it.
+  const gone = `${PREFIX}.${randomBytes(6).toString('hex')}`
+  await rename(PREFIX, gone)
+  await rm(gone, { recursive: true, force: true })
 }
