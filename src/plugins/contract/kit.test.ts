@@ -54,7 +54,10 @@ describe('tell', () => {
   it('knows what is missing by what is said', async () => {
     const missing = { pattern: /no such thing/, hint: 'look for it' }
     const error = { code: 'NO_SUCH_CONTAINER', message: 'no such thing: web', hint: 'look for it' }
-    await expect(tell(ending({ code: 1, stderr: 'Error: no such thing: web' }), ['program'], { missing })).rejects.toMatchObject(error)
+    const host = ending({ code: 1, stderr: 'Error: no such thing: web' })
+    await expect(tell(host, ['program'], { missing })).rejects.toMatchObject(error)
+    const code = 'NO_SUCH_PROCESS'
+    await expect(tell(host, ['program'], { missing: { ...missing, code } })).rejects.toMatchObject({ code })
   })
 })
 

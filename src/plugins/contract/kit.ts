@@ -1,6 +1,6 @@
 /** What most runtimes do in the same way, for plugins to build on. None of it can do more than the contract says. */
 import type { Support } from './capability.js'
-import { CedanaError } from './errors.js'
+import { CedanaError, type ErrorCode } from './errors.js'
 import type { Host } from './host.js'
 import type { ExitStatus, Target } from './job.js'
 import type { ParsedOptions } from './options.js'
@@ -61,20 +61,20 @@ export interface TellOptions {
   readonly timeoutMs?: number
   /** What it is called in messages; absent: by its file. */
   readonly name?: string
-  /** What it says where there is no such container, and what to do then. */
-  readonly missing?: { readonly pattern: RegExp; readonly hint: string }
+  /** What it says where there is no such container (or what else `code` says), and what to do then. */
+  readonly missing?: { readonly pattern: RegExp; readonly hint: string; readonly code?: ErrorCode }
 }
 
 /**
- * Runs a program that must succeed, and answers what it prints. If it does not the last line of its errors is said to be why: HOST_UNFIT, or, where that
- * says so, NO_SUCH_CONTAINER.
+ * Runs a program that must succeed, and answers what it prints. If it does not the last line of its errors is said to be why: HOST_UNFIT, or what
+ * `missing` makes of it.
  */
 export async function tell(host: Host, argv: readonly [string, ...string[]], options: TellOptions = {}): Promise<string> {
   const { name = argv[0], timeoutMs, missing } = options
   const { code, stdout, stderr } = await host.exec(argv, timeoutMs === undefined ? {} : { timeoutMs })
   if (code === 0) return stdout
   const reason = reasonIn(stderr)
-  if (missing?.pattern.test(reason) === true) throw new CedanaError('NO_SUCH_CONTAINER', reason, { hint: missing.hint })
+  if (missing?.pattern.test(reason) === true) throw new CedanaError(missing.code ?? 'NO_SUCH_CONTAINER', reason, { hint: missing.hint })
   const why = reason === '' ? `it ended with ${code}` : reason
   throw new CedanaError('HOST_UNFIT', `${name} failed: ${why}`, { detail: { exitCode: code } })
 }
@@ -127,7 +127,7 @@ export async function waitFor<T>(host: Host, directories: readonly string[], loo
 }
 
 /** What `find` finds; undefined where it throws one of these codes. */
-export async function orUndefined<T>(codes: readonly CedanaError['code'][], find: () => Promise<T>): Promise<T | undefined> {
+export async function orUndefined<T>(codes: readonly ErrorCode[], find: () => Promise<T>): Promise<T | undefined> {
   try {
     return await find()
   } catch (thrown) {
