@@ -55,7 +55,14 @@ describe('an installed plugin', () => {
     const help = (await world.ok(['manage', 'alien', '--help'])).stdout
     expect(help).toContain('-n, --note <TEXT>')
     expect(help).toContain('process id')
-    expect((await world.ok(['features'])).stdout).toMatch(/FEATURE +ALIEN .*PROCESS +RUNC/)
+    const features = (await world.ok(['features'])).stdout
+    expect(features).toMatch(/FEATURE +ALIEN .*PROCESS +RUNC/)
+    for (const [name, version] of [
+      ['criu', '>=3[.]16'],
+      ['runc', '>=1[.]1'],
+    ] as const)
+      expect(features).toMatch(new RegExp(`^runc +${name} +${version} +\\d`, 'm'))
+    expect(features).toMatch(/^cuda +CUDA driver +>=570 +(missing|\d)/m)
     expect(await listed('alien')).toMatchObject({ origin: 'installed', version: '1.0.0', problem: '' })
 
     const started = await world.foreign('eventfd')

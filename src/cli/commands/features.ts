@@ -32,7 +32,7 @@ function needsTable(session: Session, plugins: readonly PluginView[]): string {
       { text: name },
       { text: need.name },
       { text: need.wanted },
-      { text: need.found, colour: need.problem === '' ? 'green' : 'red' },
+      { text: need.found, colour: need.problem !== '' ? 'red' : need.found === 'missing' ? 'grey' : 'green' },
     ]),
   )
   return table(
@@ -53,7 +53,7 @@ export function features(command: CliCommand): void {
     .example('cedana features', 'cedana features runc', 'cedana plugin features --errors')
     .does<{ readonly errors?: boolean }>(async (session, { errors = false }, names) => {
       const all = await knownPlugins(session, { needs: true })
-      const known = all.filter(({ kind }) => kind !== 'program')
+      const known = all.filter(({ kind }) => kind === 'runtime')
       const shown = known.filter(({ name }) => names.length === 0 || names.includes(name))
       const missing = names.filter((name) => !known.some((one) => one.name === name))
       if (shown.length === 0) return session.print('No plugins available')
@@ -65,12 +65,14 @@ export function features(command: CliCommand): void {
         ...missing.map((name) => ({ name, verbs: {}, features: {}, state: 'missing' as const })),
       ]
       const groups = featureMatrix(columns)
-      const problems = problemsOf(shown)
+      // What all runtimes share.
+      const needing = [...shown, ...(names.length === 0 ? all.filter(({ kind }) => kind === 'gpu') : [])]
+      const problems = problemsOf(needing)
       if (session.isStructured) {
-        const needs = Object.fromEntries(shown.map((one) => [one.name, one.needs]))
+        const needs = Object.fromEntries(needing.map((one) => [one.name, one.needs]))
         await session.printDocument({ features: groups.flat(), needs, problems }, session.format!)
       } else {
-        const others = all.filter(({ kind }) => kind === 'program').map(({ name }) => name)
+        const others = all.filter(({ kind }) => kind !== 'runtime').map(({ name }) => name)
         session.world.stdout.write(
           `${matrixTable(
             session,
@@ -80,7 +82,7 @@ export function features(command: CliCommand): void {
         )
         session.print(session.style('grey', legend(['stable', 'experimental', 'none', 'missing', 'broken'])))
         if (others.length > 0) session.print(session.style('grey', `Not showing external plugins: ${others.join(', ')}`))
-        session.world.stdout.write(`\n${needsTable(session, shown)}`)
+        session.world.stdout.write(`\n${needsTable(session, needing)}`)
       }
       if (!errors || problems.length === 0) return
       if (!session.isStructured) session.print(['', ...problems.map((text) => session.style('red', text))].join('\n'))

@@ -18,11 +18,20 @@ function versioned(name: string, wanted: string, found: string): Need {
 const missing = (name: string, wanted: string, problem: string): Need => ({ name, wanted, found: 'missing', problem })
 
 async function binary(env: Environment, signal: AbortSignal, name: string, wanted: string): Promise<Need> {
-  const found = await hostFor(env, signal)
-    .exec([name, '--version'], { timeoutMs: VERSION_MS })
-    .catch(() => undefined)
-  const version = /\d+(\.\d+)+/.exec(found?.stdout ?? '')?.[0]
-  return version === undefined ? missing(name, wanted, `${name} is not installed`) : versioned(name, wanted, version)
+  const host = hostFor(env, signal)
+  // Not every program knows the long one.
+  for (const flag of ['--version', '-V']) {
+    const said = await host.exec([name, flag], { timeoutMs: VERSION_MS }).catch(() => undefined)
+    if (said === undefined) return missing(name, wanted, `${name} is not installed`)
+    const version = /\d+(\.\d+)+/.exec(said.stdout)?.[0]
+    if (version !== undefined) return versioned(name, wanted, version)
+  }
+  return {
+    name,
+    wanted,
+    found: 'of unknown version',
+    problem: wanted === '' ? '' : `${name} does not tell its version: ${wanted} is needed`,
+  }
 }
 
 async function criu(env: Environment, wanted: string): Promise<Need> {

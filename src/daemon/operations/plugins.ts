@@ -4,6 +4,7 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import { formatVersion } from '../host/criu.js'
 import { PRIVATE_CRIU } from '../host/probe.js'
 import type { Environment } from './environment.js'
+import { hostFor } from './host.js'
 import { examine } from './needs.js'
 import type { Call, ListPluginsRequest, PluginView } from './verbs.js'
 
@@ -24,6 +25,26 @@ async function criu(env: Environment): Promise<PluginView> {
     return { ...view, origin: isOurs ? 'installed' : 'local', version: formatVersion(version), directory: dirname(path), problem: '' }
   } catch (thrown) {
     return { ...view, origin: 'available', version: '', directory: '', problem: CedanaError.from(thrown).message }
+  }
+}
+
+/** A machine without GPUs lacks nothing. */
+async function cuda(env: Environment, call: Call, { needs }: ListPluginsRequest): Promise<PluginView> {
+  const rows = needs ? await (await env.gpu()).check(hostFor(env, call.signal)) : []
+  const [problem = ''] = rows.flatMap(({ errors }) => errors)
+  const found = rows
+    .filter(({ name }) => name === 'driver')
+    .map(({ data }) => ({ name: 'CUDA driver', wanted: '>=570', found: data, problem }))
+  const place = { origin: 'built-in', version: '', directory: '', sizeBytes: 0 } as const
+  return {
+    kind: 'gpu',
+    name: 'cuda',
+    summary: 'NVIDIA GPUs, for all runtimes',
+    ...place,
+    verbs: {},
+    features: {},
+    needs: found,
+    problem: '',
   }
 }
 
@@ -48,7 +69,9 @@ export async function listPlugins(env: Environment, call: Call, request: ListPlu
       problem: reason,
     }
   })
-  return [...(await Promise.all(usable)), ...rest, await criu(env)].sort((a, b) => a.name.localeCompare(b.name))
+  return [...(await Promise.all(usable)), ...rest, await criu(env), await cuda(env, call, request)].sort((a, b) =>
+    a.name.localeCompare(b.name),
+  )
 }
 
 export async function reloadPlugins(env: Environment, call: Call): Promise<readonly PluginView[]> {
