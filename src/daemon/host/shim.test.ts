@@ -666,7 +666,9 @@ describe('launcher', () => {
   })
 
   it('may leave a root that has ended already', async () => {
-    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`${leave('exit 6')}; exec sleep 0.2`) }))
+    // Not while its parent is a shell still, which might reap it.
+    const root = 'until grep -q sleep /proc/$PPID/comm; do sleep 0.01; done; exit 6'
+    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`${leave(root)}; exec sleep 0.5`) }))
     const launched = await launchShim(wanted)
     await launched.done
     expect(await readShimExit(wanted.directory)).toMatchObject({ pid: launched.pid, exit: { code: 6 } })
