@@ -21,7 +21,12 @@ test('without a GPU it says so, and measures nothing', async ({ skip }) => {
 
 test.each([
   ['a driver that does not work', 'init 100', [], /cuInit answered 100[^]*missing: a driver that works/],
-  ['a driver that is too old', 'driver 550.54.14\nversion 12040', [], /550.54.14\) is too old[^]*missing: what the rows above say/],
+  [
+    'a driver that is too old',
+    'driver 550.54.14\nversion 12040',
+    [],
+    /missing: the NVIDIA driver \(550.54.14\) is too old to checkpoint processes: 570 or newer is needed$/m,
+  ],
   ['a disk that is too small', '', ['--mib', '100000000'], /missing: 200003072 MiB on the disk of/],
   ['a call that fails', 'fault 3 before 999', [], /could not lock process \d+: unknown error/],
 ])('with %s it says so, and leaves nothing', async (_, settings, flags, message) => {
