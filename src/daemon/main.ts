@@ -12,9 +12,7 @@ import { type Engine, localEngine } from './api/engine.js'
 import { parseEndpoint } from './api/endpoint.js'
 import { removeStale } from './api/listener.js'
 import type { Config } from './config.js'
-import { letGo, takeOver, verbsOf } from './daemon.js'
-import { IN_MEMORY, LOCK, openDatabase, type OpenDatabase } from './db/database.js'
-import { beTheOnlyOne } from './db/only-one.js'
+import type { OpenDatabase } from './db/database.js'
 import { hostId } from './host/host-id.js'
 import { CudaChild } from './host/cuda.js'
 import { type CriuBinary, formatVersion } from './host/criu.js'
@@ -22,15 +20,22 @@ import { notifyServiceManager, peerCredentials, shimPath } from './host/kernel.j
 import { findCriu, hostFacts, type HostFacts } from './host/probe.js'
 import * as processes from './host/processes.js'
 import { JobLocks } from './jobs/lock.js'
-import { JobTable } from './jobs/table.js'
 import { createLogger } from './logging.js'
 import type { Logger } from 'pino'
 import { ensureDirectories, type Environment, workDirectory } from './operations/environment.js'
 import type { Faults } from './operations/operation.js'
 import { launcherHost } from './operations/launch.js'
-import { rememberedExit, removeRemains } from './operations/program.js'
 import { PluginLoader } from './plugins/loader.js'
-import { PluginStore, writeDescription } from './plugins/store.js'
+import type { PluginStore } from './plugins/store.js'
+
+/** What a launcher, which starts with each container, has no use for. */
+const verbsAndJobs = async () => ({
+  ...(await import('./daemon.js')),
+  ...(await import('./db/database.js')),
+  ...(await import('./db/only-one.js')),
+  ...(await import('./jobs/table.js')),
+  ...(await import('./operations/program.js')),
+})
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
@@ -84,6 +89,7 @@ async function buildEnvironment(
   readonly plugins: PluginLoader
   readonly criuVersion: () => string
 }> {
+  const { JobTable, rememberedExit, removeRemains } = await verbsAndJobs()
   let found: CriuBinary | undefined
   const searchPath = process.env['PATH'] ?? ''
   const where = { configured: config.criu.binary_path, binDir: config.plugins.bin_dir, searchPath, cacheDir: config.run_dir }
@@ -123,6 +129,7 @@ export async function openEngine(
   { caller, withJobs }: { readonly caller: Caller; readonly withJobs: boolean },
 ): Promise<Engine> {
   const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
+  const { IN_MEMORY, openDatabase, verbsOf } = await verbsAndJobs()
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
   const { env, plugins, criuVersion } = await buildEnvironment(config, { log, database, foreground: true, faults: undefined })
   const own = await workDirectory(env)
@@ -165,18 +172,26 @@ export async function launch(config: Config, { type, file, signal }: LaunchOptio
 }
 
 /** The plugin directory, to install into and remove from. Needs no daemon. */
-export const openPluginStore = (config: Config, workingDirectory: string): PluginStore =>
-  new PluginStore({
+export async function openPluginStore(config: Config, workingDirectory: string): Promise<PluginStore> {
+  const store = await import('./plugins/store.js')
+  return new store.PluginStore({
     paths: config.plugins,
     loadTimeoutMs: config.plugins.load_timeout_ms,
     uid: process.getuid!(),
     workingDirectory,
     isBuiltIn: (name) => Object.hasOwn(BUILTINS, name),
   })
+}
 
 /** For authors of plugins, and for a look at a plugin in a process of its own. */
-export const describePlugin = (config: Config, directory: string, { check }: { readonly check: boolean }): Promise<RuntimeDescription> =>
-  writeDescription(directory, { check, limitMs: config.plugins.load_timeout_ms })
+export async function describePlugin(
+  config: Config,
+  directory: string,
+  { check }: { readonly check: boolean },
+): Promise<RuntimeDescription> {
+  const { writeDescription } = await import('./plugins/store.js')
+  return writeDescription(directory, { check, limitMs: config.plugins.load_timeout_ms })
+}
 
 export interface DaemonOptions {
   /** Stops the daemon. */
@@ -191,6 +206,7 @@ export interface DaemonOptions {
 export async function startDaemon(config: Config, options: DaemonOptions): Promise<void> {
   const log = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
   const endpoint = parseEndpoint(config.protocol, config.address)
+  const { beTheOnlyOne, letGo, LOCK, openDatabase, takeOver, verbsOf } = await verbsAndJobs()
   log.info({ version, pid: process.pid }, 'starting daemon')
   // A failure that nobody waited for must not end what everybody else waits for.
   const onUnhandled = (reason: unknown): void => {
