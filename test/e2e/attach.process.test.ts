@@ -300,6 +300,16 @@ describe('run --tty', () => {
     expect(again.stdout).toContain('interrupted')
   })
 
+  test('what the job writes arrives as it left its terminal', async () => {
+    const jid = world.jid('ttylines')
+    const script = 'read go; echo one; stty -opost; printf "two\\nthree\\r\\n"'
+    const terminal = world.terminal(['run', 'process', '--tty', '--attach', '--jid', jid, '--', 'sh', '-c', `echo up; ${script}`])
+    await terminal.says('up')
+    terminal.type('\n')
+    expect((await terminal.exit).code).toBe(0)
+    expect(terminal.stdout).toContain('one\r\ntwo\nthree\r\n')
+  })
+
   test('the terminal of the caller is in its old mode afterwards', async () => {
     const jid = world.jid('sane')
     const script = `stty -g; ${CEDANA} exec --tty --attach --jid ${jid} -- true; echo "code $?"; stty -g`

@@ -61,6 +61,9 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
         // Every key is the job's now, Ctrl-C too; only the detach keys are ours.
         stdin.setRawMode(true)
         isRaw = true
+        // Its output is as a terminal wants it already, and Node's raw mode would still end each line once more. The old settings come back all at once.
+        const { spawnSync } = await import('node:child_process')
+        spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] })
         stdout.on('resize', onResize)
       }
     }
