@@ -72,9 +72,11 @@ describe('freeze and unfreeze', () => {
     expect((await world.fails(['freeze', 'job', job.jid])).stderr).toContain('FailedPrecondition')
   })
 
-  test('the daemon and its shims cannot be frozen', async () => {
+  test('the daemon and its shims cannot be frozen, nor can the kernel', async () => {
     await world.fails(['freeze', 'process', String(world.daemonPid)])
     await world.fails(['freeze', 'process', '1'])
+    if (processInfo(2)?.command.includes('kthreadd'))
+      expect((await world.fails(['freeze', 'process', '2'])).stderr).toContain('process 2 is a kernel thread')
     expect((await world.ok(['ps'])).code).toBe(0)
   })
 })

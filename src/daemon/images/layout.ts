@@ -140,7 +140,7 @@ let lastNs = 0n
 
 /** Throws BAD_OPTIONS unless `name` can be the name of a checkpoint in its directory. */
 export function checkName(name: string): void {
-  const bad = (why: string): CedanaError => new CedanaError('BAD_OPTIONS', `invalid checkpoint name '${name}': ${why}`)
+  const bad = (why: string): CedanaError => new CedanaError('BAD_OPTIONS', `invalid checkpoint name ${JSON.stringify(name)}: ${why}`)
   if (name === '') throw bad('it is empty')
   if (name.includes('/')) throw bad('it contains a slash')
   if (name.startsWith('.')) throw bad('it starts with a dot')

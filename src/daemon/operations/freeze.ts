@@ -1,6 +1,7 @@
 /** `freeze` and `unfreeze`: the tree stops, or goes on; nothing is written. */
 import { CedanaError } from '../../plugins/contract/errors.js'
 import * as processes from '../host/processes.js'
+import { isKernelThread } from '../images/preflight.js'
 import { mayUseTree } from './authorize.js'
 import { begin, type Environment } from './environment.js'
 import { findTarget } from './target.js'
@@ -22,6 +23,8 @@ async function change(env: Environment, call: Call, request: TargetRequest, verb
   if (snapshot.processes.some((facts) => facts.pid === process.pid)) {
     throw new CedanaError('TARGET_UNFIT', `the tree of process ${found.target.pid} contains the daemon itself`)
   }
+  const [root] = snapshot.processes
+  if (root && isKernelThread(root)) throw new CedanaError('TARGET_UNFIT', `process ${root.pid} is a kernel thread and cannot be stopped`)
   const opposite: Verb = verb === 'freeze' ? 'unfreeze' : 'freeze'
   const [work, undo] = [await env.runtimes.verb(found.type, verb), await env.runtimes.verb(found.type, opposite)]
   await op.step(verb, () => work(host, found.target, found.identity), {
