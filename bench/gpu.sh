@@ -33,6 +33,9 @@ criu=$(type -P criu || true)
 [[ ! -x /opt/cedana/criu/bin/criu ]] || criu=/opt/cedana/criu/bin/criu
 [[ -n $criu ]] || missing criu
 
+# What the caller has left open would be the programs' too, and plain criu might not know it. (255 is this script.)
+for fd in $(ls "/proc/$$/fd"); do ((fd < 3 || fd == 255)) || eval "exec $fd>&-"; done
+
 dir=$(mktemp -d "${CEDANA_BENCH_DIR:-/var/tmp}/cedana-gpu-XXXXXX")
 daemon= program= cedana=$root/bin/cedana
 cleanup() {
