@@ -41,8 +41,8 @@ int ReportFailure(const Failure& failure) {
 }
 
 // 0, 1, 2 are open, nothing that we were given reaches a child by itself, nothing else is open.
-// Answers what CRIU is to get of it.
-std::vector<std::pair<int, int>> TidyDescriptors(bool restore) {
+// Answers what CRIU, or a program, is to get of it: up to `last`.
+std::vector<std::pair<int, int>> TidyDescriptors(int last) {
   while (true) {
     const int fd = open("/dev/null", O_RDWR);
     if (fd > STDERR_FILENO) close(fd);
@@ -50,7 +50,7 @@ std::vector<std::pair<int, int>> TidyDescriptors(bool restore) {
   }
   std::vector<std::pair<int, int>> passed;
   for (int fd = kRpcFd; fd <= kLastPassedFd; ++fd) {
-    if (!restore) {
+    if (fd > last) {
       close(fd);
     } else if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) {
       passed.emplace_back(fd, fd);
@@ -84,7 +84,9 @@ bool ReadInput(const Options& options, std::string* input, Failure* failure) {
 int Main(int argc, char** argv) {
   Result<Options> parsed = ParseOptions(argc, argv);
   const std::vector<std::pair<int, int>> passed =
-      TidyDescriptors(parsed.ok() && parsed.value().restore);
+      TidyDescriptors(!parsed.ok()             ? STDERR_FILENO
+                      : parsed.value().restore ? kLastPassedFd
+                                               : STDERR_FILENO + parsed.value().preserve);
   if (!parsed.ok()) return ReportFailure({"setup", parsed.error()});
   const Options& options = parsed.value();
   // Buffers of a busy moment go back to the kernel: there may be a thousand of us.

@@ -1,6 +1,7 @@
 #include "shim/options.h"
 
 #include <getopt.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +27,7 @@ enum Option : int {
   kColumns,
   kWaitAttach,
   kForeground,
+  kPreserve,
   kStdinFile,
   kStdinEof,
   kOpen,
@@ -48,6 +50,7 @@ constexpr option kOptions[] = {
     {"columns", required_argument, nullptr, kColumns},
     {"wait-attach", no_argument, nullptr, kWaitAttach},
     {"foreground", no_argument, nullptr, kForeground},
+    {"preserve", required_argument, nullptr, kPreserve},
     {"stdin-file", required_argument, nullptr, kStdinFile},
     {"stdin-eof", no_argument, nullptr, kStdinEof},
     {"open", required_argument, nullptr, kOpen},
@@ -178,6 +181,9 @@ Result<Options> ParseOptions(int argc, char** argv) {
       case kForeground:
         options.foreground = true;
         break;
+      case kPreserve:
+        good = ParseNumber(optarg, kLastPassedFd - STDERR_FILENO, &options.preserve);
+        break;
       case kStdinFile:
         options.stdin_file = optarg;
         break;
@@ -212,6 +218,8 @@ Result<Options> ParseOptions(int argc, char** argv) {
     return Invalid("--stdio log needs --log");
   if (options.foreground && options.stdio != Stdio::kInherit)
     return Invalid("--foreground needs --stdio inherit");
+  if (options.preserve > 0 && (options.restore || options.pid_file != nullptr))
+    return Invalid("--preserve is for a program");
   if (!options.open.empty() && !options.restore) return Invalid("--open needs --restore");
   if (options.pid_file != nullptr && options.restore)
     return Invalid("--pid-file and --restore exclude each other");

@@ -38,6 +38,7 @@ struct Options {
   unsigned short columns = 0;
   bool wait_attach = false;
   bool foreground = false;
+  int preserve = 0;
   const char* stdin_file = nullptr;
   bool stdin_eof = false;
   std::vector<OpenRequest> open;

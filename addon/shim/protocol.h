@@ -19,6 +19,7 @@
 //                       which the launcher gave it
 //     --wait-attach     do not read the output before somebody attaches, for at most 10 s
 //     --foreground      (inherit) stay in the caller's session and process group
+//     --preserve N      PROGRAM also gets descriptors 3 to 2+N, at most 8
 //     --stdin-file PATH bytes for the job's stdin before anything else: the input that was not read
 //                       at the dump. Read and unlinked before the start
 //     --stdin-eof       close stdin after them: it was already closed at the dump
@@ -47,6 +48,7 @@
 //   0 1 2   the caller's: the job's with inherit, else not used
 //   3       CRIU's end of the RPC socket (--restore); closed in the shim once CRIU runs
 //   4…8     given to CRIU unchanged (--restore)
+//   3…8     given to PROGRAM unchanged (--preserve)
 //   9       the report pipe: one line, then closed. When nobody reads it the shim goes on the same
 //       "started PID START_TICKS SHIM_PID SHIM_START_TICKS BOOT_ID\n" or "failed STEP ERRNO TEXT\n"
 //       STEP: setup, log, tty, cwd, ids, exec, open, criu, launcher. With the last TEXT begins with

@@ -33,6 +33,7 @@ Root StartProgram(const Start& start) {
   ChildSpec spec;
   spec.argv = options.argv;
   spec.fds = JobDescriptors(*start.streams);
+  spec.fds.insert(spec.fds.end(), start.passed.begin(), start.passed.end());
   spec.new_session = !options.foreground;
   spec.terminal = start.streams->slave.get();
   spec.ids = options.has_ids ? &options.ids : nullptr;
@@ -50,7 +51,9 @@ Root StartProgram(const Start& start) {
     *start.failure = {"setup", {"state: " + written.error().op, written.error().code}};
     return {};
   }
-  return child.value().Go(start.failure) ? OwnRoot(pid) : Root{};
+  const bool runs = child.value().Go(start.failure);
+  for (const auto& [fd, number] : start.passed) close(fd);
+  return runs ? OwnRoot(pid) : Root{};
 }
 
 struct Made {
@@ -104,7 +107,8 @@ Made WaitForMaker(pid_t maker, const Options& options, Console* console, Root* r
     if (!made.given_up) continue;
     // What it waits for is not below us.
     if (options.foreign && patience_ms == kUndoMs) kill(maker, SIGTERM);
-    // First where it has nothing to undo: it would see what it waits for fail, and might be quicker.
+    // First where it has nothing to undo: it would see what it waits for fail, and might be
+    // quicker.
     if (patience_ms <= 0) kill(maker, SIGKILL);
     // Again only when it has got over that: it may need others to undo what it did.
     if (patience_ms % kKillAgainMs == 0) KillBelowChildren();

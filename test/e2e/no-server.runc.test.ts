@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -12,6 +12,21 @@ const containers = useContainers(world)
 
 const COUNT = ['sh', '-c', 'i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo $i; usleep 20000; done; exit 42']
 const here = (): string[] => ['--no-server', '--root', containers.root]
+
+/** Takes one terminal that is sent there, and reads from it: node itself cannot be given a descriptor. */
+async function terminals(path: string): Promise<{ seen(): string; close(): void }> {
+  const script = [
+    'import array, os, socket, sys',
+    's = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1); print("listens", flush=True)',
+    'c, _ = s.accept(); _, [(_, _, data)], _, _ = c.recvmsg(4096, 64); fd = array.array("i", data)[0]',
+    'while True: os.write(1, os.read(fd, 4096))',
+  ]
+  const child = spawn('python3', ['-c', script.join('\n'), path], { stdio: ['ignore', 'pipe', 'ignore'] })
+  let text = ''
+  child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()))
+  await until('it listens', () => text.startsWith('listens'))
+  return { seen: () => text.slice('listens\n'.length), close: () => child.kill('SIGKILL') }
+}
 
 describe('without a daemon', () => {
   test('[must] dump, and restore with the streams, the signals and the exit code of the command', async () => {
@@ -55,6 +70,49 @@ describe('without a daemon', () => {
     expect(Number(readFileSync(pidFile, 'utf8'))).toBe((await container.state())?.pid)
     const after = container.output().length
     await until('it counts on in its file', () => container.output().length > after)
+    await container.remove()
+    rmSync(path, { recursive: true })
+  })
+
+  test('the flags of the runtime, and --preserve-fds: the container has the descriptors of the command', async () => {
+    const [id, work] = [containers.id('flags'), world.work()]
+    const bundle = containers.bundle(id, { args: ['sh', '-c', 'cat <&3; cat <&4; exit 3'] })
+    const recorder = join(work, 'recorder')
+    writeFileSync(recorder, `#!/bin/sh\necho "$*" >> ${work}/argv\nexec runc "$@"\n`, { mode: 0o755 })
+    for (const name of ['first', 'second']) writeFileSync(join(work, name), `${name}\n`)
+    const [first, second] = ['first', 'second'].map((name) => openSync(join(work, name), 'r')) as [number, number]
+    const flags = ['--log', join(work, 'log'), '--log-format', 'json', '--rootless', 'false', '--no-new-keyring', '--no-subreaper']
+    const args = ['run', 'runc', id, '--bundle', bundle, '--runtime', recorder, '--preserve-fds', '2', ...flags, ...here()]
+    const { status, stdout } = spawnSync(CEDANA, args, { env: world.env, stdio: ['ignore', 'pipe', 'inherit', first, second] })
+    for (const fd of [first, second]) closeSync(fd)
+    expect([status, stdout.toString()]).toEqual([3, 'first\nsecond\n'])
+    const [argv = ''] = readFileSync(join(work, 'argv'), 'utf8').split('\n')
+    const before = `--root ${containers.root} --log ${join(work, 'log')} --log-format json --rootless false run `
+    expect(argv.startsWith(before)).toBe(true)
+    for (const flag of ['--no-new-keyring', '--no-subreaper', '--preserve-fds 2', `--bundle ${bundle}`]) expect(argv).toContain(flag)
+  })
+
+  test('a terminal, by a console socket: run, dump and restore; where there is none, the runtime says so', async () => {
+    const container = containers.container('console', { terminal: true, args: COUNT })
+    const call = (args: readonly string[]) =>
+      spawnSync(CEDANA, [...args, '--detach', ...here()], { env: world.env, stdio: 'pipe', timeout: 20_000 })
+    const run = ['run', 'runc', container.id, '--bundle', container.bundle]
+    const refused = call(run)
+    expect([refused.status, refused.stderr.toString()]).toEqual([1, expect.stringContaining('without setting console socket')])
+    const master = async (args: readonly string[]): Promise<{ close(): void }> => {
+      const path = join(world.work(), 'console')
+      const server = await terminals(path)
+      expect((await world.ok([...args, '--detach', '--console-socket', path, ...here()])).code).toBe(0)
+      await until('the terminal has come, and is written to', () => server.seen().includes('\n'))
+      return server
+    }
+    const before = await master(run)
+    const path = /^Dumped to (.*)$/m.exec((await world.ok(['dump', 'runc', container.id, ...here()])).stdout)?.[1] ?? ''
+    before.close()
+    await container.remove()
+    const after = await master(['restore', 'runc', '--path', path])
+    expect((await container.state())?.status).toBe('running')
+    after.close()
     await container.remove()
     rmSync(path, { recursive: true })
   })

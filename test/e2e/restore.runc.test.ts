@@ -405,6 +405,30 @@ describe('namespaces of the outside', () => {
     await holder.remove()
   })
 
+  test('all of them, and files of the outside, together', async () => {
+    const holder = containers.container('holder', { args: ['sh', '-c', 'while :; do sleep 0.1; done'] })
+    const pid = await holder.run()
+    const outside = world.work()
+    writeFileSync(join(outside, 'file'), 'of the outside\n')
+    const paths: Record<string, string> = { network: netns() }
+    for (const type of ['pid', 'ipc', 'uts']) paths[type] = `/proc/${pid}/ns/${type}`
+    const one = await job('all', {
+      change: (spec) => {
+        for (const [type, path] of Object.entries(paths)) withPath(type, path)(spec)
+        spec.mounts.push({ destination: '/outside', type: 'bind', source: outside, options: ['rbind', 'rw'] })
+      },
+    })
+    await one.counts()
+    const look = () =>
+      inside(one.id, 'sh', '-c', 'readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/ipc /proc/self/ns/uts; cat /outside/file')
+    const before = await look()
+    await throughCheckpoint(one)
+    await one.counts()
+    expect(await look()).toBe(before)
+    await world.ok(['kill', one.jid])
+    await holder.remove()
+  })
+
   test('[must] a cgroup namespace dumps, and its restore says why it cannot', async () => {
     // From the root of every hierarchy: CRIU cannot look above the root of a namespace.
     const command =

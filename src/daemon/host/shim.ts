@@ -43,6 +43,8 @@ export interface ShimRequest {
   readonly waitAttach?: boolean | undefined
   /** With `inherit`: in the caller's session and process group, so that its terminal's keys reach the job. */
   readonly foreground?: boolean | undefined
+  /** With `inherit`: as many descriptors of this process, from 3 on, are the program's too. */
+  readonly preserve?: number | undefined
   /** Input for the job before anything else; the file is unlinked. */
   readonly stdinFile?: string | undefined
   /** Stdin ends after it. */
@@ -153,6 +155,7 @@ function shimArguments(request: ShimRequest): string[] {
     ...option('columns', windowSize?.columns),
     ...flag('wait-attach', request.waitAttach),
     ...flag('foreground', request.foreground),
+    ...option('preserve', request.preserve),
     ...option('stdin-file', request.stdinFile),
     ...flag('stdin-eof', request.stdinEnded),
     ...(request.restore?.open ?? []).flatMap(({ path, flags }, index) =>
@@ -166,9 +169,10 @@ function shimArguments(request: ShimRequest): string[] {
   ]
 }
 
-function shimDescriptors({ stdio, restore }: ShimRequest, reportFd: number): number[] {
+function shimDescriptors({ stdio, restore, preserve = 0 }: ShimRequest, reportFd: number): number[] {
   const descriptors = stdio === 'inherit' ? [0, 1, 2] : [NOTHING, NOTHING, NOTHING]
   if (restore !== undefined) descriptors.push(restore.rpcFd, ...(restore.pass ?? []))
+  else descriptors.push(...Array.from({ length: preserve }, (_, index) => RPC_FD + index))
   if (descriptors.length > LAST_PASSED_FD + 1)
     throw new CedanaError('BUG', `CRIU can be passed descriptors ${String(RPC_FD)} to ${String(LAST_PASSED_FD)} only`)
   while (descriptors.length < REPORT_FD) descriptors.push(NOTHING)

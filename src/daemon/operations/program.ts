@@ -50,6 +50,7 @@ export async function startProgram(env: Environment, { type, directory, program,
       environment: { ...program.environment, ...noted },
       argv: launch ? [...env.command, ...samePlugins(env), '__launch', type, join(directory, LAUNCH)] : program.argv,
       foreground: env.foreground,
+      preserve: program.preserveFds,
       launcher: program.launcher,
       // Nobody can attach to a job that logs: its input has ended.
       stdinEnded: request.stdinEnded === true || isClosed,

@@ -106,6 +106,8 @@ export interface Program {
   readonly streams?: { readonly stdio: StdioMode; readonly log?: string | undefined } | undefined
   /** The options of `resolve` that name the target from now on; absent: those of `run`. */
   readonly identity?: ParsedOptions | undefined
+  /** As many of the caller's descriptors after 2 are its own too (without a daemon); at most 6. */
+  readonly preserveFds?: number | undefined
   /** A program that stays with the target (without a daemon) writes the target's PID there. */
   readonly pidFile?: string | undefined
 }

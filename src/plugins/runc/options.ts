@@ -43,7 +43,12 @@ export const RunOptions = z.strictObject({
   bundle,
   ...common,
   ...creation,
-  preserveFds: z.int().nonnegative().default(0).meta({ description: 'with --no-server: hand on as many descriptors after 2' }),
+  preserveFds: z
+    .int()
+    .nonnegative()
+    .max(6)
+    .default(0)
+    .meta({ description: 'with --no-server: hand on as many descriptors after 2, at most 6' }),
 })
 
 export const ResolveOptions = z.strictObject({

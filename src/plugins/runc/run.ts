@@ -40,7 +40,7 @@ export async function run(host: Host, context: RunContext, options: z.output<typ
       ...creationFlags(identity, options),
       identity.id,
     ]
-    return { ...shared, argv, pidFile }
+    return { ...shared, argv, pidFile, ...(options.preserveFds > 0 ? { preserveFds: options.preserveFds } : {}) }
   }
   const { pidFile, consoleSocket, log } = supervisedIn(context.directory)
   const terminal = context.stdio === 'tty'
