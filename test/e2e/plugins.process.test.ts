@@ -113,13 +113,19 @@ describe('an installed plugin', () => {
   })
 
   test('an operation that is under way ends as it began', async () => {
-    const slow = 'async (host, { pid }) => { await new Promise((done) => setTimeout(done, 1000)); return host.identify(pid) }'
-    await install({ name: 'alien', resolve: slow })
+    const [begun, goesOn] = [join(world.work(), 'begun'), join(world.work(), 'goes-on')]
+    const slow = `async (host, { pid }) => {
+      fs.writeFileSync('${begun}', '')
+      while (!fs.existsSync('${goesOn}')) await new Promise((done) => setTimeout(done, 10))
+      return host.identify(pid)
+    }`
+    await install({ name: 'alien', first: "import fs from 'node:fs'", more: { upcoming: slow } })
     const started = await world.foreign('eventfd')
     const jid = world.jid('slow')
-    const managing = world.ok(['manage', 'alien', String(started.pid), '--jid', jid])
-    await new Promise((resolve) => setTimeout(resolve, 400))
+    const managing = world.ok(['manage', 'alien', String(started.pid), '--upcoming', '--jid', jid])
+    await until('it has begun', async () => existsSync(begun))
     await world.ok(['plugin', 'remove', 'alien'])
+    writeFileSync(goesOn, '')
     expect((await managing).stdout).toContain(`Managing alien PID ${started.pid}`)
     await world.ok(['kill', jid])
   })
