@@ -16,8 +16,8 @@ const MEMORY_MIB = 512
 const HEAP_MIB = 384
 /** Without a core file, and never longer than we are: one that computes would not notice that it is alone. */
 const CONFINE = 'ulimit -c 0; ulimit -d "$0"; exec setpriv --pdeathsig KILL -- "$@"'
-/** For what it has written last to be read. */
-const LAST_WORDS_MS = 200
+/** For what it has written last to be read, should somebody else have it open. */
+const LAST_WORDS_MS = 1000
 const PING_MS = 5000
 const SAID_CHARACTERS = 1000
 /** What V8 and the C++ library say when there is no memory for them. */
@@ -78,7 +78,10 @@ export class PluginWorker {
     this.#child.on('message', (message) => this.#receive(message))
     this.#child.on('error', ({ message }) => this.#end(new WorkerEnded(`its process cannot be started: ${message}`)))
     this.#child.on('close', () => this.#end(this.#why()))
-    this.#child.on('exit', () => (this.#afterExit = setTimeout(() => this.#end(this.#why()), LAST_WORDS_MS)))
+    this.#child.on('exit', () => {
+      this.#afterExit = setTimeout(() => this.#end(this.#why()), LAST_WORDS_MS)
+      for (const stream of [this.#child.stdout, this.#child.stderr]) stream?.resume()
+    })
   }
 
   /** Starts one and has it load the code. Throws PLUGIN_FAILED. */
@@ -165,9 +168,11 @@ export class PluginWorker {
   /** It may print without end: that is not to keep us from other things. */
   #print(stream: NonNullable<ChildProcess['stdout']>, data: Buffer): void {
     const text = data.toString()
-    this.#printed = (this.#printed + text).slice(-SAID_CHARACTERS)
-    this.#isExhausted ||= EXHAUSTED.test(this.#printed)
+    const printed = this.#printed + text
+    this.#isExhausted ||= EXHAUSTED.test(printed)
+    this.#printed = printed.slice(-SAID_CHARACTERS)
     this.options.log.info({ plugin: this.options.name, text: text.slice(0, SAID_CHARACTERS) }, 'plugin printed')
+    if (this.#afterExit !== undefined) return
     stream.pause()
     setTimeout(() => stream.resume(), PRINT_MS).unref()
   }
