@@ -1,10 +1,13 @@
 #include "stream/checksum.h"
 
-#define XXH_INLINE_ALL
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if __has_include(<xxh_x86dispatch.h>)
+#include <xxh_x86dispatch.h>  // the library has a way for each vector unit, the header alone the oldest
+#else
 #include <xxhash.h>
+#endif
 
 #include <algorithm>
 #include <memory>

@@ -25,6 +25,16 @@ void PutBig(std::string& out, uint32_t value) {
 const Bytef* Zbytes(Bytes bytes) { return reinterpret_cast<const Bytef*>(bytes.data()); }
 const char* Chars(Bytes bytes) { return reinterpret_cast<const char*>(bytes.data()); }
 
+// `pack` gets room for so many bytes and answers how many it has made. Not by resize, which writes
+// zeros first.
+template <typename Pack>
+size_t AppendPacked(std::string& out, size_t most, Pack pack) {
+  const size_t start = out.size();
+  out.resize_and_overwrite(
+      start + most, [&](char* data, size_t) { return start + std::min(pack(data + start), most); });
+  return out.size() - start;
+}
+
 Chunk Summed(Format format, Bytes bytes) {
   if (format == Format::kGzip)
     return {bytes.size(), static_cast<uint32_t>(crc32_z(0, Zbytes(bytes), bytes.size()))};
@@ -55,15 +65,17 @@ class DeflateCodec final : public ChunkCodec {
   std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
     if (!ready_ || deflateReset(&stream_) != Z_OK) return std::nullopt;
     const auto size = static_cast<uInt>(chunk.size());
-    const size_t start = out.size();
-    out.resize(start + deflateBound(&stream_, size) + 64);  // room for the flush marker
-    stream_.next_in = const_cast<Bytef*>(Zbytes(chunk));
-    stream_.avail_in = size;
-    stream_.next_out = reinterpret_cast<Bytef*>(out.data() + start);
-    stream_.avail_out = static_cast<uInt>(out.size() - start);
-    const int status = deflate(&stream_, Z_SYNC_FLUSH);
+    const auto most = static_cast<uInt>(deflateBound(&stream_, size) + 64);  // and the flush marker
+    int status = Z_OK;
+    AppendPacked(out, most, [&](char* to) -> size_t {
+      stream_.next_in = const_cast<Bytef*>(Zbytes(chunk));
+      stream_.avail_in = size;
+      stream_.next_out = reinterpret_cast<Bytef*>(to);
+      stream_.avail_out = most;
+      status = deflate(&stream_, Z_SYNC_FLUSH);
+      return most - stream_.avail_out;
+    });
     if (status != Z_OK || stream_.avail_in != 0 || stream_.avail_out == 0) return std::nullopt;
-    out.resize(out.size() - stream_.avail_out);
     return Summed(format_, chunk);
   }
 
@@ -92,23 +104,24 @@ class Lz4Codec final : public ChunkCodec {
   std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
     if (chunk.empty()) return Chunk{};  // a block of size 0 would be the end mark
     const size_t start = out.size() + 4;
+    PutLittle(out, 0);  // its size, once it is known
     const auto size = static_cast<int>(chunk.size());
-    out.resize(start + static_cast<size_t>(LZ4_compressBound(size)));
-    char* to = out.data() + start;
-    const auto room = static_cast<int>(out.size() - start);
-    const int packed = level_ >= LZ4HC_CLEVEL_MIN
+    const int room = LZ4_compressBound(size);
+    const size_t packed = AppendPacked(out, static_cast<size_t>(room), [&](char* to) {
+      const int made = level_ >= LZ4HC_CLEVEL_MIN
                            ? LZ4_compress_HC(Chars(chunk), to, size, room, level_)
                            : LZ4_compress_fast(Chars(chunk), to, size, room, std::max(1, -level_));
-    if (packed <= 0) return std::nullopt;
-    if (packed >= size) {
+      return static_cast<size_t>(std::max(made, 0));
+    });
+    if (packed == 0) return std::nullopt;
+    if (packed >= chunk.size()) {
       out.resize(start - 4);
       return Keep(chunk, out);
     }
-    out.resize(start + static_cast<size_t>(packed));
     std::string prefix;
     PutLittle(prefix, static_cast<uint32_t>(packed));
     out.replace(start - 4, 4, prefix);
-    PutLittle(out, XXH32(out.data() + start, static_cast<size_t>(packed), 0));
+    PutLittle(out, XXH32(out.data() + start, packed, 0));
     return Chunk{chunk.size(), 0};
   }
 
@@ -135,12 +148,12 @@ class ZstdCodec final : public ChunkCodec {
 
   std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
     if (!context_) return std::nullopt;
-    const size_t start = out.size();
-    out.resize(start + ZSTD_compressBound(chunk.size()));
-    const size_t packed = ZSTD_compress2(context_.get(), out.data() + start, out.size() - start,
-                                         chunk.data(), chunk.size());
-    if (ZSTD_isError(packed)) return std::nullopt;
-    out.resize(start + packed);
+    const size_t room = ZSTD_compressBound(chunk.size());
+    const size_t packed = AppendPacked(out, room, [&](char* to) {
+      const size_t made = ZSTD_compress2(context_.get(), to, room, chunk.data(), chunk.size());
+      return ZSTD_isError(made) ? 0 : made;
+    });
+    if (packed == 0) return std::nullopt;
     return Chunk{chunk.size(), 0};
   }
 
