@@ -4,10 +4,11 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { runtimeCases, type RuntimeWorld, testHost } from 'cedana/plugin/testing'
-import { plugin } from '../src/index.js'
+import { openPlugin, runtimeCases, type RuntimeWorld, testHost } from 'cedana/plugin/testing'
 
 const { host, close } = testHost()
+// As built, in a process of its own, as with the daemon.
+const { plugin, close: closePlugin } = await openPlugin(process.cwd())
 const directory = mkdtempSync(join(tmpdir(), 'podman-'))
 const flags = [
   `--root=${directory}/root`,
@@ -19,6 +20,7 @@ const flags = [
 ]
 const podman = (...args: readonly string[]): string => execFileSync('podman', [...flags, ...args], { encoding: 'utf8' }).trim()
 after(() => {
+  closePlugin()
   close()
   podman('rm', '--all', '--force', '--time=0')
   rmSync(directory, { recursive: true })
