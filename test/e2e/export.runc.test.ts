@@ -96,7 +96,8 @@ describe('cedana checkpoint export', () => {
       const before = last(output())
       await world.ok(['restore', 'job', jid, '--path', path])
       await until('it counts on', () => last(output()) > before)
-      await world.ok(['dump', 'job', jid])
+      await world.ok(path === returned ? ['dump', 'job', jid] : ['kill', jid])
+      await until('the runtime has removed its own', () => !containers.known().includes(id))
     }
   })
 
