@@ -93,8 +93,9 @@ describe('podman', () => {
     const jid = world.jid('run')
     const create = CREATE.map((flag) => `--create=${flag}`)
     await world.ok(['run', 'podman', ...flags(), ...create, '--jid', jid, IMAGE, '--', 'sh', '-c', 'sleep 1; exit 7'])
-    await until('it has ended', async () => (await world.row(jid))?.[3] === 'halted')
-    expect(await world.inspect(jid)).toMatchObject({ exit: { code: 7 } })
+    // Podman has to be asked, after the end is seen.
+    await until('how it has ended is known', async () => (await world.inspect(jid))['exit'] !== undefined)
+    expect(await world.inspect(jid)).toMatchObject({ status: 'halted', exit: { code: 7 } })
     const other = world.jid('other')
     await world.ok(['run', 'podman', ...flags(), ...create, '--jid', other, IMAGE, '--', ...counting])
     await until('it counts', async () => last(other) > 2)
