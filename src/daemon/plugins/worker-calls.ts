@@ -1,6 +1,6 @@
 /** What the process of a plugin can be asked for: `peer.call([name, …])`. */
-import type { OptionSchemas, ParsedOptions } from '../../plugins/contract/options.js'
-import type { RuntimeVerbs, Verb } from '../../plugins/contract/runtime.js'
+import type { ParsedOptions } from '../../plugins/contract/options.js'
+import type { Verb } from '../../plugins/contract/runtime.js'
 import type { RuntimeDescription } from '../../plugins/description.js'
 import type { HostService } from './host-proxy.js'
 
@@ -13,8 +13,6 @@ export interface WorkerCalls {
   /** Answered by whoever does not compute without end. */
   ping(): Promise<void>
 }
-
-export type AnyVerb = RuntimeVerbs<OptionSchemas>[Verb]
 
 /** What it says last of a failure that nobody waited for. */
 export interface LastWords {
