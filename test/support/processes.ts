@@ -48,6 +48,8 @@ export const allPids = (): number[] =>
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
 
+export const allProcesses = (): ProcessInfo[] => allPids().flatMap((pid) => processInfo(pid) ?? [])
+
 /** Live processes whose environment holds this line: that is how a world knows its own, whoever their parent is by now. */
 export function markedProcesses(mark: string): ProcessInfo[] {
   const needle = Buffer.from(`${mark}\0`)

@@ -8,7 +8,17 @@ import { existsSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, 
 import { join } from 'node:path'
 import { afterAll, beforeAll } from 'vitest'
 import { Conversation, Terminal } from './conversation.js'
-import { allPids, children, isAlive, killMarked, markedProcesses, openFiles, type ProcessInfo, processInfo } from './processes.js'
+import {
+  allPids,
+  allProcesses,
+  children,
+  isAlive,
+  killMarked,
+  markedProcesses,
+  openFiles,
+  type ProcessInfo,
+  processInfo,
+} from './processes.js'
 import { program } from './programs.js'
 import { until } from './wait.js'
 
@@ -341,7 +351,12 @@ export class World {
 
     // Jobs are the tests' own. Shims end by themselves when their job has ended, CRIU when its request has.
     killMarked(this.mark, (info) => this.#isDaemon(info) || this.#isShim(info) || this.#isCriu(info))
-    const helpers = () => markedProcesses(this.mark).filter((info) => this.#isShim(info) || this.#isCriu(info))
+    const helpers = () => {
+      // A shim, and CRIU below it, has the environment of the tests in some cases and none in others.
+      const shims = allProcesses().filter((info) => this.#isShim(info) && info.command.includes(`${this.dir}/`))
+      const below = shims.flatMap(({ pid }) => children(pid)).flatMap((pid) => processInfo(pid) ?? [])
+      return [...shims, ...[...below, ...markedProcesses(this.mark)].filter(this.#isCriu)]
+    }
     await waitFor(
       'shims and criu end with their jobs',
       () => helpers().length === 0,
