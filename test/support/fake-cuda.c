@@ -124,7 +124,8 @@ static void rest(double seconds) {
 
 // --- what a process of CUDA has where the driver looks for it ---
 
-#define CONTROL ((struct control *)0x5fca00000000)
+// Above any program and its heap (mmap_rnd_bits of 28), and where ThreadSanitizer lets a program have memory.
+#define CONTROL ((struct control *)0x566000000000)
 #define MAGIC 0x61647563656b6166
 #define THREAD "fake-restore"
 #define WAKE (SIGRTMIN + 8)
@@ -161,7 +162,7 @@ static struct {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
   int busy;
-} own = {.next = 0x5fd000000000, .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+} own = {.next = 0x566800000000, .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 static __thread int current_device;
 
 static int usable(void) { return own.pid == getpid(); }
