@@ -50,6 +50,15 @@ describe('style', () => {
     expect(output.trim()).toBe('')
   })
 
+  test('format of C++', async ({ skip }) => {
+    // Each major version lays some lines out in its own way: that of Debian 12 counts.
+    const { stdout: version } = await promisify(execFile)('clang-format', ['--version'])
+    if (!/version 14[.]/.test(version)) return skip(`it is laid out by clang-format 14, this is: ${version.trim()}`)
+    const sources = (await files('addon')).filter((name) => /[.](cc|h)$/.test(name))
+    const { stderr } = await promisify(execFile)('clang-format', ['--dry-run', ...sources], { cwd: root })
+    expect(stderr).toBe('')
+  })
+
   test('layers', async () => {
     const { output } = await run('depcruise', ['--config', 'test/style/deps.cjs', '--output-type', 'json', ...CODE])
     const { summary, modules } = JSON.parse(output) as {
