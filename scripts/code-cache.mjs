@@ -48,6 +48,9 @@ async function listen(path) {
   return server
 }
 
+/** What ends a build that is broken off. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP']
+
 const cachePath = (root) => join(root, 'dist', 'cedana.cache')
 
 /** V8 tells a stale cache by little more than the length of the source: it must be gone before the source changes. */
@@ -59,6 +62,10 @@ export async function makeCodeCache(root) {
   const directory = mkdtempSync(join(tmpdir(), 'cedana-cache-'))
   const address = join(directory, 'socket')
   const server = await listen(address)
+  const tidy = () => rmSync(directory, { recursive: true, force: true })
+  const end = () => process.exit(1)
+  process.once('exit', tidy)
+  for (const signal of SIGNALS) process.once(signal, end)
   const env = { ...process.env, CEDANA_PROTOCOL: 'unix', CEDANA_ADDRESS: address, CEDANA_CONFIG_DIR: directory }
   try {
     for (const command of COMMANDS) {
@@ -72,7 +79,9 @@ export async function makeCodeCache(root) {
     }
   } finally {
     server.close()
-    rmSync(directory, { recursive: true })
+    tidy()
+    process.off('exit', tidy)
+    for (const signal of SIGNALS) process.off(signal, end)
   }
   renameSync(fresh, cachePath(root))
 }
