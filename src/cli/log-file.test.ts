@@ -55,6 +55,6 @@ test('as it grows, until told to stop', async () => {
 test('a log that cannot be read', async () => {
   const { stdout } = sink()
   await expect(showLog({ stdout, signal: new AbortController().signal }, join(directory, 'none'), {})).rejects.toThrow(
-    /cannot read the log .*none: ENOENT/,
+    /cannot read the log .*none: no such file or directory/,
   )
 })

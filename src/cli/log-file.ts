@@ -1,6 +1,7 @@
 /** The log of a job on standard output: whole, its end, or as it grows. */
 import { watch } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
+import { reasonOf } from '../plugins/contract/errors.js'
 import { write } from './attach/write.js'
 import { CliError } from './exit-codes.js'
 import type { World } from './session.js'
@@ -35,8 +36,7 @@ export async function showLog(
   { follow, tail }: LogFlags,
 ): Promise<void> {
   const file = await open(path, 'r').catch((cause: unknown) => {
-    const { code, message } = cause as NodeJS.ErrnoException
-    throw new CliError(`cannot read the log ${path}: ${code ?? message}`)
+    throw new CliError(`cannot read the log ${path}: ${reasonOf(cause)}`)
   })
   // Watched before it is read: nothing that is written meanwhile is missed.
   let wake = (): void => {}

@@ -6,6 +6,7 @@ import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
 import type * as PluginAuthorModule from '../daemon/plugins/author.js'
 import type { Offers } from '../daemon/plugins/available.js'
 import type { PluginStore } from '../daemon/plugins/store.js'
+import { reasonOf } from '../plugins/contract/errors.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { DescribedRuntime, RuntimeDescription } from '../plugins/description.js'
 import { CliError } from './exit-codes.js'
@@ -85,9 +86,6 @@ export interface Where {
   /** The request names a job: the local engine reads the database. */
   readonly withJobs?: boolean
 }
-
-/** `no such file or directory`, of what a call of node:fs throws. */
-const reasonOf = (thrown: unknown): string => (thrown as Error).message.replace(/^E[A-Z0-9]+: /, '').replace(/, \w+( '.*')?$/, '')
 
 function isDirectory(path: string): boolean {
   try {

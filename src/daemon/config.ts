@@ -5,7 +5,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { CedanaError } from '../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../plugins/contract/errors.js'
 
 /** One key: how its value is checked, and all that help and documentation say about it. */
 interface Key<T> {
@@ -319,9 +319,9 @@ function readFile(file: string, mayBeForbidden: boolean): string | undefined {
   try {
     return readFileSync(file, 'utf8')
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException
+    const { code } = cause as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR' || (mayBeForbidden && code === 'EACCES')) return undefined
-    throw bad(`cannot read ${file}: ${message}`, cause)
+    throw bad(`cannot read ${file}: ${reasonOf(cause)}`, cause)
   }
 }
 
@@ -382,7 +382,7 @@ export function writeConfig(kind: 'init' | 'merge', sources: ConfigSources): str
     mkdirSync(directory, { recursive: true, mode: 0o755 })
     replaceFile(file, `${JSON.stringify(nest(settings), null, 2)}\n`, holdsSecret ? 0o600 : 0o644)
   } catch (cause) {
-    throw bad(`cannot write ${file}: ${(cause as Error).message}`, cause)
+    throw bad(`cannot write ${file}: ${reasonOf(cause)}`, cause)
   }
   return file
 }

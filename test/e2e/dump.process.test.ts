@@ -108,10 +108,31 @@ describe('dump', () => {
     expect(statSync(file).mode & 0o777).toBe(0o644)
   })
 
-  test('--result-file that cannot be written: exit 1, but where the checkpoint is, is told', async () => {
+  test('--result-file that cannot be written is found before anything is dumped', async () => {
     const job = await world.job('eventfd')
-    const { stdout, stderr } = await world.fails(['dump', 'job', job.jid, '--leave-running', '--result-file', '/no/such/dir/result.json'])
-    expect(stderr).toBe('Error: cannot write /no/such/dir/result.json: no such file or directory\n')
+    for (const [file, reason] of [
+      ['/no/such/dir/result.json', 'no such file or directory'],
+      [world.dir, 'illegal operation on a directory'],
+    ] as const) {
+      const { stdout, stderr } = await world.fails(['dump', 'job', job.jid, '--result-file', file])
+      expect(stderr).toBe(`Error: cannot write ${file}: ${reason}\n  → nothing was done; name a file that can be written\n`)
+      expect(stdout).toBe('')
+    }
+    await job.verify()
+  })
+
+  test('--result-file of a dump that fails: there is none, and an older one stays as it was', async () => {
+    const work = world.work()
+    const [fresh, older] = [join(work, 'fresh.json'), join(work, 'older.json')]
+    writeFileSync(older, 'older')
+    for (const file of [fresh, older]) await world.fails(['dump', 'process', '1', '--result-file', file])
+    expect([existsSync(fresh), readFileSync(older, 'utf8')]).toEqual([false, 'older'])
+  })
+
+  test('--result-file that cannot be written to the end: exit 1, but where the checkpoint is, is told', async () => {
+    const job = await world.job('eventfd')
+    const { stdout, stderr } = await world.fails(['dump', 'job', job.jid, '--leave-running', '--result-file', '/dev/full'])
+    expect(stderr).toBe('Error: cannot write /dev/full: no space left on device\n')
     expect(existsSync(/^Dumped to (.*)$/m.exec(stdout)?.[1] ?? '')).toBe(true)
     await job.verify()
   })

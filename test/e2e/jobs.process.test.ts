@@ -275,6 +275,7 @@ describe('query process', () => {
     expect(stdout.split('\n')[0]?.trim().split(/\s+/)).toEqual(['PID', 'STATUS', 'UID', 'GID', 'COMMAND'])
     expect(stdout).toMatch(new RegExp(`^${job.pid}\\s+sleep\\s+0\\s+0\\s+`, 'm'))
     expect(stdout).toContain('Found 1 process')
+    expect(stdout).toContain('Use `query process <ID> --inspect` for details')
     for (const pid of [2000000, 2000001, 2000002]) expect(stdout).toContain(`PID ${pid}`)
     const tree = (await world.ok(['query', 'process', '--tree', String(job.pid)])).stdout
     expect(tree.split('\n').filter((line) => /^\d+\s/.test(line))).toHaveLength(13)

@@ -3,6 +3,7 @@ import type { CliCommand } from '../command.js'
 import { dumpFlags, type DumpFlags } from '../dump-flags.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
+import { openResultFile } from '../result-file.js'
 import type { Session } from '../session.js'
 import { absolute, criuSwitches } from '../shared-flags.js'
 import { jobCommand, typeCommands } from '../targets.js'
@@ -37,11 +38,18 @@ async function carryOut(session: Session, flags: DumpFlags, chosen: Chosen): Pro
   const progress = new ProgressLine(session.world.stderr)
   const asked = { signal: session.signal, onProgress: progress.update }
   const where = { local: flags.server === false, withJobs: chosen.jid !== '' }
-  const result = await session.ask((engine) => engine.dump(request(session, flags, chosen), asked), where).finally(() => progress.end())
+  const resultFile = flags.resultFile !== undefined && flags.dryRun !== true ? await openResultFile(session, flags.resultFile) : undefined
+  const result = await session
+    .ask((engine) => engine.dump(request(session, flags, chosen), asked), where)
+    .catch(async (thrown: unknown) => {
+      await resultFile?.discard()
+      throw thrown
+    })
+    .finally(() => progress.end())
   if (flags.dryRun === true) return printPlan(session, result)
   // First of all where the checkpoint is: the target may be gone.
   await printResult(session, result)
-  if (flags.resultFile !== undefined) await session.writeFile(flags.resultFile, `${JSON.stringify(result)}\n`)
+  await resultFile?.write(`${JSON.stringify(result)}\n`)
 }
 
 export async function dump(command: CliCommand): Promise<void> {

@@ -40,7 +40,7 @@ async function print(
     await session.printDocument(rows[0].state, 'yaml')
   }
   if (result.messages.length > 0) session.print(['', ...result.messages.map((message) => session.style('grey', message))].join('\n'))
-  if (!inspect && headers) session.print(`\nUse \`${name} <ID> --inspect\` for details on a specific result`)
+  if (!inspect && headers) session.print(`\nUse \`query ${name} <ID> --inspect\` for details on a specific result`)
 }
 
 export async function query(command: CliCommand): Promise<void> {

@@ -4,7 +4,7 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync, type Stats } fr
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
-import { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../../plugins/contract/errors.js'
 
 export interface Listener {
   /** The port that the kernel chose, where 0 was asked for. */
@@ -97,7 +97,7 @@ export async function listenUnix(path: string, { mode, group }: UnixOptions, onS
   } catch (thrown) {
     if (server.listening) server.close()
     if (thrown instanceof CedanaError) throw thrown
-    throw new CedanaError('HOST_UNFIT', `cannot listen at ${path}: ${errorOf(thrown).message}`, { cause: thrown })
+    throw new CedanaError('HOST_UNFIT', `cannot listen at ${path}: ${reasonOf(thrown)}`, { cause: thrown })
   }
   return {
     port: undefined,
@@ -115,7 +115,7 @@ export async function listenTcp(host: string, port: number, onSocket: (socket: S
     await listening(server, () => server.listen(port, host))
   } catch (thrown) {
     const inUse = errorOf(thrown).code === 'EADDRINUSE' ? { hint: 'stop what listens there, or choose another address' } : {}
-    throw new CedanaError('HOST_UNFIT', `cannot listen at ${host}:${port}: ${errorOf(thrown).message}`, { cause: thrown, ...inUse })
+    throw new CedanaError('HOST_UNFIT', `cannot listen at ${host}:${port}: ${reasonOf(thrown)}`, { cause: thrown, ...inUse })
   }
   const address = server.address()
   return { port: typeof address === 'object' ? address?.port : undefined, close: () => void server.close() }

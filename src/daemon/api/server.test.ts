@@ -532,7 +532,9 @@ describe('who is asking', () => {
     })
     chmodSync(wrong, 0o644)
     expect(() => client(server.address, { ...tcp, tokenFile: wrong })).toThrow(/open to others/)
-    expect(() => client(server.address, { ...tcp, tokenFile: join(directory, 'none') })).toThrow(/cannot read the token file/)
+    expect(() => client(server.address, { ...tcp, tokenFile: join(directory, 'none') })).toThrow(
+      `cannot read the token file ${join(directory, 'none')}: no such file or directory`,
+    )
 
     const bare = new Client(server.address, credentials.createInsecure())
     open.push(bare)

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../../plugins/contract/errors.js'
 
 /** Metadata key that carries it. */
 export const TOKEN_KEY = 'authorization'
@@ -13,9 +13,9 @@ export function readToken(file: string): string {
   try {
     fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
   } catch (cause) {
-    throw new CedanaError('PERMISSION_DENIED', `cannot read the token file ${file}: ${(cause as Error).message}`, {
+    throw new CedanaError('PERMISSION_DENIED', `cannot read the token file ${file}: ${reasonOf(cause)}`, {
       cause,
-      hint: 'set tcp.token_file to the token of the daemon',
+      hint: 'copy the token file of the daemon there, readable by you alone, or set tcp.token_file',
     })
   }
   try {
@@ -42,7 +42,7 @@ export function ensureToken(file: string): string {
     }
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') {
-      throw new CedanaError('HOST_UNFIT', `cannot write the token file ${file}: ${(cause as Error).message}`, { cause })
+      throw new CedanaError('HOST_UNFIT', `cannot write the token file ${file}: ${reasonOf(cause)}`, { cause, hint: 'set tcp.token_file' })
     }
   }
   return readToken(file)

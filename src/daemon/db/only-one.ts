@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, openSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Database from 'better-sqlite3'
-import { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../../plugins/contract/errors.js'
 
 const RETRY_MS = 50
 
@@ -21,7 +21,7 @@ export async function beTheOnlyOne(file: string, waitMs: number): Promise<Dispos
     } catch (cause) {
       lock.close()
       const isHeld = cause instanceof Database.SqliteError && cause.code.startsWith('SQLITE_BUSY')
-      if (!isHeld) throw new CedanaError('HOST_UNFIT', `cannot lock ${file}: ${(cause as Error).message}`, { cause })
+      if (!isHeld) throw new CedanaError('HOST_UNFIT', `cannot lock ${file}: ${reasonOf(cause)}`, { cause })
       const hint = 'stop it first, or choose another run_dir, db.path and address'
       if (waited >= waitMs) throw new CedanaError('HOST_UNFIT', `another daemon is running: it holds ${file}`, { cause, hint })
     }
@@ -39,6 +39,6 @@ function makePrivate(file: string): void {
     }
     chmodSync(file, 0o600)
   } catch (cause) {
-    throw new CedanaError('HOST_UNFIT', `cannot lock ${file}: ${(cause as Error).message}`, { cause })
+    throw new CedanaError('HOST_UNFIT', `cannot lock ${file}: ${reasonOf(cause)}`, { cause })
   }
 }

@@ -1,7 +1,7 @@
 /** When entries of a directory come and go: one kernel watch per directory, whoever waits for whichever of its entries. */
 import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../../plugins/contract/errors.js'
 
 /** `isOver`: the directory is gone, or has another name; there is no more to come. */
 type Listener = (isOver: boolean) => void
@@ -66,7 +66,7 @@ function watchEntries(path: string, name: string, listener: Listener): Disposabl
     } catch (thrown) {
       const { code } = thrown as NodeJS.ErrnoException
       if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
-      throw new CedanaError('HOST_UNFIT', `cannot watch directory ${path}: ${(thrown as Error).message}`, {
+      throw new CedanaError('HOST_UNFIT', `cannot watch directory ${path}: ${reasonOf(thrown)}`, {
         cause: thrown,
         ...(code === 'ENOSPC' || code === 'EMFILE' ? { hint: 'raise the sysctl fs.inotify.max_user_watches or max_user_instances' } : {}),
       })

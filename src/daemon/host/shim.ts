@@ -4,7 +4,7 @@ import { Socket } from 'node:net'
 import { getSystemErrorMap } from 'node:util'
 import { native } from '../../../addon/index.js'
 import type { PidfdHandle } from '../../../addon/native.js'
-import { CedanaError, type ErrorCode } from '../../plugins/contract/errors.js'
+import { CedanaError, type ErrorCode, reasonOf } from '../../plugins/contract/errors.js'
 import type { Caller, Pid, StdioMode, Target } from '../../plugins/contract/job.js'
 
 export { ShimConnection, waitForShimExit, type PendingStdin, type ShimOutput, type ShimStatus } from './shim-connection.js'
@@ -192,14 +192,10 @@ async function readLine(stream: Socket): Promise<string> {
 }
 
 function cannotRunShim(request: ShimRequest, cause: unknown): CedanaError {
-  return new CedanaError(
-    'START_FAILED',
-    `cannot run the shim ${request.shimPath}: ${reasonOf((cause as NodeJS.ErrnoException).errno ?? 0)}`,
-    {
-      cause,
-      hint: 'build it with: npm run build:native',
-    },
-  )
+  return new CedanaError('START_FAILED', `cannot run the shim ${request.shimPath}: ${reasonOf(cause)}`, {
+    cause,
+    hint: 'build it with: npm run build:native',
+  })
 }
 
 function startFailed(request: ShimRequest, line: string): CedanaError {
@@ -231,7 +227,7 @@ interface Explanation {
 }
 
 function explain(request: ShimRequest, step: string, errno: number, text: string): Explanation {
-  const reason = reasonOf(errno)
+  const reason = reasonOf({ errno, message: `error ${errno}` })
   const program = JSON.stringify(request.argv[0])
   const isDenied = errno === 1 || errno === 13
   const denied: ErrorCode = isDenied ? 'PERMISSION_DENIED' : 'START_FAILED'
@@ -270,8 +266,4 @@ function explain(request: ShimRequest, step: string, errno: number, text: string
     default:
       return { code: 'START_FAILED', message: `the shim cannot set up the job: ${text}: ${reason}` }
   }
-}
-
-function reasonOf(errno: number): string {
-  return getSystemErrorMap().get(-Math.abs(errno))?.[1] ?? `error ${String(errno)}`
 }

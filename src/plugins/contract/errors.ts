@@ -1,3 +1,5 @@
+import { getSystemErrorMap } from 'node:util'
+
 /**
  * Every way cedana can fail, in one table: the canonical gRPC status it becomes on the wire, and whether asking again later may help.
  * The code is the contract; the message is for people.
@@ -76,6 +78,12 @@ export class CedanaError extends Error {
     const message = thrown instanceof Error ? thrown.message : String(thrown)
     return new CedanaError('BUG', message, { cause: thrown })
   }
+}
+
+/** Why the system refused something, in its own words: `no such file or directory`. */
+export function reasonOf(thrown: unknown): string {
+  const { errno, message } = thrown as NodeJS.ErrnoException
+  return (errno === undefined ? undefined : getSystemErrorMap().get(-Math.abs(errno))?.[1]) ?? message
 }
 
 const hintOf = ({ hint }: CedanaError): { readonly hint?: string } => (hint === undefined ? {} : { hint })
