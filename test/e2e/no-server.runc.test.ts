@@ -117,6 +117,21 @@ describe('without a daemon', () => {
     rmSync(path, { recursive: true })
   })
 
+  test('a container whose terminal is gone is not dumped, since it could not be restored', async () => {
+    const container = containers.container('gone', { terminal: true, args: ['sh', '-c', `trap "" HUP; ${COUNT.at(-1) ?? ''}`] })
+    const path = join(world.work(), 'console')
+    const server = await terminals(path)
+    await world.ok(['run', 'runc', container.id, '--bundle', container.bundle, '--detach', '--console-socket', path, ...here()])
+    const pid = (await container.state())?.pid ?? 0
+    await until('the terminal is written to', () => server.seen().includes('\n'))
+    server.close()
+    await until('the terminal is gone', () => readFileSync(`/proc/${pid}/mountinfo`, 'utf8').includes('//deleted'))
+    const outcome = await world.fails(['dump', 'runc', container.id, ...here()])
+    expect(outcome.stderr).toContain('the terminal that is mounted at /dev/console is gone')
+    expect(isAlive(pid)).toBe(true)
+    await container.remove()
+  })
+
   test('cgroups that the runtime was too hasty to remove', async () => {
     const container = containers.container('cgroups', { args: ['sh', '-c', 'exit 42'] })
     const hasty = join(world.work(), 'hasty')

@@ -102,6 +102,8 @@ describe('dump and restore of a job', () => {
     const twin = containers.id('twin')
     const restore = ['restore', 'runc', '--path', path, ...root()]
     expect((await world.fails([...restore, '--bundle', one.bundle])).stderr).toContain(`container ${one.id} exists already`)
+    const shared = await world.fails([...restore, '--bundle', one.bundle, '--id', twin])
+    expect(shared.stderr).toMatch(/the cgroup \S+ \(cgroupsPath of config.json\) has process(es)? /)
     // Whose configuration names a cgroup of its own.
     const talk = world.talk([...restore, '--bundle', containers.bundle(twin), '--id', twin, '--attach'])
     await talk.says(/^\d+$/m)
@@ -330,8 +332,9 @@ describe('a network namespace of its own', () => {
       const one = await job('bridge')
       connect(one.pid, subnet, device, { bridge })
       const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'runc', one.id, '--leave-running', ...root()])).stdout)?.[1] ?? ''
-      const twin = ['restore', 'runc', '--path', path, '--id', containers.id('twin'), '--bundle', one.bundle]
-      expect((await world.fails(twin)).stderr).toContain(`network device ${device}, the other end of the container's eth0, exists already`)
+      const twin = containers.id('twin')
+      const other = ['restore', 'runc', '--path', path, '--id', twin, '--bundle', containers.bundle(twin)]
+      expect((await world.fails(other)).stderr).toContain(`network device ${device}, the other end of the container's eth0, exists already`)
       await throughCheckpoint(one, [], ['--netns-eth0-ipv4-addr', `${subnet}.9`])
       expect(await look(one.id)).toContain(`inet ${subnet}.9/24`)
       expect(execFileSync('ip', ['link', 'show', device], { encoding: 'utf8' })).toContain(`master ${bridge}`)

@@ -119,6 +119,12 @@ describe('switches of a dump', () => {
     expect(ids(tree([own, facts({ files: [devTty], terminal: 34816 })]), { stdio: 'tty' })).toEqual([])
   })
 
+  it('refuse a terminal that is mounted and gone', () => {
+    const mounted = { ...mount, path: '/dev/console', filesystem: 'devpts' }
+    expect(ids({ ...tree(), mounts: [{ ...mounted, root: '/0//deleted' }] })).toEqual(['terminal-gone'])
+    expect(ids({ ...tree(), mounts: [{ ...mounted, root: '/0' }] })).toEqual([])
+  })
+
   it('follow the sockets of the tree', () => {
     expect(switches(tree(undefined, [tcp('LISTEN'), tcp('CLOSE')])).tcpEstablished).toBe(false)
     expect(switches(tree(undefined, [tcp('CLOSE_WAIT', { family: 'inet6' })])).tcpEstablished).toBe(true)

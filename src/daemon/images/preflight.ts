@@ -41,6 +41,8 @@ export interface DumpFacts {
 /** States in which a TCP socket has a peer; CRIU refuses them without tcp_established. */
 const CONNECTED: ReadonlySet<string> = new Set(['ESTABLISHED', 'SYN_SENT', 'FIN_WAIT1', 'FIN_WAIT2', 'CLOSE_WAIT', 'LAST_ACK', 'CLOSING'])
 const SHIM = 'cedana-shim'
+/** Of a mounted file that is no more, as /proc/PID/mountinfo has it. */
+const DELETED = '//deleted'
 /** Device number of /dev/tty in the kernel's new encoding. */
 const DEV_TTY = 5 << 8
 /** Device number of /dev/ptmx, and major number of /dev/pts/N, in the kernel's new encoding. */
@@ -275,6 +277,16 @@ function switchProblems(snapshot: Snapshot, switches: DumpSwitches): readonly Pr
   if (terminals && terminals.size > 1) {
     const message = `${[...terminals.values()].map(who).join(' and ')} have /dev/tty of different terminals open, which CRIU cannot tell apart`
     problems.push({ severity: 'error', id: 'dev-tty', message, hint: 'end one of them first' })
+  }
+  const console = snapshot.mounts.find(({ filesystem, root: mounted }) => filesystem === 'devpts' && mounted.endsWith(DELETED))
+  if (console) {
+    const message = `the terminal that is mounted at ${console.path} is gone, since who held its other side has ended: CRIU could not restore it`
+    problems.push({
+      severity: 'error',
+      id: 'terminal-gone',
+      message,
+      hint: 'start it again, with a terminal that somebody keeps or with none',
+    })
   }
   if (root && !switches.shellJob && sessionOutside(snapshot)) {
     const message = `${who(root)} belongs to session ${root.session}, whose leader is not part of the tree`

@@ -1,6 +1,7 @@
 /** The cgroups of a container: its freezer, and where the runtime makes them. */
 import { dirname } from 'node:path'
 import type { Host } from '../contract/host.js'
+import type { Target } from '../contract/job.js'
 import { hostMounts } from './host-mounts.js'
 
 const CGROUPS = '/sys/fs/cgroup'
@@ -35,7 +36,7 @@ export async function isFrozen(host: Host, freezer: string): Promise<boolean> {
   return (await host.readText(`${freezer}/cgroup.freeze`))?.trim() === '1'
 }
 
-interface Configured {
+export interface Configured {
   readonly id: string
   readonly isCrun: boolean
   /** `cgroupsPath` of the configuration. */
@@ -94,4 +95,12 @@ export async function configuredCgroups(host: Host, configured: Configured): Pro
     // What is everybody's is nobody's to remove.
     return paths.map((path) => path.replaceAll(/\/+/g, '/')).flatMap((path) => (path === '/' ? [] : [`${mount}${path}`]))
   })
+}
+
+/** Who is there, in the order of their PIDs. */
+export async function membersOf(host: Host, directories: readonly string[]): Promise<readonly Target[]> {
+  const lists = await Promise.all(directories.map((path) => host.readText(`${path}/cgroup.procs`)))
+  const pids = new Set(lists.flatMap((list) => (list ?? '').split('\n').filter(Boolean).map(Number)))
+  const members = await Promise.all([...pids].sort((a, b) => a - b).map((pid) => host.identify(pid).catch(() => undefined)))
+  return members.filter((member) => member !== undefined)
 }

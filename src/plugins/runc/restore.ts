@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises'
 import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
@@ -14,7 +15,7 @@ import {
   SPEC_DUMP,
 } from '../contract/plan.js'
 import { type RestoreContext, runcRestoreFlags } from '../contract/runtime.js'
-import { unifiedPath } from './cgroup.js'
+import { type Configured, configuredCgroups, membersOf, unifiedPath } from './cgroup.js'
 import { creationFlags, runtimeCommand, supervisedIn } from './command-line.js'
 import { driverProblems, externalAtRestore } from './driver-mounts.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
@@ -24,6 +25,9 @@ import { absoluteIn, bundleFor, isBind, type Spec, specForRestore } from './spec
 import { findState, type Identity, identityOf, isCrun } from './state.js'
 
 type Options = z.output<typeof RestoreOptions>
+
+const ENDING_MS = 20
+const ENDING_TRIES = 50
 
 /**
  * By the runtime's own `restore`: it makes cgroups with their limits and device rules, mount points, hooks and its state as for a new container,
@@ -52,6 +56,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     inherit: streams.inherit,
     problems: [
       ...(await containerProblems(host, identity, spec)),
+      ...(configured.path === '' ? [] : await cgroupProblems(host, configured, context.snapshot)),
       ...network.problems,
       ...streams.problems,
       ...(await driverProblems(host, drivers)),
@@ -88,6 +93,23 @@ async function containerProblems(host: Host, identity: Identity, { mounts, linux
     add('mount-missing', `${mount.source}, which is mounted at ${mount.destination} of the container, does not exist`, hint)
   }
   return problems
+}
+
+/** A cgroup that is named can be that of another container: to freeze one would be to freeze both, and neither could be dumped. */
+async function cgroupProblems(host: Host, configured: Configured, { processes }: Snapshot): Promise<readonly Problem[]> {
+  const directories = await configuredCgroups(host, configured)
+  const dumped = new Set(processes.map(({ pid, startTicks }) => `${pid} ${startTicks}`))
+  let members = await membersOf(host, directories)
+  // Those that a dump has just ended may still be on their way out.
+  for (let tries = 0; tries < ENDING_TRIES && members.some(({ pid, startTicks }) => dumped.has(`${pid} ${startTicks}`)); tries++) {
+    await setTimeout(ENDING_MS, undefined, { signal: host.signal })
+    members = await membersOf(host, directories)
+  }
+  if (members.length === 0) return []
+  const pids = members.map(({ pid }) => pid).join(', ')
+  const message = `the cgroup ${configured.path} (cgroupsPath of config.json) has process${members.length === 1 ? '' : 'es'} ${pids} in it`
+  const hint = 'end what runs there, or name a bundle with another cgroupsPath, or with none, by --bundle'
+  return [{ severity: 'error', id: 'cgroup-shared', message, hint }]
 }
 
 /** What is done before CRIU restores the first socket; undefined where CRIU cannot have anything done. */
