@@ -84,6 +84,11 @@ describe('a verb that', () => {
     ['starts programs without end', "for (;;) host.exec(['sleep', '1357']).catch(() => {})", `plugin alien did not finish dump ${LATE}`],
     ['ends its process', 'process.exit(3)', 'plugin alien failed in dump: it ended its process (exit code 3)'],
     [
+      'ends its process and leaves a program behind',
+      "child.spawn('sleep', ['1357'], { stdio: 'ignore' }); process.exit(4)",
+      'plugin alien failed in dump: it ended its process (exit code 4)',
+    ],
+    [
       'kills its process in the middle of host.exec',
       "void host.exec(['sleep', '1357']).catch(() => {}); await host.exec(['true']); process.kill(process.pid, 'SIGKILL'); return new Promise(() => {})",
       'plugin alien failed in dump: its process was ended by SIGKILL',

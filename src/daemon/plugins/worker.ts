@@ -79,6 +79,7 @@ export class PluginWorker {
     this.#child.on('error', ({ message }) => this.#end(new WorkerEnded(`its process cannot be started: ${message}`)))
     this.#child.on('close', () => this.#end(this.#why()))
     this.#child.on('exit', () => {
+      this.#killSession()
       this.#afterExit = setTimeout(() => this.#end(this.#why()), LAST_WORDS_MS)
       for (const stream of [this.#child.stdout, this.#child.stderr]) stream?.resume()
     })
@@ -143,12 +144,17 @@ export class PluginWorker {
     if (this.#ended || this.#killed) return
     this.#killed = new WorkerEnded(why, { byUs: true })
     this.#peer.close(this.#killed)
-    const { pid, exitCode, signalCode } = this.#child
-    if (pid === undefined || exitCode !== null || signalCode !== null) return
+    const { exitCode, signalCode } = this.#child
+    if (exitCode === null && signalCode === null) this.#killSession()
+  }
+
+  /** What it has started itself does not outlive it, unless it has taken itself out of the session's first group. */
+  #killSession(): void {
+    const { pid } = this.#child
     try {
-      process.kill(-pid, 'SIGKILL')
+      if (pid !== undefined) process.kill(-pid, 'SIGKILL')
     } catch {
-      // It has not got its session yet, or has ended.
+      // It has not got its session yet, or nobody is in it any more.
       this.#child.kill('SIGKILL')
     }
   }
