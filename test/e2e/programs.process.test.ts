@@ -63,6 +63,7 @@ describe('what CRIU cannot dump is refused beforehand, with the reason, and goes
 
   test.each([
     ['a user namespace alone, which plain CRIU dumps and cannot restore', ['unshare', '-Ur', 'sleep', '1000']],
+    ['a cgroup namespace, which plain CRIU loses', ['unshare', '-C', 'sleep', '1000']],
     ['a child in another PID namespace', ['unshare', '-pf', 'sleep', '1000']],
     ['a child in a mount namespace of its own', ['sh', '-c', 'unshare -m sleep 1000 & wait']],
     ['a child in a network namespace of its own', ['sh', '-c', 'unshare -n sleep 1000 & wait']],

@@ -14,4 +14,5 @@ export const notifyServiceManager = (socketPath: string, message: string): void 
 }
 
 /** Inode of a namespace of this process. */
-export const ownNamespace = (kind: 'mnt' | 'net' | 'pid' | 'user'): string => /\d+/.exec(readlinkSync(`/proc/self/ns/${kind}`))?.[0] ?? ''
+export const ownNamespace = (kind: 'mnt' | 'net' | 'pid' | 'user' | 'cgroup'): string =>
+  /\d+/.exec(readlinkSync(`/proc/self/ns/${kind}`))?.[0] ?? ''

@@ -37,7 +37,7 @@ export interface HostFacts {
   readonly capabilities: ReadonlySet<string>
   readonly cpu: { readonly vendor: string; readonly model: string; readonly flags: readonly string[] }
   readonly daemonPid: number
-  readonly namespaces: { readonly pid: string; readonly user: string; readonly mnt: string; readonly net: string }
+  readonly namespaces: Readonly<Record<'pid' | 'user' | 'mnt' | 'net' | 'cgroup', string>>
 }
 
 interface Probed {
@@ -158,7 +158,13 @@ export async function hostFacts(): Promise<HostFacts> {
       flags: (first('flags') || first('Features')).split(' ').filter(Boolean),
     },
     daemonPid: process.pid,
-    namespaces: { pid: ownNamespace('pid'), user: ownNamespace('user'), mnt: ownNamespace('mnt'), net: ownNamespace('net') },
+    namespaces: {
+      pid: ownNamespace('pid'),
+      user: ownNamespace('user'),
+      mnt: ownNamespace('mnt'),
+      net: ownNamespace('net'),
+      cgroup: ownNamespace('cgroup'),
+    },
   }
 }
 

@@ -178,8 +178,9 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const planRuntime = await env.runtimes.verb(found.type, 'dump')
     const options = await env.runtimes.options(found.type, 'dump', request.options)
     const facts = await env.facts()
-    const { mnt: mountNamespace, user: userNamespace } = facts.namespaces
-    const runtime = await planRuntime(host, { snapshot, mountNamespace, userNamespace, stdio, identity: found.identity }, options)
+    const { mnt: mountNamespace, user: userNamespace, cgroup: cgroupNamespace } = facts.namespaces
+    const context = { snapshot, mountNamespace, userNamespace, cgroupNamespace, stdio, identity: found.identity }
+    const runtime = await planRuntime(host, context, options)
     return { snapshot, stdio, facts, runtime, gpu }
   })
   const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))

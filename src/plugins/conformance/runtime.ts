@@ -187,5 +187,5 @@ export function runtimeCases(manifest: RuntimeManifest, makeWorld: () => Runtime
 
 async function dumpContext({ host }: RuntimeWorld, live: LiveTarget, identity: ParsedOptions): Promise<DumpContext> {
   const snapshot: Snapshot = deepFreeze(await host.inspect(live.target))
-  return deepFreeze({ snapshot, mountNamespace: '1', userNamespace: '2', stdio: 'none' as const, identity })
+  return deepFreeze({ snapshot, mountNamespace: '1', userNamespace: '2', cgroupNamespace: '3', stdio: 'none' as const, identity })
 }

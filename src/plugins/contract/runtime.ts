@@ -62,6 +62,7 @@ export interface DumpContext {
   /** Inodes of the namespaces that the daemon itself is in. */
   readonly mountNamespace: string
   readonly userNamespace: string
+  readonly cgroupNamespace: string
   readonly stdio: StdioMode
   /** The options of `resolve` that name the target. */
   readonly identity: ParsedOptions

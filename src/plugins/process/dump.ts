@@ -9,29 +9,35 @@ import type { DumpContext } from '../contract/runtime.js'
  */
 export async function dump(host: Host, context: DumpContext): Promise<DumpPlan> {
   const [root] = context.snapshot.processes
-  if (root === undefined || root.namespaces.mnt === context.mountNamespace) return { criu: {}, attachments: [], problems: [] }
+  if (root === undefined) return { criu: {}, attachments: [], problems: [] }
+  const hasMounts = root.namespaces.mnt !== context.mountNamespace
   return {
-    criu: { auto_ext_mnt: true, ext_masters: true, external: ['mnt[]:ms'] },
+    criu: hasMounts ? { auto_ext_mnt: true, ext_masters: true, external: ['mnt[]:ms'] } : {},
     attachments: [],
-    problems: await mountProblems(host, context, root),
+    problems: [...cgroupProblems(context, root), ...(hasMounts ? await mountProblems(host, context, root) : [])],
   }
 }
 
+const refuse = ({ pid, name }: ProcessFacts, message: string): readonly Problem[] => [
+  {
+    severity: 'error',
+    id: 'namespace',
+    message: `process ${pid} (${name}) ${message}: CRIU could not restore it`,
+    hint: 'start it as a container, and dump that',
+    pid,
+  },
+]
+
+/** One that shares the cgroup of CRIU comes back in no namespace of its own, or not at all, whatever the mode of manage_cgroups. */
+const cgroupProblems = ({ cgroupNamespace }: DumpContext, root: ProcessFacts): readonly Problem[] =>
+  root.namespaces.cgroup === cgroupNamespace ? [] : refuse(root, 'has a cgroup namespace of its own')
+
 /** What CRIU dumps and then cannot restore. */
 async function mountProblems(host: Host, { snapshot, userNamespace }: DumpContext, root: ProcessFacts): Promise<readonly Problem[]> {
-  const refuse = (message: string): readonly Problem[] => [
-    {
-      severity: 'error',
-      id: 'namespace',
-      message: `process ${root.pid} (${root.name}) ${message}: CRIU could not restore it`,
-      hint: 'start it as a container, and dump that',
-      pid: root.pid,
-    },
-  ]
   // There the mounts that came from outside are locked together, and CRIU mounts them one by one.
-  if (root.namespaces.user !== userNamespace) return refuse('has a mount namespace in a user namespace of its own')
+  if (root.namespaces.user !== userNamespace) return refuse(root, 'has a mount namespace in a user namespace of its own')
   const own = snapshot.mounts.find(({ path }) => path === '/')
   const outside = ((await host.readText('/proc/self/mountinfo')) ?? '').split('\n').map((line) => line.split(' '))
   const isOurs = outside.some(([, , device, at, path]) => path === '/' && device === own?.device && at === own?.root)
-  return isOurs ? [] : refuse('has another root file system than this machine')
+  return isOurs ? [] : refuse(root, 'has another root file system than this machine')
 }
