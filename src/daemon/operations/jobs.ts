@@ -14,6 +14,8 @@ import { removeTarget } from './starts.js'
 import type { Call, CheckpointView, JobView, KillRequest, ListJobsRequest } from './verbs.js'
 
 const SIGKILL = 9
+/** How long one who looks at a job that has just ended waits to be told how. */
+const KNOWN_MS = 5000
 const ATTACHABLE = '[Attachable]'
 
 interface Seen<J extends JobBrief> {
@@ -129,12 +131,19 @@ export async function listJobs(env: Environment, call: Call, request: ListJobsRe
   return (await seen(env, env.jobs.all().filter(isWanted))).sort(compare).map(view)
 }
 
+async function seenNow(env: Environment, job: JobRecord): Promise<Seen<JobRecord>> {
+  const [one] = await seen(env, [job])
+  if (!one) throw new CedanaError('BUG', `no view of job ${job.jid}`)
+  return one
+}
+
 export async function getJob(env: Environment, call: Call, jid: string): Promise<JobView> {
   const job = env.jobs.get(jid)
   mayUseJob(call.caller, job)
-  const [one] = await seen(env, [job])
-  if (!one) throw new CedanaError('BUG', `no view of job ${jid}`)
-  const whole = view(one)
+  const one = await seenNow(env, job)
+  // How it has ended may be for somebody else to say, and known a little later than that it has.
+  const isEnding = job.state === 'running' && one.status.word === 'halted'
+  const whole = view(isEnding && (await endsWithin(env, jid, KNOWN_MS)) ? await seenNow(env, env.jobs.get(jid)) : one)
   if (!whole.isRunning) return whole
   // It may end while it is looked at: then there is no live state to show.
   const state = await processes.inspect(targetOf(job)).catch(() => undefined)
