@@ -1,7 +1,7 @@
 /** Our GPU plugins against the suite, over a double of the driver. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -12,7 +12,7 @@ import { hostFor } from '../../src/daemon/operations/host.js'
 import { loadGpu } from '../../src/plugins/index.js'
 import { Registry } from '../../src/plugins/registry.js'
 import { fakeGpu, type FakeGpu } from '../support/gpu.js'
-import { children } from '../support/processes.js'
+import { children, environment } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { gpuContract, type GpuWorld, type LiveGpuTree } from './gpu.js'
 
@@ -24,7 +24,7 @@ let cuda: CudaChild
 let host: ReturnType<typeof hostFor>
 beforeAll(async () => {
   double = await fakeGpu(directory)
-  cuda = new CudaChild({ library: double.library, management: double.library, callTimeoutMs: 300 })
+  cuda = new CudaChild({ library: double.library, management: double.library, callTimeoutMs: 1000 })
   const parts = { runtimes: new Registry([]), log: pino({ level: 'silent' }), cuda, config: { run_dir: directory } }
   host = hostFor(parts, new AbortController().signal)
 })
@@ -41,7 +41,7 @@ async function start(argv: readonly string[]): Promise<LiveGpuTree> {
   let said = ''
   child.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()))
   const says = async (times: number, line: string): Promise<void> => {
-    const signal = AbortSignal.timeout(5000)
+    const signal = AbortSignal.timeout(20_000)
     while (said.split('\n').filter((one) => one === line).length < times) await once(child.stdout, 'data', { signal })
   }
   await says(1, 'READY')
@@ -148,7 +148,7 @@ describe('the CUDA plugin', () => {
   })
 
   test('gives up on work that does not end, and leaves it', async () => {
-    const tree = await gpuTree('1', '1', 'spin', '1500')
+    const tree = await gpuTree('1', '1', 'spin', '3000')
     try {
       const gpu = await load()
       const { processes } = await gpu.find(host, await tree.snapshot(), false)
@@ -194,7 +194,7 @@ describe('the CUDA plugin', () => {
 
   test('asks the driver in a process that has devices in the order of their numbers, and is no client of MPS', async () => {
     await host.cuda.facts()
-    const environments = children(process.pid).map((pid) => readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').filter(Boolean).sort())
+    const environments = children(process.pid).map((pid) => environment(pid).sort())
     expect(environments).toContainEqual(['CUDA_DEVICE_ORDER=PCI_BUS_ID', 'CUDA_MPS_PIPE_DIRECTORY=/nonexistent'])
   })
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { Terminal } from '../support/conversation.js'
-import { isAlive } from '../support/processes.js'
+import { isAlive, unread } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { CEDANA, useWorld, type Job } from '../support/world.js'
@@ -169,6 +169,7 @@ describe('attach across a checkpoint', () => {
     const talk = world.talk(['job', 'attach', job.jid])
     await talk.says('up')
     talk.type('unread input\n')
+    await unread(job.pid)
     await world.dump(job)
     await world.ok(['restore', 'job', job.jid, '--attachable'])
     const again = world.talk(['job', 'attach', job.jid])

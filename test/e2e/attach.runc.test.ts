@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { useContainers, type BundleOptions } from '../support/containers.js'
+import { unread } from '../support/processes.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
@@ -42,6 +43,7 @@ function expectCount(text: string, from?: number): void {
   if (from !== undefined) expect(numbers[0]).toBe(from)
   expect(numbers).toEqual(numbers.map((_, index) => (numbers[0] ?? 0) + index))
 }
+const pidOf = async ({ jid }: Job): Promise<number> => Number((await world.inspect(jid))['pid'])
 const gone = (id: string): Promise<boolean> => until(`${id} is gone from the runtime`, () => !containers.known().includes(id))
 
 describe('run runc --attach', () => {
@@ -112,7 +114,7 @@ describe('run runc --tty', () => {
   test('a terminal of the size of the caller from the first moment, which follows', async () => {
     const one = job('size', TERMINAL)
     const terminal = world.terminal([...one.run, '--tty', '--attach'], { rows: 31, columns: 97 })
-    await terminal.says(/size .*/)
+    await terminal.says(/size [^\n]*\n/)
     expect(terminal.stdout).toMatch(/^size 31 97\r/)
     terminal.resize(40, 120)
     await terminal.says('size 40 120')
@@ -153,7 +155,7 @@ test('Ctrl-C while the runtime still makes the container ends that at once, and 
   await until('the hook runs', () => existsSync(reached))
   talk.signal('SIGINT')
   expect((await talk.exit).code).not.toBe(0)
-  await until('the job is gone', async () => (await world.row(one.jid)) === undefined, 4000)
+  await until('the job is gone', async () => (await world.row(one.jid)) === undefined)
   expect(containers.known()).not.toContain(one.id) // nor is there a cgroup or a process: judged at the end
   expect(existsSync(join(world.runDir, 'jobs', one.jid))).toBe(false)
 })
@@ -182,6 +184,7 @@ describe('across a checkpoint', () => {
     const talk = world.talk([...one.run, '--attach'])
     await talk.says('up')
     talk.type('unread input\n')
+    await unread(await pidOf(one))
     await world.ok(['dump', 'job', one.jid])
     await world.ok(['restore', 'job', one.jid, '--attachable'])
     const again = world.talk(['job', 'attach', one.jid])
@@ -246,12 +249,13 @@ describe('the daemon is killed', () => {
       writeFileSync(go, '')
       await started
       if (end === '') {
+        await until('it runs', async () => (await world.inspect(one.jid))['is_running'] === true)
         const again = world.talk(['job', 'attach', one.jid])
         again.type('exit 7\n')
         expect((await again.exit).code).toBe(7)
         expectCount(again.stdout, 1)
       } else {
-        expect(await world.row(one.jid)).toBeUndefined()
+        await until('it is no job', async () => (await world.row(one.jid)) === undefined)
       }
       await gone(one.id)
       await until('its directory is gone', () => !existsSync(join(world.runDir, 'jobs', one.jid)))

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import { markedProcesses } from '../support/processes.js'
+import { until } from '../support/wait.js'
 
 const SCRIPT = join(import.meta.dirname, '..', '..', 'bench', 'gpu.sh')
 const run = promisify(execFile)
@@ -38,7 +39,7 @@ test.each([
   })
   expect(readdirSync(dir)).toEqual([])
   rmdirSync(dir)
-  expect(markedProcesses(`CEDANA_BENCH_DIR=${dir}`)).toEqual([])
+  await until('what it has started ends', () => markedProcesses(`CEDANA_BENCH_DIR=${dir}`).length === 0)
 })
 
 test('with --double it dumps, restores and checks each workload', async () => {

@@ -13,7 +13,7 @@ import { isAlive } from '../support/processes.js'
 import { dumpRequest, engineOf, restoreRequest } from '../support/requests.js'
 import { until } from '../support/wait.js'
 
-const { world, gpu } = useGpuWorld({ withoutDaemon: true, env: { CEDANA_GPU_CALL_TIMEOUT_MS: '400', CEDANA_GPU_LOCK_TIMEOUT_MS: '1000' } })
+const { world, gpu } = useGpuWorld({ withoutDaemon: true, env: { CEDANA_GPU_LOCK_TIMEOUT_MS: '1000' } })
 const { plan, pointsOf } = useFailingDaemon(world)
 let engine: Engine
 beforeAll(() => {

@@ -64,12 +64,14 @@ describe('restore', () => {
     const jid = world.jid('former')
     const cwd = world.work()
     // Not in the tree of the job, and has its output open.
-    const script = '(setsid sleep 3 & echo $! > former); while :; do echo on; sleep 0.05; done'
+    const script = '(setsid sleep 1000 & echo $! > former); while :; do echo on; sleep 0.05; done'
     await world.ok(['run', 'process', '--jid', jid, '--attachable', '--', 'sh', '-c', script], { cwd })
-    const former = Number(await until('it has begun', () => existsSync(join(cwd, 'former')) && readFileSync(join(cwd, 'former'), 'utf8')))
+    const file = join(cwd, 'former')
+    const former = await until('it has begun', () => (existsSync(file) ? Number(readFileSync(file, 'utf8')) || undefined : undefined))
     await world.ok(['dump', 'job', jid])
     await world.ok(['restore', 'job', jid, '--attachable'])
     expect(isAlive(former)).toBe(true)
+    process.kill(former, 'SIGKILL')
     await until('its former life ends', () => !isAlive(former))
     await new Promise((resolve) => setTimeout(resolve, 300))
     const talk = world.talk(['job', 'attach', jid])

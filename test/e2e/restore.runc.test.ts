@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { type BundleOptions, useContainers } from '../support/containers.js'
+import { type BundleOptions, subnetOf, useContainers } from '../support/containers.js'
 import { isAlive } from '../support/processes.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
@@ -311,7 +311,7 @@ describe('a network namespace of its own', () => {
 
   test('its veth, addresses and routes are as they were, and an established TCP connection goes on', async () => {
     const one = await job('tcp', { args: ['nc', '-l', '-p', '7000', '-e', 'cat'] })
-    const [subnet, device] = ['10.213.77', `cv${world.id.slice(0, 6)}`]
+    const [subnet, device] = [subnetOf(world, 1), `cv${world.id.slice(0, 6)}`]
     connect(one.pid, subnet, device)
     const socket = await connected(7000, `${subnet}.2`)
     expect(await echo(socket, 'before')).toBe('before')
@@ -324,7 +324,7 @@ describe('a network namespace of its own', () => {
   })
 
   test('on a bridge; a bridge or a name that is in the way is said beforehand; --netns-eth0-ipv4-addr', async () => {
-    const [bridge, device, subnet] = [`cb${world.id.slice(0, 6)}`, `cw${world.id.slice(0, 6)}`, '10.213.78']
+    const [bridge, device, subnet] = [`cb${world.id.slice(0, 6)}`, `cw${world.id.slice(0, 6)}`, subnetOf(world, 2)]
     execFileSync('ip', ['link', 'add', bridge, 'type', 'bridge'])
     try {
       execFileSync('ip', ['address', 'add', `${subnet}.1/24`, 'dev', bridge])

@@ -270,7 +270,7 @@ describe('run --attach', () => {
   test('[must] run --attach --pid-file: the file can be polled for while the job runs', async () => {
     const file = join(world.work(), 'pid')
     const talk = world.talk(['run', 'process', '--jid', world.jid('poll'), '--attach', '--pid-file', file, '--', await program('counter')])
-    const pid = await until('the pid file', () => existsSync(file) && Number(readFileSync(file, 'utf8')))
+    const pid = await until('the pid file', () => (existsSync(file) ? Number(readFileSync(file, 'utf8')) || undefined : undefined))
     expect(isAlive(pid)).toBe(true)
     process.kill(pid, 'SIGTERM')
     expect((await talk.exit).code).toBe(0)

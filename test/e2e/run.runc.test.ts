@@ -179,5 +179,5 @@ test('SIGKILL of the daemon: the container goes on, its output and its exit code
   expect(numbers).toEqual(numbers.map((_, index) => index + 1))
   expect(numbers.length).toBe(100)
   expect(await status(one.id)).toBeUndefined()
-  expect(existsSync(join(world.runDir, 'jobs', one.jid))).toBe(false)
+  await until('its directory is gone', () => !existsSync(join(world.runDir, 'jobs', one.jid)))
 })

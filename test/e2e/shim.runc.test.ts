@@ -56,7 +56,7 @@ async function talk(connection: ShimConnection, answers: Readonly<Record<string,
     if (output.kind === 'stderr') stderr += output.bytes.toString()
     else stdout += output.bytes.toString()
     for (const [seen, typed] of left) {
-      if (!stdout.endsWith(seen)) continue
+      if (!stdout.includes(seen)) continue
       left.delete(seen)
       await connection.write(Buffer.from(typed))
     }
@@ -158,7 +158,7 @@ describe.each(['runc', 'crun'] as const)('%s', (runtime) => {
     await until('the hook runs', () => existsSync(reached) && readFileSync(reached, 'utf8') !== '')
     controller.abort()
     await expect(launched).rejects.toMatchObject({ code: 'START_FAILED', detail: { step: 'launcher' } })
-    expect(isAlive(Number(readFileSync(reached, 'utf8')))).toBe(false)
+    await until('the hook is gone', () => !isAlive(Number(readFileSync(reached, 'utf8'))))
     expect(readdirSync(wanted.directory)).toEqual([])
     expect(containers.known()).not.toContain(id) // nor is there a cgroup: judged at the end
   })

@@ -1,5 +1,5 @@
 /** `manage --upcoming containerd`: a task becomes a job when it starts, by the events of containerd. */
-import { setTimeout as sleep } from 'node:timers/promises'
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { useContainerd } from '../support/containerd.js'
 import { until } from '../support/wait.js'
@@ -8,12 +8,19 @@ import { useWorld } from '../support/world.js'
 const world = useWorld()
 const containerd = useContainerd(world)
 
+const waits = (jid: string): Promise<unknown> =>
+  until('the daemon waits', () =>
+    readFileSync(world.daemonLog, 'utf8')
+      .split('\n')
+      .some((line) => line.includes(jid) && line.includes('waiting for the target')),
+  )
+
 describe('manage --upcoming containerd', () => {
   test('takes a container when its task starts, and one that runs at once', async () => {
     const image = await containerd.busybox()
     const [id, jid] = [containerd.id('upcoming'), world.jid('upcoming')]
     const waiting = world.ok(['manage', 'containerd', '--upcoming', id, '--jid', jid, ...containerd.flags])
-    await sleep(300)
+    await waits(jid)
     // Others, and its own container without a task, are waited out.
     await containerd.run(image, containerd.id('another'), ['sleep', '1000'])
     await containerd.ok('containers', 'create', '--env', world.mark, image, id, 'sleep', '1000')
@@ -33,7 +40,7 @@ describe('manage --upcoming containerd', () => {
     const image = await containerd.busybox()
     const [id, jid] = [containerd.id('later'), world.jid('later')]
     const waiting = world.ok(['manage', 'containerd', '--upcoming', id, '--jid', jid, ...containerd.flags])
-    await sleep(300)
+    await waits(jid)
     await containerd.restart('SIGKILL')
     const pid = await containerd.run(image, id, ['sleep', '1000'])
     expect((await waiting).stdout).toContain(`PID ${pid}`)

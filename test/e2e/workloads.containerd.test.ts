@@ -77,13 +77,15 @@ describe('in a container of containerd', () => {
     expect(await redis('dbsize')).toBe('20000\n')
     expect(await redis('get', 'key777')).toBe(`${'x'.repeat(100)}777\n`)
     await redis('set', 'after', 'restore')
-    expect(await containerd.exec(id, 'bash', '-c', 'cat /var/lib/redis/appendonlydir/*.aof | tail -n 1')).toBe('restore\r\n')
+    const written = () => containerd.exec(id, 'bash', '-c', 'cat /var/lib/redis/appendonlydir/*.aof | tail -n 1')
+    await until('it is on the disk', async () => (await written()) === 'restore\r\n')
     await kill(id)
   })
 
   test('an established TCP connection goes on', async () => {
     const jid = world.jid('connected')
-    const script = 'nc -l -p 7000 -e cat & sleep 0.5; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done | nc 127.0.0.1 7000'
+    const script =
+      'nc -l -p 7000 -e cat & until grep -q ":1B58 [0-9A-F]*:0000 0A" /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done | nc 127.0.0.1 7000'
     const image = await containerd.busybox()
     await world.ok(['run', 'containerd', image, '--jid', jid, ...containerd.flags, '--', 'sh', '-c', script])
     const counted = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8').trim().split('\n').map(Number)

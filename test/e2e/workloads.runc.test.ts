@@ -5,7 +5,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { type Spec, useContainers } from '../support/containers.js'
+import { type Spec, subnetOf, useContainers } from '../support/containers.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
@@ -44,7 +44,7 @@ async function service(name: string, args: readonly string[], change: (spec: Spe
   const { stdout } = await world.ok(['run', 'runc', id, '--jid', jid, '--bundle', bundle, ...root()])
   const pid = /PID (\d+)/.exec(stdout)?.[1] ?? ''
   const number = ++services
-  const [device, subnet] = [`cs${number}${world.id.slice(0, 6)}`, `10.214.${number}`]
+  const [device, subnet] = [`cs${number}${world.id.slice(0, 6)}`, subnetOf(world, number)]
   const ip = (...words: string[]) => execFileSync('ip', words)
   const inside = (...words: string[]) => execFileSync('nsenter', ['--target', pid, '--net', 'ip', ...words])
   ip('link', 'add', device, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', pid)

@@ -4,6 +4,7 @@ import hashlib
 import random
 import signal
 import threading
+import time
 
 SIZE = 8 << 20
 THREADS = 4
@@ -45,6 +46,8 @@ workers = [Worker(index) for index in range(THREADS)]
 names = {worker.name: id(worker.numbers) for worker in workers}
 for worker in workers:
     worker.start()
+while not all(worker.ticks for worker in workers):
+    time.sleep(0.001)
 print('READY', flush=True)
 signal.sigwait({signal.SIGUSR1})
 same = names == {worker.name: id(worker.numbers) for worker in workers} and all(worker.is_alive() for worker in workers)

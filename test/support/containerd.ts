@@ -7,7 +7,7 @@ export * from './own-containerd.js'
 
 export function useContainerd(world: Surroundings & Pick<World, 'blame'>, options: ContainerdOptions = {}, name = 'ctd'): TestContainerd {
   const containerd = new TestContainerd(world, options, name)
-  beforeAll(() => containerd.open(), 30_000)
-  afterAll(() => containerd.close().catch((left: unknown) => world.blame(left)), 60_000)
+  beforeAll(() => containerd.open(), 60_000)
+  afterAll(() => containerd.close().catch((left: unknown) => world.blame(left)), 120_000)
   return containerd
 }

@@ -8,6 +8,6 @@ export * from './oci.js'
 export function useContainers(world: ContainersOptions & Pick<World, 'blame'>, runtime: OciRuntime = 'runc'): Containers {
   const containers = new Containers(world, runtime)
   beforeAll(() => containers.open())
-  afterAll(() => containers.close().catch((left: unknown) => world.blame(left)), 60_000)
+  afterAll(() => containers.close().catch((left: unknown) => world.blame(left)), 120_000)
   return containers
 }

@@ -147,6 +147,6 @@ export class Kubelet {
 export function useKubelet(world: Surroundings): Kubelet {
   const kubelet = new Kubelet(world)
   beforeAll(() => kubelet.open(), 60_000)
-  afterAll(() => kubelet.close(), 60_000)
+  afterAll(() => kubelet.close(), 120_000)
   return kubelet
 }

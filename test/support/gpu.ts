@@ -1,7 +1,7 @@
 /** The double of the NVIDIA driver, in a directory of its own, and programs that use it. */
 import { execFile, execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { mkdir, readFile, rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -69,7 +69,9 @@ export class FakeGpu {
   set(settings: Settings): void {
     this.#settings = { ...this.#settings, ...settings }
     const lines = Object.entries(this.#settings).flatMap(([name, value]) => (value === undefined ? [] : `${name} ${String(value)}\n`))
-    writeFileSync(join(this.dir, 'settings'), lines.join(''))
+    // Its users read it at any time: all of it or none.
+    writeFileSync(join(this.dir, 'settings.new'), lines.join(''))
+    renameSync(join(this.dir, 'settings.new'), join(this.dir, 'settings'))
   }
 
   /** From now on calls are counted anew, and the given one fails (`times`: and those after it). */
@@ -133,5 +135,5 @@ async function works(job: Job, pid: number): Promise<void> {
   const count = (): number => job.output().match(/^ALIVE$/gm)?.length ?? 0
   const before = count()
   process.kill(pid, 'SIGUSR2')
-  await until('all processes run kernels', () => count() > before, 5000)
+  await until('all processes run kernels', () => count() > before)
 }

@@ -11,7 +11,8 @@ import type { World } from './world.js'
 const ROOT = join(import.meta.dirname, '..', '..')
 
 export class MortalDaemon {
-  readonly #bundle = join(ROOT, 'dist', `faulty-daemon-${process.pid}.mjs`)
+  /** Where node finds its packages, and nobody who packs or counts what was built. */
+  readonly #bundle = join(ROOT, 'build', `faulty-daemon-${process.pid}.mjs`)
   #process: ChildProcess | undefined
 
   constructor(private readonly world: World) {}
@@ -44,7 +45,7 @@ export class MortalDaemon {
       stdio: ['ignore', log, log],
     })
     closeSync(log)
-    await until('the daemon answers', async () => (await this.world.cedana(['ps'])).code === 0, 20_000)
+    await until('the daemon answers', async () => (await this.world.cedana(['ps'])).code === 0, 30_000)
   }
 
   /** Runs the command that takes the daemon to its death after that step, and starts the next daemon. */
@@ -60,9 +61,11 @@ export class MortalDaemon {
   }
 
   async close(): Promise<void> {
-    if (this.#process) {
-      this.#process.kill('SIGTERM')
-      await once(this.#process, 'exit')
+    const daemon = this.#process
+    if (daemon && daemon.exitCode === null && daemon.signalCode === null) {
+      const ended = once(daemon, 'exit')
+      daemon.kill('SIGTERM')
+      await ended
     }
     rmSync(this.#bundle, { force: true })
   }

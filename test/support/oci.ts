@@ -18,7 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { killMarked } from './processes.js'
+import { killMarked, markedProcesses } from './processes.js'
 import { until } from './wait.js'
 
 const BUSYBOX = '/bin/busybox'
@@ -78,6 +78,12 @@ export interface ContainersOptions {
   readonly id: string
   /** A line of the environment of every container, by which its processes are known. */
   readonly mark: string
+}
+
+/** The first three numbers of addresses that no other world has, as likely as not at work at the same time; `number` below 8. */
+export const subnetOf = ({ id }: Pick<ContainersOptions, 'id'>, number: number): string => {
+  const bits = Number.parseInt(id.slice(0, 4), 16)
+  return `10.${192 + (bits & 63)}.${((bits >> 6) & 31) * 8 + number}`
 }
 
 export class Containers {
@@ -172,15 +178,17 @@ export class Containers {
       left.push(`state of container ${id}`)
       await this.command('delete', '--force', id)
     }
-    await until('cgroups go', () => this.#cgroups().length === 0, 2000).catch(() => {
+    await until('cgroups go', () => this.#cgroups().length === 0).catch(() => {
       for (const path of this.#cgroups()) left.push(`cgroup ${path}`)
     })
-    for (const { pid, command } of killMarked(this.#mark)) left.push(`process ${pid}: ${command}`)
+    await until('processes go', () => markedProcesses(this.#mark).length === 0).catch(() => {
+      for (const { pid, command } of killMarked(this.#mark)) left.push(`process ${pid}: ${command}`)
+    })
     for (const point of mountsBelow(this.#bundles)) {
       left.push(`mount ${point}`)
       execFileSync('umount', ['-l', point])
     }
-    rmSync(this.#bundles, { recursive: true, force: true })
+    rmSync(this.#bundles, { recursive: true, force: true, maxRetries: 10 })
     if (left.length > 0) throw new Error(`containers left over:\n${left.join('\n')}`)
   }
 

@@ -326,7 +326,7 @@ conf_dir = "${this.cni}/conf"
     const leases = (await this.ok('leases', 'ls', '--quiet')).split('\n').filter(Boolean)
     left.push(...leases.map((lease) => `lease ${lease}`))
     const shims = () => markedProcesses(this.#mark).filter(({ pid }) => pid !== this.pid)
-    await until('the shims of containerd end', () => shims().length === 0, 3000).catch(() => {
+    await until('the shims of containerd end', () => shims().length === 0).catch(() => {
       for (const { pid, command } of shims()) left.push(`process ${pid}: ${command}`)
     })
     await this.stop()
@@ -338,12 +338,12 @@ conf_dir = "${this.cni}/conf"
       execFileSync('umount', ['-l', point])
     }
     const busy = () => this.#cgroups().some((path) => directoriesIn(path).length > 0)
-    await until('cgroups go', () => !busy(), 2000).catch(() => undefined)
+    await until('cgroups go', () => !busy()).catch(() => undefined)
     for (const path of this.#cgroups()) {
       for (const name of directoriesIn(path)) left.push(`cgroup ${path}/${name}`)
       if (directoriesIn(path).length === 0) rmdirSync(path)
     }
-    if (process.env.CEDANA_KEEP === undefined) rmSync(this.#dir, { recursive: true, force: true })
+    if (process.env.CEDANA_KEEP === undefined) rmSync(this.#dir, { recursive: true, force: true, maxRetries: 10 })
     if (left.length > 0) throw new Error(`containerd left over:\n${left.join('\n')}`)
   }
 

@@ -111,6 +111,6 @@ export class Podman {
 export function usePodman(world: ContainersOptions): Podman {
   const podman = new Podman(world)
   beforeAll(() => podman.open())
-  afterAll(() => podman.close(), 60_000)
+  afterAll(() => podman.close(), 120_000)
   return podman
 }

@@ -1,5 +1,7 @@
 /** A look at /proc from the tests' side: independent of the addon, which is under test. */
+import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { promisify } from 'node:util'
 import type { TestContext } from 'vitest'
 
 export interface ProcessInfo {
@@ -49,6 +51,22 @@ export const allPids = (): number[] =>
     .map(Number)
 
 export const allProcesses = (): ProcessInfo[] => allPids().flatMap((pid) => processInfo(pid) ?? [])
+
+/** Lines of the environment that it was started with; none when it is gone or ends. */
+export const environment = (pid: number): string[] =>
+  (attempt(() => readFileSync(`/proc/${pid}/environ`, 'utf8')) ?? '').split('\0').filter(Boolean)
+
+const COUNT_UNREAD = `
+import array, fcntl, os, sys, termios, time
+fd, count = os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK), array.array('i', [0])
+while count[0] == 0:
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    time.sleep(0.005)`
+
+/** Waits until something is there to be read in the pipe that is the standard input of the process. */
+export async function unread(pid: number): Promise<void> {
+  await promisify(execFile)('/usr/bin/python3', ['-c', COUNT_UNREAD, `/proc/${pid}/fd/0`], { timeout: 10_000 })
+}
 
 /** Live processes whose environment holds this line: that is how a world knows its own, whoever their parent is by now. */
 export function markedProcesses(mark: string): ProcessInfo[] {

@@ -138,10 +138,14 @@ export class World {
     })
     closeSync(log)
     this.#daemon = daemon
-    await until('the daemon listens', async () => {
-      if (daemon.exitCode !== null || daemon.signalCode !== null) throw new Error(`the daemon ended at its start:\n${this.#daemonTail()}`)
-      return existsSync(this.socket) && (await this.cedana(['ps'])).code === 0
-    })
+    await until(
+      'the daemon listens',
+      async () => {
+        if (daemon.exitCode !== null || daemon.signalCode !== null) throw new Error(`the daemon ended at its start:\n${this.#daemonTail()}`)
+        return existsSync(this.socket) && (await this.cedana(['ps'])).code === 0
+      },
+      30_000,
+    )
     this.#openAtStart = openFiles(this.daemonPid)
   }
 
@@ -345,7 +349,7 @@ export class World {
     const left = this.#left
     const note = (what: string) => left.push(what)
     const describe = (info: ProcessInfo) => `process ${info.pid} (${info.state}): ${info.command.slice(0, 150)}`
-    const waitFor = async (what: string, probe: () => boolean, describeRest: () => string, timeoutMs = 5000) => {
+    const waitFor = async (what: string, probe: () => boolean, describeRest: () => string, timeoutMs = 10_000) => {
       await until(what, probe, timeoutMs).catch(() => note(`${what}: ${describeRest()}`))
     }
 
@@ -388,19 +392,29 @@ export class World {
       () => drivers().length === 0,
       () => drivers().join(' '),
     )
-    for (const info of killMarked(this.mark)) note(describe(info))
-    for (const path of this.#mounts) execFileSync('umount', [path])
+    await waitFor(
+      'what others have started for the daemon or the tests ends with them',
+      () => markedProcesses(this.mark).length === 0,
+      () => killMarked(this.mark).map(describe).join('\n'),
+    )
+    // What was killed may still be about to close its files there.
+    for (const path of this.#mounts)
+      await waitFor(
+        `${path} is unmounted`,
+        () => succeeds('umount', path),
+        () => 'busy',
+      )
     for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
       const point = line.split(' ')[4] ?? ''
       if (!point.startsWith(`${this.dir}/`)) continue
       note(`mount ${point}`)
       execFileSync('umount', ['-l', point])
     }
-    for (const path of filesBelow(this.runDir)) if (statSync(path).isSocket()) note(`socket ${path}`)
+    for (const path of filesBelow(this.runDir)) if (statSync(path, { throwIfNoEntry: false })?.isSocket() === true) note(`socket ${path}`)
     for (const path of filesBelow(this.checkpoints)) if (/[.](partial|tmp)\b/.test(path)) note(`half-made ${path}`)
     for (const path of this.#files) rmSync(path, { force: true })
     process.off('exit', this.#sweep)
-    if (process.env.CEDANA_KEEP === undefined) rmSync(this.dir, { recursive: true, force: true })
+    if (process.env.CEDANA_KEEP === undefined) rmSync(this.dir, { recursive: true, force: true, maxRetries: 10 })
     if (left.length > 0) throw new Error(`left over:\n${left.join('\n')}`)
   }
 }
@@ -420,6 +434,15 @@ function makeJob(jid: string, pid: number, log: string): Job {
     if (verdict !== null) throw new Error(verdict[0])
   }
   return { jid, pid, log, output, says, verify }
+}
+
+function succeeds(file: string, ...args: readonly string[]): boolean {
+  try {
+    execFileSync(file, args, { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
 }
 
 const isCudaChild = (pid: number): boolean => processInfo(pid)?.command.includes('cuda-child') === true
@@ -443,7 +466,7 @@ function surplus(now: readonly string[], before: readonly string[]): string[] {
 /** The world of a test file: made before its tests, taken down and judged after them. */
 export function useWorld(options: WorldOptions = {}): World {
   const world = new World(options)
-  beforeAll(() => world.open(), 30_000)
-  afterAll(() => world.close(), 60_000)
+  beforeAll(() => world.open(), 60_000)
+  afterAll(() => world.close(), 120_000)
   return world
 }
