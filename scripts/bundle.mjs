@@ -1,5 +1,6 @@
 // Builds dist/: the program as one CommonJS file, the files that its libraries read at run time, V8's code cache, and
-// the programs of the child processes: the one that calls the CUDA driver, and the one that runs a plugin.
+// the programs of the child processes: the one that calls the CUDA driver, the one that runs a plugin, and the one that
+// brings up a container.
 //
 // Two things that only modules have are kept: `import.meta.url` of a file of ours is what it is in the source tree, so
 // new URL('../x', import.meta.url) finds the same file of the package, bundled or not; and import() of a name known only
@@ -64,12 +65,14 @@ const common = {
 }
 const failed = () => process.exit(1) // esbuild has said why
 
-const main = await build({
+// Programs that are run from a code cache.
+const cached = await build({
   ...common,
-  entryPoints: ['src/cli/main.ts'],
-  outfile: 'dist/cedana.cjs',
+  entryPoints: { cedana: 'src/cli/main.ts', launcher: 'src/daemon/launcher.ts' },
+  outdir: 'dist',
+  outExtension: { '.js': '.cjs' },
   supported: { 'dynamic-import': false }, // a script with a code cache cannot import(); what is left outside is required
-  // One function, called by bin/cedana with what Node gives to a CommonJS module.
+  // One function, called by bin/run.js with what Node gives to a CommonJS module.
   banner: {
     js: `(function (require, __import, module, exports, __filename, __dirname) {
 const __sourceUrl = (path) => require('node:url').pathToFileURL(__dirname + '/../' + path).href`,
@@ -112,7 +115,7 @@ mkdirSync(join(dist, 'author'), { recursive: true })
 // A command that starts meanwhile finds the old program or the new one, and never the cache of the other.
 mkdirSync(dist, { recursive: true })
 dropCodeCache(root)
-for (const { path, contents } of [...main.outputFiles, ...child.outputFiles, ...worker.outputFiles, ...author.outputFiles]) {
+for (const { path, contents } of [...cached.outputFiles, ...child.outputFiles, ...worker.outputFiles, ...author.outputFiles]) {
   writeFileSync(`${path}.new`, contents)
   renameSync(`${path}.new`, path)
 }

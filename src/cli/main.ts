@@ -58,7 +58,6 @@ function realWorld(): World {
     openPluginStore: async (config) => (await import('../daemon/main.js')).openPluginStore(config, process.cwd()),
     describePlugin: async (config, directory, options) => (await import('../daemon/main.js')).describePlugin(config, directory, options),
     startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
-    launch: async (config, type, file) => (await import('../daemon/main.js')).launch(config, { type, file, signal: cancel.signal }),
     builtins: async (names) => (await import('../plugins/index.js')).loadBuiltins(names),
     externals: async ({ plugins }) => (await import('../plugins/packages.js')).describedPlugins(plugins),
   }

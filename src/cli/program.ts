@@ -130,13 +130,6 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/docs-gen.js')).docsGen,
   },
   {
-    name: '__launch',
-    group: SYSTEM,
-    isHidden: true,
-    summary: 'bring up the target of a job, below its shim',
-    load: async () => (await import('./commands/launch.js')).launch,
-  },
-  {
     name: '__complete',
     group: SYSTEM,
     isHidden: true,

@@ -38,8 +38,6 @@ export interface World {
   /** The same verbs in this process (`--no-server`); `withJobs`: with the jobs of the database. */
   openLocal(config: Config, options: { readonly withJobs: boolean }): Promise<Engine>
   startDaemon(config: Config): Promise<void>
-  /** A plugin that is its own launcher. Answers the exit code. */
-  launch(config: Config, type: string, file: string): Promise<number>
   pluginAuthor(): Promise<PluginAuthor>
   openPluginStore(config: Config): Promise<PluginStore>
   /** What the npm registry has of these packages. */

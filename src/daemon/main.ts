@@ -1,9 +1,10 @@
 /** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
 import { readFileSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CedanaError } from '../plugins/contract/errors.js'
+import type { Log } from '../plugins/contract/host.js'
 import type { Caller } from '../plugins/contract/job.js'
 import type { RuntimeDescription } from '../plugins/description.js'
 import { BUILTINS, loadBuiltins, loadGpu } from '../plugins/index.js'
@@ -14,17 +15,15 @@ import { removeStale } from './api/listener.js'
 import type { Config } from './config.js'
 import type { OpenDatabase } from './db/database.js'
 import { hostId } from './host/host-id.js'
-import { CudaChild } from './host/cuda.js'
+import { cudaOf } from './host/cuda.js'
 import { type CriuBinary, formatVersion } from './host/criu.js'
 import { notifyServiceManager, peerCredentials, shimPath } from './host/kernel.js'
 import { findCriu, hostFacts, type HostFacts } from './host/probe.js'
 import * as processes from './host/processes.js'
 import { JobLocks } from './jobs/lock.js'
-import { createLogger } from './logging.js'
 import type { Logger } from 'pino'
 import { ensureDirectories, type Environment, workDirectory } from './operations/environment.js'
 import type { Faults } from './operations/operation.js'
-import { launcherHost } from './operations/launch.js'
 import { PluginLoader } from './plugins/loader.js'
 import type { PluginStore } from './plugins/store.js'
 
@@ -34,6 +33,7 @@ const verbsAndJobs = async () => ({
   ...(await import('./db/database.js')),
   ...(await import('./db/only-one.js')),
   ...(await import('./jobs/table.js')),
+  ...(await import('./logging.js')),
   ...(await import('./operations/program.js')),
 })
 
@@ -63,13 +63,10 @@ interface Parts {
   readonly faults: Faults | undefined
 }
 
-const cudaOf = ({ gpu: { cuda_library: library, nvml_library: management, call_timeout_ms: callTimeoutMs } }: Config): CudaChild =>
-  new CudaChild({ library, management, callTimeoutMs })
-
 /** All plugins: those of the program, and a loader of the others that has not looked yet. */
 async function pluginsOf(
   config: Config,
-  log: Logger,
+  log: Log,
   directory: () => Promise<string>,
 ): Promise<{ readonly runtimes: Registry; readonly plugins: PluginLoader }> {
   const { load_timeout_ms: loadTimeoutMs, verb_timeout_ms: verbTimeoutMs } = config.plugins
@@ -110,12 +107,12 @@ async function buildEnvironment(
     criu: once(async () => (found = await findCriu(where))),
     facts: once<HostFacts>(hostFacts),
     gpu: once(async () => (await loadGpu()).load({ devicePrefix: config.gpu.device_prefix, lockTimeoutMs: config.gpu.lock_timeout_ms })),
-    cuda: cudaOf(config),
+    cuda: cudaOf(config.gpu),
     self: once(() => processes.identify(process.pid)),
     shimPath,
     searchPath,
     foreground,
-    command: [process.execPath, fileURLToPath(new URL('../../bin/cedana', import.meta.url))],
+    launcher: [process.execPath, fileURLToPath(new URL('../../bin/launcher', import.meta.url))],
   }
   return { env, plugins, criuVersion: () => (found ? formatVersion(found.version) : '') }
 }
@@ -128,8 +125,8 @@ export async function openEngine(
   config: Config,
   { caller, withJobs }: { readonly caller: Caller; readonly withJobs: boolean },
 ): Promise<Engine> {
+  const { createLogger, IN_MEMORY, openDatabase, verbsOf } = await verbsAndJobs()
   const log = createLogger({ level: config.log_level_no_server, format: config.log_format, env: process.env })
-  const { IN_MEMORY, openDatabase, verbsOf } = await verbsAndJobs()
   const database = openDatabase(withJobs ? config.db.path : IN_MEMORY)
   const { env, plugins, criuVersion } = await buildEnvironment(config, { log, database, foreground: true, faults: undefined })
   const own = await workDirectory(env)
@@ -147,27 +144,6 @@ export async function openEngine(
       database.close()
       for (const directory of [own, ...forgotten.filter(Boolean)]) rmSync(directory, { recursive: true, force: true })
     },
-  }
-}
-
-interface LaunchOptions {
-  readonly type: string
-  readonly file: string
-  readonly signal: AbortSignal
-}
-
-/** `__launch`: what a shim starts for a plugin that is its own launcher. Answers the exit code. */
-export async function launch(config: Config, { type, file, signal }: LaunchOptions): Promise<number> {
-  const cuda = cudaOf(config)
-  const { runtimes, plugins } = await pluginsOf(config, createLogger({ level: 'disabled', format: 'json', env: process.env }), async () =>
-    dirname(file),
-  )
-  try {
-    await plugins.find()
-    return await launcherHost({ runtimes, cuda, environment: process.env, signal }, type, file)
-  } finally {
-    cuda.close()
-    plugins.close()
   }
 }
 
@@ -204,9 +180,9 @@ export interface DaemonOptions {
 
 /** Runs until the signal. Resolves when everything is closed; jobs go on. */
 export async function startDaemon(config: Config, options: DaemonOptions): Promise<void> {
+  const { beTheOnlyOne, createLogger, letGo, LOCK, openDatabase, takeOver, verbsOf } = await verbsAndJobs()
   const log = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
   const endpoint = parseEndpoint(config.protocol, config.address)
-  const { beTheOnlyOne, letGo, LOCK, openDatabase, takeOver, verbsOf } = await verbsAndJobs()
   log.info({ version, pid: process.pid }, 'starting daemon')
   // A failure that nobody waited for must not end what everybody else waits for.
   const onUnhandled = (reason: unknown): void => {

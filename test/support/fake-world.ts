@@ -69,7 +69,6 @@ export async function runFake(argv: readonly string[], options: FakeOptions = {}
       connections.push(withJobs ? 'local with jobs' : 'local')
       return engine
     },
-    launch: async () => 0,
     startDaemon: async () => {},
     pluginAuthor: async () => ({}) as never,
     openPluginStore: async () => ({}) as never,

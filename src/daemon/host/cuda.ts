@@ -5,6 +5,7 @@ import type { Readable, Writable } from 'node:stream'
 import { cudaChildPath } from '../../../addon/index.js'
 import { CUDA_STATES, cudaError, type CudaDriver } from '../../plugins/contract/cuda.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import type { Config } from '../config.js'
 import type { CudaAnswer, CudaCall, CudaCalls } from './cuda-calls.js'
 
 export interface CudaSettings {
@@ -175,3 +176,6 @@ export class CudaChild implements CudaDriver {
     this.#child = undefined
   }
 }
+
+export const cudaOf = ({ cuda_library: library, nvml_library: management, call_timeout_ms: callTimeoutMs }: Config['gpu']): CudaChild =>
+  new CudaChild({ library, management, callTimeoutMs })

@@ -54,8 +54,8 @@ export interface Environment {
   /** This process, as the maker of checkpoints. */
   self(): Promise<Target>
   readonly shimPath: string
-  /** The command line of this program, without arguments. */
-  readonly command: readonly [string, ...string[]]
+  /** The command line of the program that brings up the targets of plugins that do so themselves, but for its argument. */
+  readonly launcher: readonly [string, ...string[]]
   /** $PATH, for CRIU's own helpers (iptables, ip). */
   readonly searchPath: string
   /** Standard streams of a job may be the caller's own: only without a daemon. */

@@ -11,7 +11,7 @@ import type { EndReason, JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
-import type { LaunchFailure } from './launch.js'
+import type { LaunchFailure, LaunchOrder } from './launch.js'
 import { endedStart, leftForeground, noteStart, REMOVE_MS, removeTarget, undoStart } from './starts.js'
 
 const TOLD_EVERY_MS = 10
@@ -32,8 +32,8 @@ export async function startProgram(env: Environment, { type, directory, program,
     await mkdir(dirname(join(directory, name)), { recursive: true, mode: 0o700 })
     await writeFile(join(directory, name), content, { mode: 0o600 })
   }
-  const { launch } = program
-  if (launch) await writeFile(join(directory, LAUNCH), JSON.stringify({ launch, launcher: program.launcher }), { mode: 0o600 })
+  const order = orderFor(env, type, program)
+  if (order) await writeFile(join(directory, LAUNCH), JSON.stringify(order), { mode: 0o600 })
   const streams = program.streams ?? { stdio }
   const isClosed = stdio === 'log' && streams.stdio === 'pipe'
   const kept = streams.log ?? log
@@ -48,7 +48,7 @@ export async function startProgram(env: Environment, { type, directory, program,
       user: program.user,
       workingDirectory: program.workingDirectory,
       environment: { ...program.environment, ...noted },
-      argv: launch ? [...env.command, ...samePlugins(env), '__launch', type, join(directory, LAUNCH)] : program.argv,
+      argv: order ? [...env.launcher, join(directory, LAUNCH)] : program.argv,
       foreground: env.foreground,
       preserve: program.preserveFds,
       launcher: program.launcher,
@@ -61,7 +61,7 @@ export async function startProgram(env: Environment, { type, directory, program,
     const start = { type, identity: program.identity ?? {} }
     // One that fails removes what it has made. One that was given up when it had succeeded, or was killed, or whose shim was, does not.
     if (step === 'shim' || (step === 'launcher' && !(Number(exitCode) > 0))) await undoStart(env, start, directory)
-    else if (step === 'launcher' && !launch) await endedStart(env, start)
+    else if (step === 'launcher' && !order) await endedStart(env, start)
     const reason: unknown = request.signal?.aborted === true ? request.signal.reason : undefined
     if (reason !== undefined)
       throw reason instanceof CedanaError ? reason : new CedanaError('CANCELLED', 'start cancelled', { cause: error })
@@ -69,8 +69,9 @@ export async function startProgram(env: Environment, { type, directory, program,
   }
 }
 
-/** The environment of a job says nothing of how this daemon is configured: its launcher is told where to find the plugin. */
-const samePlugins = ({ config: { plugins } }: Environment): readonly string[] => ['--config', JSON.stringify({ plugins })]
+/** The environment of a job says nothing of how this daemon is configured: its launcher is told. */
+const orderFor = ({ config: { plugins, gpu } }: Environment, type: string, { launch, launcher }: Program): LaunchOrder | undefined =>
+  launch && launcher && { type, launch, launcher, config: { plugins, gpu } }
 
 /** A launcher tells why it failed in its own log: the last line of it. */
 async function explained({ argv, launcher }: Program, error: CedanaError): Promise<CedanaError> {
