@@ -52,6 +52,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     skipInFlight: undefined,
     dryRun: false,
     timeoutMs: 0,
+    withState: false,
     ...noSwitches,
   }
   const dropOurs = (): void => {
@@ -112,6 +113,7 @@ export async function dumpAndRestore(world: World, { name, mib, rounds }: Proces
     gpus: [],
     dryRun: false,
     timeoutMs: 0,
+    withState: false,
     windowSize: undefined,
     ...noSwitches,
   }

@@ -21,6 +21,7 @@ export const dumpRequest = (jid: string, changes: Partial<DumpRequest> = {}): Du
   skipInFlight: undefined,
   dryRun: false,
   timeoutMs: 0,
+  withState: false,
   ...changes,
 })
 
@@ -39,6 +40,7 @@ export const restoreRequest = (jid: string, changes: Partial<RestoreRequest> = {
   gpus: [],
   dryRun: false,
   timeoutMs: 0,
+  withState: false,
   windowSize: undefined,
   ...changes,
 })

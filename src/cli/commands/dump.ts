@@ -23,6 +23,7 @@ const request = (session: Session, flags: DumpFlags, chosen: Chosen): DumpReques
   skipInFlight: flags.skipInFlight,
   dryRun: flags.dryRun ?? false,
   timeoutMs: flags.timeout ?? 0,
+  withState: flags.dryRun !== true && (session.isStructured || flags.resultFile !== undefined),
 })
 
 async function printResult(session: Session, result: DumpResult): Promise<void> {

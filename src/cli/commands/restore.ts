@@ -55,6 +55,7 @@ const request = (session: Session, flags: RestoreFlags, chosen: Pick<RestoreRequ
   dryRun: flags.dryRun ?? false,
   timeoutMs: flags.timeout ?? 0,
   windowSize: windowSize(session.world),
+  withState: session.isStructured,
 })
 
 async function carryOut(

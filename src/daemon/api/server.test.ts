@@ -44,6 +44,7 @@ const DUMP: DumpRequest = {
   skipInFlight: undefined,
   dryRun: false,
   timeoutMs: 0,
+  withState: true,
   tcpEstablished: undefined,
   fileLocks: false,
   shellJob: true,

@@ -184,7 +184,8 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     return { snapshot, stdio, facts, runtime, gpu }
   })
   const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))
-  if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state: snapshot })
+  const state = request.withState ? snapshot : undefined
+  if (request.dryRun) return op.done({ ...emptyResult, steps: op.steps, problems: plan.problems, plan: plan.criu, state })
   refuseProblems(plan.problems)
 
   const directory = request.dir || env.config.checkpoint.dir
@@ -376,7 +377,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     messages,
     steps: op.steps,
     problems: plan.problems,
-    state: snapshot,
+    state,
     plan: undefined,
     frozenUs: await work.frozenUs(),
   })

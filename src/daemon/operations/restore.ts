@@ -182,6 +182,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   // Neither changes anything: the look at the machine and CRIU's own at the kernel take their time side by side.
   const preflight = lookAhead(env, { reader, snapshot, plan, criuVersion: binary.version })
   preflight.catch(() => undefined)
+  const state = request.withState ? snapshot : undefined
   if (request.dryRun) {
     const problems = await op.step('preflight', () => preflight)
     await op.step('verify', () => verified.all)
@@ -191,7 +192,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       messages: [],
       steps: op.steps,
       problems,
-      state: snapshot,
+      state,
       plan: { ...plan.criu, inherit: plan.inherit },
     })
   }
@@ -276,7 +277,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.targetPid, call.caller))),
   ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
-  return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state: snapshot, plan: undefined })
+  return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state, plan: undefined })
 }
 
 const withProblems = (plan: TreePlan, problems: readonly Problem[]): TreePlan => ({ ...plan, problems: [...plan.problems, ...problems] })

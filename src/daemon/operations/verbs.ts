@@ -94,6 +94,8 @@ export interface DumpRequest extends TargetRequest, CriuSwitches {
   readonly skipInFlight: boolean | undefined
   readonly dryRun: boolean
   readonly timeoutMs: number
+  /** The result has `state`, which takes longer to send than all the rest. */
+  readonly withState: boolean
 }
 export interface DumpResult {
   readonly checkpointId: string
@@ -122,6 +124,8 @@ export interface RestoreRequest extends CriuSwitches {
   readonly dryRun: boolean
   readonly timeoutMs: number
   readonly windowSize: WindowSize | undefined
+  /** The result has `state`. */
+  readonly withState: boolean
 }
 export interface RestoreResult extends Started {
   readonly problems: readonly Problem[]

@@ -143,7 +143,11 @@ export interface DumpRequest {
     | number
     | undefined;
   /** Of a job: older checkpoints beyond so many (with the new one) are removed; 0: none. Unset: by configuration. */
-  keepLast?: number | undefined;
+  keepLast?:
+    | number
+    | undefined;
+  /** The result has `state`. */
+  withState: boolean;
 }
 
 export interface DumpResult {
@@ -153,7 +157,7 @@ export interface DumpResult {
   messages: string[];
   steps: Step[];
   problems: Problem[];
-  /** The snapshot of the tree that was dumped. */
+  /** With with_state: the snapshot of the tree that was dumped. */
   state:
     | { [key: string]: any }
     | undefined;
@@ -194,6 +198,8 @@ export interface RestoreRequest {
     | undefined;
   /** Numbers of GPUs of this machine, in the order of those of the checkpoint. Empty: the same ones, or the first ones. */
   gpus: number[];
+  /** The result has `state`. */
+  withState: boolean;
 }
 
 export interface RestoreResult {
@@ -203,7 +209,11 @@ export interface RestoreResult {
   messages: string[];
   steps: Step[];
   problems: Problem[];
-  state: { [key: string]: any } | undefined;
+  /** With with_state: the snapshot of the tree that was dumped. */
+  state:
+    | { [key: string]: any }
+    | undefined;
+  /** With dry_run: the plan. */
   plan: { [key: string]: any } | undefined;
 }
 
@@ -1356,6 +1366,7 @@ function createBaseDumpRequest(): DumpRequest {
     timeoutMs: 0,
     level: undefined,
     keepLast: undefined,
+    withState: false,
   };
 }
 
@@ -1420,6 +1431,9 @@ export const DumpRequest: MessageFns<DumpRequest> = {
     }
     if (message.keepLast !== undefined) {
       writer.uint32(160).int32(message.keepLast);
+    }
+    if (message.withState !== false) {
+      writer.uint32(168).bool(message.withState);
     }
     return writer;
   },
@@ -1595,6 +1609,14 @@ export const DumpRequest: MessageFns<DumpRequest> = {
             }
 
             message.keepLast = reader.int32();
+            continue;
+          }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.withState = reader.bool();
             continue;
           }
         }
@@ -1835,6 +1857,7 @@ function createBaseRestoreRequest(): RestoreRequest {
     timeoutMs: 0,
     windowSize: undefined,
     gpus: [],
+    withState: false,
   };
 }
 
@@ -1903,6 +1926,9 @@ export const RestoreRequest: MessageFns<RestoreRequest> = {
         writer.int32(v);
       }
       writer.join();
+    }
+    if (message.withState !== false) {
+      writer.uint32(168).bool(message.withState);
     }
     return writer;
   },
@@ -2089,6 +2115,14 @@ export const RestoreRequest: MessageFns<RestoreRequest> = {
             }
 
             break;
+          }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.withState = reader.bool();
+            continue;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
