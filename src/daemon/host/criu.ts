@@ -175,7 +175,7 @@ export interface RestoreSession {
   /** CRIU's end: descriptor 3 of the CRIU that the shim starts. The caller closes it once the shim has it. */
   readonly peerFd: number
   /** Sends the request; resolves with the PID of the restored root, running. */
-  restore(options: CriuOptions): Promise<number>
+  restore(options: CriuOptions, hooks: RestoreHooks): Promise<number>
   /** Makes CRIU undo a restore that has not finished. */
   close(): void
 }
@@ -188,7 +188,7 @@ export interface RestoreHooks {
 }
 
 /** The restore is driven from here, but CRIU itself is a child of the shim, which becomes the parent of the restored root. */
-export function restoreSession(signal: AbortSignal, hooks: RestoreHooks): RestoreSession {
+export function restoreSession(signal: AbortSignal): RestoreSession {
   const { session, peerFd }: { session: CriuSessionHandle; peerFd: number } = native.criuSession()
   const close = (): void => {
     native.criuClose(session)
@@ -196,7 +196,7 @@ export function restoreSession(signal: AbortSignal, hooks: RestoreHooks): Restor
   return {
     peerFd,
     close,
-    restore: async (options) => {
+    restore: async (options, hooks) => {
       signal.addEventListener('abort', close)
       let refused: unknown
       try {

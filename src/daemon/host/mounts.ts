@@ -3,7 +3,7 @@
  * cgroups.
  */
 import { execFile } from 'node:child_process'
-import { rm } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { readText } from './processes.js'
 
@@ -17,6 +17,7 @@ export async function unmountBelow(directory: string): Promise<void> {
 }
 
 export async function removeDirectory(directory: string): Promise<void> {
-  await unmountBelow(directory)
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => [])
+  if (entries.some((entry) => entry.isDirectory())) await unmountBelow(directory)
   await rm(directory, { recursive: true, force: true })
 }

@@ -31,18 +31,21 @@ export interface TreePlan {
   readonly root: string | undefined
 }
 
-/** Under way from the moment the checkpoint is open. */
-export interface Verified {
+/** What has to be known before anything of the tree runs, under way. */
+export interface Checks {
+  /** All that can be known to fail. */
+  readonly problems: Promise<readonly Problem[]>
   readonly images: Promise<void>
   readonly pages: Promise<void>
-  readonly all: Promise<unknown>
+  /** Of images and pages. */
+  readonly verified: Promise<unknown>
 }
 
-export function verifying(reader: CheckpointReader): Verified {
+export function checking(reader: CheckpointReader, problems: Promise<readonly Problem[]>): Checks {
   const [images, pages] = [reader.verifyImages(), reader.verifyPages()]
-  const all = Promise.all([images, pages])
-  all.catch(() => undefined)
-  return { images, pages, all }
+  const verified = Promise.all([images, pages])
+  for (const one of [problems, verified]) one.catch(() => undefined)
+  return { problems, images, pages, verified }
 }
 
 export interface TreeRequest {
@@ -52,8 +55,8 @@ export interface TreeRequest {
   readonly binary: criu.CriuBinary
   readonly plan: TreePlan
   readonly reader: CheckpointReader
-  readonly verified: Verified
-  readonly preflight: Promise<readonly Problem[]>
+  /** Begins them: they change nothing, and take their time beside CRIU's own look at the kernel. */
+  readonly check: () => Checks
   readonly type: string
   /** Of the job, there already. */
   readonly directory: string
@@ -70,6 +73,8 @@ export interface RestoredTree {
   /** Of the target, where that is not the same. */
   readonly targetPid: number
   readonly launched: Promise<LaunchedShim>
+  /** Worth knowing: they have not kept it from being restored. */
+  readonly problems: readonly Problem[]
 }
 
 /** Descriptor numbers that CRIU, started by the shim, finds the inherited files under. */
@@ -89,17 +94,11 @@ function inheritFds(inherit: readonly Inherit[]): {
 type Argv = readonly [string, ...string[]]
 
 export async function restoreByCriu(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
-  const { call, request, signal, binary, plan, reader, verified, preflight, work, pending, job } = tree
+  const { call, request, signal, binary, plan, reader, work, pending, job } = tree
   const { fds, open } = inheritFds(plan.inherit)
   const swrk: Argv = [...binary.command, 'swrk', '3']
   const own = plan.root === undefined ? { argv: swrk, options: {} } : await withRoot(swrk, plan.root, tree.directory)
-  const session = criu.restoreSession(signal, {
-    onReady: async () => {
-      refuseProblems(await preflight)
-      await verified.images
-    },
-    onBuilt: () => verified.pages,
-  })
+  const session = criu.restoreSession(signal)
   const launched = launchShim({
     shimPath: env.shimPath,
     directory: tree.directory,
@@ -119,18 +118,27 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
   })
   launched.catch(() => undefined)
   closeSync(session.peerFd)
+  // Not before: CRIU would be started later by what it shares the processors with.
+  const checks = tree.check()
+  const hooks = {
+    onReady: async () => {
+      refuseProblems(await checks.problems)
+      await checks.images
+    },
+    onBuilt: () => checks.pages,
+  }
   const options = { ...plan.criu, ...own.options, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
   try {
-    const pid = await Promise.race([session.restore(options), launched.then((shim) => shim.pid)])
+    const pid = await Promise.race([session.restore(options, hooks), launched.then((shim) => shim.pid)])
     // The shim tells the same when CRIU has ended and its own record is on disk; the job's record need not wait for that.
     const root = await processes.identify(pid).catch(() => launched)
-    return { pid, startTicks: root.startTicks, targetPid: pid, launched }
+    return { pid, startTicks: root.startTicks, targetPid: pid, launched, problems: await checks.problems }
   } catch (thrown) {
     session.close()
     await launched.catch(() => undefined)
     // What was foreseen, or a damaged checkpoint, explains whatever CRIU had to say.
-    if (!signal.aborted) refuseProblems(await preflight)
-    await verified.all
+    if (!signal.aborted) refuseProblems(await checks.problems)
+    await checks.verified
     throw await work.explain(await preferShim(thrown, launched))
   }
 }
@@ -160,15 +168,17 @@ export const programWork = (directory: string): string => join(directory, 'criu'
 const PROGRAM_LOG = 'restore.log'
 
 export async function restoreByProgram(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
-  const { type, request, signal, binary, plan, verified, preflight, directory, work, pending, job, stdio } = tree
+  const { type, request, signal, binary, plan, directory, work, pending, job, stdio } = tree
   const { program } = plan
   if (!program) throw new CedanaError('BUG', 'no program to restore by')
-  refuseProblems(await preflight)
-  await verified.images
+  const checks = tree.check()
+  const problems = await checks.problems
+  refuseProblems(problems)
+  await checks.images
   // The program does not wait for us, but CRIU does for its action script, where it can run one.
-  if (!plan.setup) await verified.pages
+  if (!plan.setup) await checks.pages
   const gate = join(directory, 'verified')
-  void verified.pages
+  void checks.pages
     .then(
       () => writeFile(gate, ''),
       () => writeFile(`${gate}.not`, ''),
@@ -197,11 +207,11 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
       await undoStart(env, { type, identity: program.identity ?? {} }, directory)
       throw new CedanaError('CRIU_RESTORE_FAILED', `${program.argv[0]} restored nothing`)
     }
-    return { pid, startTicks, targetPid, launched }
+    return { pid, startTicks, targetPid, launched, problems }
   } catch (thrown) {
     if (signal.aborted) throw thrown
     // A damaged checkpoint explains whatever CRIU had to say.
-    await verified.all
+    await checks.verified
     await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)
     const error = CedanaError.from(thrown)
     const isLauncher = error.detail['step'] === 'launcher'

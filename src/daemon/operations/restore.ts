@@ -27,7 +27,7 @@ import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
 import { begin, ensureDirectories, type Environment, jobsDirectory, makerName, unpackingLimits, warnings } from './environment.js'
 import { RestoredGpu } from './gpu.js'
-import { programWork, restoreByCriu, restoreByProgram, type TreePlan, verifying } from './restore-tree.js'
+import { type Checks, checking, programWork, restoreByCriu, restoreByProgram, type TreePlan } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, streamProblems, writePidFile } from './run.js'
 import { removeTarget, undoStart } from './starts.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
@@ -177,15 +177,12 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   })
   const known = [...(gpu?.problems ?? []), ...(planning.runtime.program ? streamProblems(planning.runtime.program, stdio) : [])]
   const plan = await op.step('plan', () => withProblems(planRestore(env, call.caller, request, planning), known))
-  // Reading everything once takes a while: it goes on beside CRIU's own work.
-  const verified = verifying(reader)
-  // Neither changes anything: the look at the machine and CRIU's own at the kernel take their time side by side.
-  const preflight = lookAhead(env, { reader, snapshot, plan, criuVersion: binary.version })
-  preflight.catch(() => undefined)
+  const check = (): Checks => checking(reader, lookAhead(env, { reader, snapshot, plan, criuVersion: binary.version }))
   const state = request.withState ? snapshot : undefined
   if (request.dryRun) {
-    const problems = await op.step('preflight', () => preflight)
-    await op.step('verify', () => verified.all)
+    const checks = check()
+    const problems = await op.step('preflight', () => checks.problems)
+    await op.step('verify', () => checks.verified)
     return op.done({
       jid: '',
       pid: 0,
@@ -220,7 +217,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   const bringUp = plan.program ? restoreByProgram : restoreByCriu
   const started = await op.step(
     'criu restore',
-    () => bringUp(env, { type, call, request, signal, binary, plan, reader, verified, preflight, directory, work, pending, job, stdio }),
+    () => bringUp(env, { type, call, request, signal, binary, plan, reader, check, directory, work, pending, job, stdio }),
     {
       category: 'criu',
       onFailure: async ({ pid, startTicks, launched }) => {
@@ -271,7 +268,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         .catch(() => undefined)
     }
   })
-  const problems = await preflight
+  const { problems } = started
   const messages = [
     ...warnings(problems),
     ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.targetPid, call.caller))),
@@ -289,7 +286,6 @@ interface Ahead {
   readonly criuVersion: number
 }
 
-/** All that can be known to fail. */
 async function lookAhead(env: Environment, { reader, snapshot, plan, criuVersion }: Ahead): Promise<readonly Problem[]> {
   const known = [...reader.problems, ...plan.problems]
   const { manifest } = reader

@@ -52,11 +52,11 @@ export function chooseJobId(env: Environment, wanted: string): string {
   }
 }
 
-/** A directory for one shim, private to the daemon. */
+/** A directory for one shim, private to the daemon, and empty: a job that is restored had one before. */
 export async function makeJobDirectory(env: Environment, name: string): Promise<string> {
   await ensureDirectories(env)
   const directory = join(jobsDirectory(env), name)
-  await removeDirectory(directory)
+  if (await processes.exists(directory)) await removeDirectory(directory)
   mkdirSync(directory, { mode: 0o700 })
   return directory
 }
