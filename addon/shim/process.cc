@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 namespace cedana::shim {
 namespace {
@@ -60,6 +61,19 @@ void ResetSignals() {
   _exit(127);
 }
 
+// Without root one may not set one's groups, not even to what they are. The main group counts as
+// one of them, listed or not.
+bool HasGroups(const Ids& ids) {
+  if (geteuid() == 0) return false;
+  std::vector<gid_t> own(static_cast<size_t>(std::max(getgroups(0, nullptr), 0)));
+  if (getgroups(static_cast<int>(own.size()), own.data()) < 0) return false;
+  std::set<gid_t> have(own.begin(), own.end());
+  std::set<gid_t> wanted(ids.groups.begin(), ids.groups.end());
+  have.insert(getegid());
+  wanted.insert(ids.gid);
+  return have == wanted;
+}
+
 [[noreturn]] void RunChild(const ChildSpec& spec, const std::string& oom_score_adj, int go,
                            int trouble) {
   if (spec.new_session && setsid() < 0) Abort(trouble, "setup");
@@ -82,7 +96,8 @@ void ResetSignals() {
   }
   if (spec.ids != nullptr) {
     const Ids& ids = *spec.ids;
-    if (setgroups(ids.groups.size(), ids.groups.data()) < 0) Abort(trouble, "ids");
+    if (!HasGroups(ids) && setgroups(ids.groups.size(), ids.groups.data()) < 0)
+      Abort(trouble, "ids");
     if (setresgid(ids.gid, ids.gid, ids.gid) < 0) Abort(trouble, "ids");
     if (setresuid(ids.uid, ids.uid, ids.uid) < 0) Abort(trouble, "ids");
   }

@@ -43,6 +43,13 @@ describe('loadConfig', () => {
     expect(Object.isFrozen(config) && Object.isFrozen(config.checkpoint)).toBe(true)
   })
 
+  it('gives users other than root a run_dir of their own', () => {
+    const runDir = (env: ConfigSources['env']): string => load({ uid: 1000, env }).config.run_dir
+    expect(runDir({ HOME: '/home/u' })).toBe('/home/u/.local/state/cedana')
+    expect(runDir({ HOME: '/home/u', XDG_RUNTIME_DIR: '/run/user/1000' })).toBe('/run/user/1000/cedana')
+    expect(runDir({ HOME: '/home/u', CEDANA_RUN_DIR: '/mine' })).toBe('/mine')
+  })
+
   it('lets each later source win: file, environment, --config, flags', () => {
     file({ address: '/file', log_level: 'warn', checkpoint: { dir: '/file', streams: 2 }, protocol: 'tcp' })
     const { config, origin } = load({

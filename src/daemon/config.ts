@@ -112,7 +112,10 @@ const KEYS = {
   log_level_no_server: choice('warn', LOG_LEVELS, 'the same for operations without a daemon', { empty: 'disabled' }),
   log_format: choice('auto', LOG_FORMATS, 'text for people or json for programs; auto: text on a terminal and in the journal, else json'),
   metrics: flag(false, 'export traces and metrics (OpenTelemetry)', { aliases: ['CEDANA_METRICS_ENABLED'] }),
-  run_dir: path('/run/cedana', 'directory for what lives until the next boot: shims, logs of failed operations'),
+  run_dir: path(
+    '/run/cedana',
+    'directory for what lives until the next boot: shims, logs of failed operations; for users other than root by default $XDG_RUNTIME_DIR/cedana or ~/.local/state/cedana',
+  ),
   socket: {
     group: text('cedana', 'group that may connect to the unix socket; left as it is when there is no such group'),
     mode: pattern('0660', /^0?[0-7]{3}$/, 'an octal mode such as "0660"', 'mode of the unix socket'),
@@ -311,7 +314,7 @@ export function configDirectory({ configDir, env, uid }: Pick<ConfigSources, 'co
   const chosen = configDir || env.CEDANA_CONFIG_DIR
   if (chosen) return chosen
   if (uid === 0) return '/etc/cedana'
-  return join(env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config'), 'cedana')
+  return join(env.XDG_CONFIG_HOME || join(homeOf(env), '.config'), 'cedana')
 }
 
 /** The file's text, undefined when there is none. */
@@ -336,7 +339,15 @@ function putFile(settings: Settings, sources: ConfigSources): void {
   if (shared !== undefined) putJson(settings, shared, '/etc/cedana/config.json')
 }
 
-const defaults = (): Settings => new Map([...TABLE].map(([name, { default: value }]) => [name, { value, origin: 'default' }]))
+const homeOf = (env: Environment): string => env.HOME || homedir()
+
+/** Users other than root have a run_dir of their own, for what they do without a daemon. */
+function defaults({ uid, env }: Pick<ConfigSources, 'uid' | 'env'>): Settings {
+  const settings: Settings = new Map([...TABLE].map(([name, { default: value }]) => [name, { value, origin: 'default' }]))
+  const own = join(env.XDG_RUNTIME_DIR || join(homeOf(env), '.local', 'state'), 'cedana')
+  if (uid !== 0) settings.set('run_dir', { value: own, origin: 'default' })
+  return settings
+}
 
 function nest(settings: Settings): Record<string, unknown> {
   const root: Record<string, unknown> = {}
@@ -349,7 +360,7 @@ function nest(settings: Settings): Record<string, unknown> {
 }
 
 export function loadConfig(sources: ConfigSources): LoadedConfig {
-  const settings = defaults()
+  const settings = defaults(sources)
   putFile(settings, sources)
   putEnvironment(settings, sources.env)
   if (sources.configJson !== undefined) putJson(settings, sources.configJson, '--config')
@@ -371,7 +382,7 @@ export function loadConfig(sources: ConfigSources): LoadedConfig {
 export function writeConfig(kind: 'init' | 'merge', sources: ConfigSources): string {
   const directory = configDirectory(sources)
   const file = join(directory, 'config.json')
-  const settings = defaults()
+  const settings = defaults(sources)
   const existing = kind === 'merge' ? readFile(file, false) : undefined
   if (existing !== undefined) putJson(settings, existing, file)
   putEnvironment(settings, sources.env)

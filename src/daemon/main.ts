@@ -1,5 +1,5 @@
 /** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
-import { readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -142,7 +142,8 @@ export async function openEngine(
       // Nobody will ever ask for what is written down nowhere.
       const forgotten = withJobs ? [] : env.jobs.all().map((job) => job.directory)
       database.close()
-      for (const directory of [own, ...forgotten.filter(Boolean)]) rmSync(directory, { recursive: true, force: true })
+      for (const directory of [own, ...forgotten.filter(Boolean)])
+        if (existsSync(directory)) rmSync(directory, { recursive: true, force: true })
     },
   }
 }

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { createConnection } from 'node:net'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
@@ -227,6 +228,16 @@ describe('dump that fails leaves the target as it was and nothing behind', () =>
     writeFileSync(file, '')
     for (const dir of ['/no/such/dir', file, '/proc'])
       expect(await leavesNothing(job, ['dump', 'job', job.jid, '--dir', dir])).toContain(dir)
+    await job.verify()
+  })
+
+  test('a directory on a file system that is read-only', async () => {
+    const job = await world.job('eventfd')
+    const disk = world.smallDisk(16_384)
+    execFileSync('mount', ['-o', 'remount,ro', disk])
+    expect(await leavesNothing(job, ['dump', 'job', job.jid, '--dir', disk], disk)).toBe(
+      `Error: PermissionDenied: cannot create a checkpoint in ${disk}: read-only file system\n  → name a file or directory that you may use\n`,
+    )
     await job.verify()
   })
 

@@ -165,6 +165,22 @@ describe('another user', () => {
     await job.verify()
   })
 
+  test('without a daemon he needs nothing of root’s: the exit code of his program, and what this host lets him do', async () => {
+    const cwd = home()
+    const own = { ...asUser(cwd), env: { HOME: cwd, XDG_RUNTIME_DIR: undefined, CEDANA_RUN_DIR: undefined } }
+    const { code, stdout, stderr } = await world.cedana(['exec', '--no-server', '--', 'sh', '-c', 'id -u; id -G; exit 3'], own)
+    expect({ code, stdout, stderr }).toEqual({ code: 3, stdout: `${USER}\n${USER}\n`, stderr: '' })
+    expect((await world.fails(['check'], own)).stderr).toMatch(/^Error: Failed with \d+ error/)
+    expect((await world.fails(['dump', 'process', '1', '--no-server'], own)).stderr).toContain('PermissionDenied: process 1')
+  })
+
+  test('without a daemon, in a directory that is not his: one clear line', async () => {
+    const own = { ...asUser(), env: { CEDANA_RUN_DIR: world.runDir } }
+    expect((await world.fails(['exec', '--no-server', 'true'], own)).stderr).toBe(
+      `Error: FailedPrecondition: cannot make directory ${world.runDir}/jobs: permission denied\n  → set run_dir to a directory you may write to\n`,
+    )
+  })
+
   test('a socket that is 0660 is closed to him', async () => {
     chmodSync(world.socket, 0o660)
     const { stderr } = await world.fails(['ps'], asUser())

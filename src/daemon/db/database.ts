@@ -2,7 +2,7 @@
 import { closeSync, constants, fchmodSync, fstatSync, mkdirSync, openSync, statSync, type Stats } from 'node:fs'
 import { dirname } from 'node:path'
 import Database from 'better-sqlite3'
-import { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../../plugins/contract/errors.js'
 import { CheckpointTable } from './checkpoints.js'
 import { HostTable } from './hosts.js'
 import { JobRows } from './jobs.js'
@@ -52,7 +52,7 @@ function databaseError(thrown: unknown, path: string): CedanaError {
   if (code.startsWith('SQLITE_CORRUPT')) return unfit(`database ${path} is damaged`, ELSEWHERE, thrown)
   if (code.startsWith('SQLITE_BUSY'))
     return unfit(`database ${path} is in use by another program`, 'stop the other daemon, or set db.path to another file', thrown)
-  return unfit(`cannot open database ${path}: ${(thrown as Error).message}`, ELSEWHERE, thrown)
+  return unfit(`cannot open database ${path}: ${reasonOf(thrown)}`, ELSEWHERE, thrown)
 }
 
 /**

@@ -20,6 +20,7 @@ const MEANINGS: Readonly<Record<string, ErrorCode>> = {
 }
 const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
   NO_SPACE: 'free some space, choose another directory with --dir, or compress with --compression',
+  PERMISSION_DENIED: 'name a file or directory that you may use',
 }
 
 /** The errno name of a failed call: `ENOENT`. */

@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { CedanaError } from '../../plugins/contract/errors.js'
+import { CedanaError, reasonOf } from '../../plugins/contract/errors.js'
 import type { Gpu } from '../../plugins/contract/gpu.js'
 import type { Host, Log } from '../../plugins/contract/host.js'
 import type { Target } from '../../plugins/contract/job.js'
@@ -81,7 +81,7 @@ export async function ensureDirectories(env: Environment): Promise<void> {
     try {
       mkdirSync(directory, { recursive: true, mode: 0o700 })
     } catch (cause) {
-      throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}`, {
+      throw new CedanaError('HOST_UNFIT', `cannot make directory ${directory}: ${reasonOf(cause)}`, {
         cause,
         hint: 'set run_dir to a directory you may write to',
       })
