@@ -126,7 +126,7 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
   const state = (pid: number) => /^State:\s(.)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
 
   async function settled(pid: number) {
-    for (let i = 0; i < 100 && state(pid) !== 'S'; i++) await sleep(10)
+    for (let i = 0; i < 1000 && state(pid) !== 'S'; i++) await sleep(10)
     return state(pid)
   }
 
@@ -140,6 +140,7 @@ describe.skipIf(CRIU === '' || process.getuid?.() !== 0)('a conversation (needs 
 
   it('dumps and restores, with notifications that are awaited', async () => {
     const { child, pid, options, log, done } = target()
+    expect(await settled(pid)).toBe('S')
     const scripts: [string, string | undefined][] = []
     const notify: CriuNotify = async (script) => {
       await sleep(20)

@@ -93,17 +93,17 @@ describe.runIf(isRoot)('the checkpoint calls of the driver', () => {
   })
 
   it('gives a lock up after its time, when work on the device goes on', async () => {
-    const { pid } = await start('spin', '500')
+    const { pid } = await start('spin', '2000')
     const before = Date.now()
     expect(await native.cudaLock(cuda, pid, 50)).toBe(600)
-    expect(Date.now() - before).toBeLessThan(400)
+    expect(Date.now() - before).toBeLessThan(1500)
     expect(await state(pid)).toBe(RUNNING)
-    expect(await native.cudaLock(cuda, pid, 5000)).toBe(SUCCESS)
+    expect(await native.cudaLock(cuda, pid, 20_000)).toBe(SUCCESS)
   })
 
   it('leaves JavaScript its thread while the driver copies', async () => {
     const { pid } = await start()
-    gpu.set({ rate: 20 << 20 })
+    gpu.set({ rate: 8 << 20 })
     await native.cudaLock(cuda, pid, 0)
     let ticks = 0
     const timer = setInterval(() => ticks++, 10)

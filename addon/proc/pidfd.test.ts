@@ -54,7 +54,7 @@ it('does not wait for a parent that never reaps', async () => {
   children[0]?.stdin.write('go\n')
   const written = performance.now()
   expect(await exit).toEqual({ code: 7, signal: null })
-  expect(performance.now() - written).toBeLessThan(1000)
+  expect(performance.now() - written).toBeLessThan(30_000) // its parent sleeps for 100 s
   expect(native.pidfdSend(handle, 0)).toBe(false)
   native.pidfdClose(handle)
 })

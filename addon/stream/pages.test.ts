@@ -100,7 +100,7 @@ class Client {
   }
 
   async hear(size: number): Promise<Buffer> {
-    for (let i = 0; i < 500 && Buffer.concat(this.received).length < size; i++) await sleep(5)
+    for (let i = 0; i < 2000 && Buffer.concat(this.received).length < size; i++) await sleep(5)
     return Buffer.concat(this.received.splice(0))
   }
 }

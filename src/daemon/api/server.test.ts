@@ -288,39 +288,45 @@ describe('errors', () => {
 })
 
 describe('time limits and cancellation', () => {
-  const waiting = (seen: (reason: unknown) => void): Partial<Verbs> => ({
+  const waiting = (seen: (reason: unknown) => void, begun = (): void => {}): Partial<Verbs> => ({
     run: (call: Call) =>
-      new Promise((_resolve, reject) =>
+      new Promise((_resolve, reject) => {
         call.signal.addEventListener('abort', () => {
           seen(call.signal.reason)
           reject(call.signal.reason as Error)
-        }),
-      ),
+        })
+        begun()
+      }),
     dump: (call: Call) =>
-      new Promise((_resolve, reject) =>
+      new Promise((_resolve, reject) => {
         call.signal.addEventListener('abort', () => {
           seen(call.signal.reason)
           reject(call.signal.reason as Error)
-        }),
-      ),
+        })
+        begun()
+      }),
   })
 
   it('end a call at its deadline, on both sides', async () => {
     let reason: unknown
     await start(waiting((one) => (reason = one)))
-    await expect(client().run(RUN, { timeoutMs: 200 })).rejects.toMatchObject({ code: 'TIMEOUT' })
+    await expect(client().run(RUN, { timeoutMs: 1000 })).rejects.toMatchObject({ code: 'TIMEOUT' })
     await until(() => reason !== undefined)
     expect(reason).toMatchObject({ code: 'TIMEOUT' })
   })
 
   it.each(['run', 'dump'] as const)('tell %s that its client went away', async (verb) => {
     let reason: unknown
-    await start(waiting((one) => (reason = one)))
     const controller = new AbortController()
+    await start(
+      waiting(
+        (one) => (reason = one),
+        () => controller.abort(),
+      ),
+    )
     const call = (
       verb === 'run' ? client().run(RUN, { signal: controller.signal }) : client().dump(DUMP, { signal: controller.signal })
     ).catch((thrown: unknown) => thrown)
-    setTimeout(() => controller.abort(), 100)
     expect(await call).toMatchObject({ code: 'CANCELLED' })
     await until(() => reason !== undefined)
     expect(reason).toMatchObject({ code: 'CANCELLED' })
@@ -343,18 +349,27 @@ describe('time limits and cancellation', () => {
 
   it('close() lets a short call end and cancels a long one', async () => {
     let reason: unknown
+    let begun = 0
+    let letEnd = (): void => {}
+    const ending = new Promise<void>((resolve) => (letEnd = resolve))
     const server = await start({
-      ...waiting((one) => (reason = one)),
+      ...waiting(
+        (one) => (reason = one),
+        () => begun++,
+      ),
       killJobs: async () => {
-        await new Promise((resolve) => setTimeout(resolve, 150))
+        begun++
+        await ending
         return ['done']
       },
     })
     const engine = client()
     const short = engine.killJobs({ jids: ['a'], all: false, signal: 0, graceMs: 0 })
     const long = engine.run(RUN).catch((thrown: unknown) => thrown)
-    await new Promise((resolve) => setTimeout(resolve, 60))
-    await server.close(400)
+    await until(() => begun === 2)
+    const closed = server.close(400)
+    letEnd()
+    await closed
     expect(await short).toEqual(['done'])
     expect(await long).toMatchObject({ code: 'CANCELLED', message: 'the daemon is stopping' })
     expect(reason).toMatchObject({ code: 'CANCELLED' })

@@ -88,6 +88,20 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
   }
 }
 
+const commandOf = (pid: string): string => {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').join(' ').trim()
+  } catch {
+    return ''
+  }
+}
+
+/** For shells that are to wait until it is opened. */
+function gate(): { readonly wait: string; open(): void } {
+  const path = join(scratch, `gate-${String(directories++)}`)
+  return { wait: `until [ -e ${path} ]; do sleep 0.01; done`, open: () => writeFileSync(path, '') }
+}
+
 const isAlive = (pid: number): boolean => {
   try {
     return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${String(pid)}/stat`, 'latin1'))
@@ -189,28 +203,31 @@ describe('process', () => {
   })
 
   it('survives every signal sent to its shim, but for KILL', async () => {
-    const wanted = request({ argv: shell('sleep 0.3; exit 5') })
+    const wanted = request({ argv: shell('read line; exit 5') })
     const launched = await launchShim(wanted)
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGPIPE', 'SIGQUIT', 'SIGUSR1', 'SIGALRM', 'SIGTSTP'] as const)
       process.kill(launched.shim.pid, signal)
+    await (await ShimConnection.open(wanted.directory)).end()
     await launched.done
     expect((await readShimExit(wanted.directory))?.exit).toEqual({ code: 5 })
   })
 
   it('reaps orphans, and ends after the last of them', async () => {
     const log = join(scratch, 'orphans.log')
-    const wanted = request({ stdio: 'log', log, argv: shell('(sleep 0.4; echo late) & exit 3') })
+    const go = gate()
+    const wanted = request({ stdio: 'log', log, argv: shell(`(${go.wait}; echo late) & exit 3`) })
     const launched = await launchShim(wanted)
     await until(async () => (await readShimExit(wanted.directory)) !== undefined)
     expect(isAlive(launched.shim.pid)).toBe(true)
     const connection = await ShimConnection.open(wanted.directory)
     expect(await connection.exit()).toEqual({ code: 3 })
+    go.open()
     await launched.done
     expect(readFileSync(log, 'utf8')).toBe('late\n')
   })
 
   it('is small', async () => {
-    const wanted = request({ argv: ['sleep', '5'] })
+    const wanted = request({ argv: ['sleep', '60'] })
     const launched = await launchShim(wanted)
     expect(await residentKib(launched, wanted)).toBeLessThan(2048)
     process.kill(launched.pid, 'SIGKILL')
@@ -301,9 +318,13 @@ describe('pipe', () => {
   })
 
   it('replays the last output in order to those who come late', async () => {
-    const wanted = request({ argv: shell('echo one; sleep 0.05; echo two >&2; sleep 0.05; echo three; cat') })
+    const wanted = request({ argv: shell('echo one; read next; echo two >&2; read next; echo three; cat') })
     await launchShim(wanted)
-    await sleep(300)
+    const early = await ShimConnection.open(wanted.directory)
+    for await (const output of early.attach(true)) {
+      if (output.kind === 'exit' || output.bytes.toString() === 'three\n') break
+      await early.write(Buffer.from('\n'))
+    }
     const connection = await ShimConnection.open(wanted.directory)
     const order: string[] = []
     for await (const output of connection.attach(true)) {
@@ -317,7 +338,7 @@ describe('pipe', () => {
   it('replays 64 KiB and no more', async () => {
     const wanted = request({ argv: shell('seq -w 1 20000; echo end; cat') })
     await launchShim(wanted)
-    await sleep(500)
+    await collect((await ShimConnection.open(wanted.directory)).attach(true), 'end\n')
     const connection = await ShimConnection.open(wanted.directory)
     const { stdout } = await collect(connection.attach(true), 'end\n')
     expect(stdout.length).toBe(65536)
@@ -378,12 +399,12 @@ describe('pipe', () => {
 
   it('tells the exit at once when grandchildren hold the pipes, and still logs what they write', async () => {
     const log = join(scratch, 'grandchildren.log')
-    const wanted = request({ waitAttach: true, log, argv: shell('(sleep 3; echo late) & seq 1 30000; exit 4') })
+    const go = gate()
+    const wanted = request({ waitAttach: true, log, argv: shell(`(${go.wait}; echo late) & seq 1 30000; exit 4`) })
     const launched = await launchShim(wanted)
     const connection = await ShimConnection.open(wanted.directory)
-    const start = Date.now()
     const all = await collect(connection.attach(true))
-    expect(Date.now() - start).toBeLessThan(2700)
+    go.open()
     const before = execFileSync('seq', ['1', '30000']).toString()
     expect(all).toEqual({ stdout: before, stderr: '', exit: { code: 4 } })
     await launched.done
@@ -408,13 +429,15 @@ describe('pipe', () => {
     const input = Buffer.concat(Array.from({ length: 20_000 }, (_, index) => Buffer.from(`line ${String(index)}\n`)))
     for (let at = 0; at < 40; at += 4) await connection.write(input.subarray(at, at + 4))
     connection.write(input.subarray(40)).catch(() => undefined) // not all is ever taken
-    await sleep(200)
     const other = await ShimConnection.open(wanted.directory)
-    const pending = await other.pendingStdin()
-    // What the shim holds back in the socket is not the job's yet: the pipe and 64 KiB are.
-    expect(pending.bytes.length).toBeGreaterThan(120_000)
+    let pending = await other.pendingStdin()
+    // What the shim holds back in the socket is not the job's yet: the pipe and 64 KiB are. That it has been asked does not take it away.
+    await until(async () => {
+      const before = pending.bytes.length
+      pending = await other.pendingStdin()
+      return before > 120_000 && pending.bytes.length === before
+    })
     expect(input.subarray(0, pending.bytes.length).equals(pending.bytes)).toBe(true)
-    expect(await other.pendingStdin()).toEqual(pending)
     process.kill(launched.pid, 'SIGKILL')
     await launched.done
     const stdinFile = join(scratch, 'pending')
@@ -426,7 +449,8 @@ describe('pipe', () => {
   })
 
   it('answers status before and after the exit', async () => {
-    const wanted = request({ argv: shell('sleep 0.5 & read line; exit 6') })
+    const go = gate()
+    const wanted = request({ argv: shell(`(${go.wait}) & read line; exit 6`) })
     const launched = await launchShim(wanted)
     const connection = await ShimConnection.open(wanted.directory)
     const before = await connection.status()
@@ -435,6 +459,7 @@ describe('pipe', () => {
     expect(before.state.pipes?.stdin).toBe(/\d+/.exec(execFileSync('readlink', [`/proc/${String(launched.pid)}/fd/0`]).toString())?.[0])
     await connection.end()
     await until(async () => (await connection.status()).exit?.exit?.code === 6)
+    go.open()
     await launched.done
     await expect(connection.status()).rejects.toMatchObject({ code: 'JOB_NOT_RUNNING' })
     await expect(ShimConnection.open(wanted.directory)).rejects.toMatchObject({ code: 'JOB_NOT_RUNNING' })
@@ -545,7 +570,8 @@ describe('restore', () => {
 
   it('becomes the parent of what CRIU leaves, on the streams of the slots', async () => {
     const wanted = request({ argv: ['true'] })
-    const root = 'setsid bash -c "sleep 0.2; echo out >&11; echo err >&12; read x <&10; echo got \\$x >&11; exit 9" 3>&- &'
+    const go = gate()
+    const root = `setsid bash -c "${go.wait}; echo out >&11; echo err >&12; read x <&10; echo got \\$x >&11; exit 9" 3>&- &`
     const stdinFile = join(wanted.directory, 'stdin')
     writeFileSync(stdinFile, 'kept\n')
     const argv = criu(`ls -l /proc/$$/fd > ${scratch}/slots; ${root} sleep 0.1`)
@@ -556,6 +582,7 @@ describe('restore', () => {
     expect(Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${String(launched.pid)}/status`, 'utf8'))?.[1])).toBe(launched.shim.pid)
     const state = await readShimState(wanted.directory)
     expect(state).toMatchObject({ target: { pid: launched.pid }, stdio: 'pipe' })
+    go.open()
     expect(await collect(connection.attach(true))).toEqual({ stdout: 'out\ngot kept\n', stderr: 'err\n', exit: { code: 9 } })
     const slots = readFileSync(join(scratch, 'slots'), 'utf8').matchAll(/ (\d+) -> (\S+)/g)
     expect(Object.fromEntries([...slots].map(([, fd, path]) => [fd, path?.replace(/rpc-\d+/, 'rpc')]))).toMatchObject({
@@ -609,10 +636,15 @@ describe('restore', () => {
 
   it('gives up when told to', async () => {
     const wanted = request({ argv: ['true'] })
-    const signal = AbortSignal.timeout(200)
+    const begun = join(scratch, 'criu-has-begun')
+    const controller = new AbortController()
+    const { signal } = controller
     const restored = withRpc((rpcFd) =>
-      launchShim({ ...restoring({ argv: criu('sleep 60 & sleep 60'), signal }, rpcFd), directory: wanted.directory }),
+      launchShim({ ...restoring({ argv: criu(`sleep 60 & : > ${begun}; sleep 60`), signal }, rpcFd), directory: wanted.directory }),
     )
+    restored.catch(() => undefined)
+    await until(() => existsSync(begun))
+    controller.abort()
     await expect(restored).rejects.toMatchObject({ code: 'CRIU_RESTORE_FAILED', message: 'criu was killed by signal 9' })
     expect(readdirSync(wanted.directory)).toEqual([])
   })
@@ -658,17 +690,26 @@ describe('launcher', () => {
   })
 
   it('may end before the process between it and the root', async () => {
-    const between = `(${leave('sleep 0.5; exit 5')}; sleep 0.3) & until [ -s $PID_FILE ]; do sleep 0.01; done`
+    // Else a shell that is its parent still might reap it.
+    const go = gate()
+    const between = `(${leave(`${go.wait}; exit 5`)}; sleep 0.3) & until [ -s $PID_FILE ]; do sleep 0.01; done`
     const wanted = withPidFile(launching({ stdio: 'none', argv: shell(between) }))
     const launched = await launchShim(wanted)
+    await until(() => readFileSync(`/proc/${String(launched.pid)}/status`, 'utf8').includes(`\nPPid:\t${String(launched.shim.pid)}\n`))
+    go.open()
     await launched.done
     expect(await readShimExit(wanted.directory)).toMatchObject({ pid: launched.pid, exit: { code: 5 } })
   })
 
   it('may leave a root that has ended already', async () => {
     // Not while its parent is a shell still, which might reap it.
-    const root = 'until grep -q sleep /proc/$PPID/comm; do sleep 0.01; done; exit 6'
-    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`${leave(root)}; exec sleep 0.5`) }))
+    const root = 'until grep -q python /proc/$PPID/comm; do sleep 0.01; done; exit 6'
+    const hasEnded = [
+      'import os, time',
+      'pid = open(os.environ["PID_FILE"]).read().strip()',
+      'while ") Z " not in open(f"/proc/{pid}/stat").read(): time.sleep(0.01)',
+    ]
+    const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`${leave(root)}; exec python3 -c '${hasEnded.join('\n')}'`) }))
     const launched = await launchShim(wanted)
     await launched.done
     expect(await readShimExit(wanted.directory)).toMatchObject({ pid: launched.pid, exit: { code: 6 } })
@@ -709,9 +750,9 @@ describe('launcher', () => {
   })
 
   it.concurrent.each([
-    ['which undoes what it did', 'cleaned', 'sleep 60; echo cleaned > $CLEANED; exit 1', '"sh" exited with code 1'],
-    ['which is stubborn', '', 'while :; do sleep 60; done', '"sh" was killed by signal 9'],
-    ['which believes it was successful', 'cleaned', 'sleep 60; echo cleaned > $CLEANED', '"sh" was given up'],
+    ['which undoes what it did', 'cleaned', '$SLEEP; echo cleaned > $CLEANED; exit 1', '"sh" exited with code 1'],
+    ['which is stubborn', '', 'while :; do $SLEEP; done', '"sh" was killed by signal 9'],
+    ['which believes it was successful', 'cleaned', '$SLEEP; echo cleaned > $CLEANED', '"sh" was given up'],
   ] as const)('gives a launcher up when told to, %s', { timeout: 20_000 }, async (what, cleaned, waits, message) => {
     const left = join(scratch, `left-by-aborted-${what}`)
     // What it makes is partly its child, partly left to the shim, and partly left to the shim by what is killed.
@@ -719,10 +760,11 @@ describe('launcher', () => {
     const wanted = withPidFile(launching({ stdio: 'none', argv: shell(`trap "" TERM; ${makes}; echo $! > $PID_FILE; ${waits}`) }))
     const CLEANED = join(scratch, `cleaned-${what}`)
     const controller = new AbortController()
-    const launched = launchShim({ ...wanted, environment: { ...wanted.environment, CLEANED }, signal: controller.signal })
+    // Its own, by which it is known that the launcher has come to its last step.
+    const SLEEP = `sleep 60.${process.pid}${waits.length}`
+    const launched = launchShim({ ...wanted, environment: { ...wanted.environment, CLEANED, SLEEP }, signal: controller.signal })
     launched.catch(() => undefined)
-    await until(() => existsSync(wanted.launcher.pidFile))
-    await sleep(50)
+    await until(() => readdirSync('/proc').some((pid) => /^\d+$/.test(pid) && commandOf(pid) === SLEEP))
     controller.abort()
     await expect(launched).rejects.toMatchObject({ code: 'START_FAILED', message, detail: { step: 'launcher' } })
     expect(readdirSync(wanted.directory)).toEqual([])
@@ -757,6 +799,9 @@ ${send}
 `,
     ]
     const SEND = 'connection.connect(console_socket); send([master]); connection.close()'
+    /** Waits until the terminal has got a size. */
+    const SIZED = `import fcntl, termios, time
+while fcntl.ioctl(master, termios.TIOCGWINSZ, bytes(8)) == bytes(8): time.sleep(0.01)`
     const terminal = (parts: Partial<ShimRequest> & Pick<ShimRequest, 'argv'>): ReturnType<typeof launching> => {
       const wanted = launching({ stdio: 'tty', ...parts })
       const launcher = { ...wanted.launcher, consoleSocket: join(wanted.directory, 'console') }
@@ -772,7 +817,7 @@ ${send}
       const wanted = terminal({
         log,
         windowSize: { rows: 33, columns: 99 },
-        argv: console(root, `${look}; ${SEND}; import time; time.sleep(0.1)`),
+        argv: console(root, `${look}; ${SEND}; ${SIZED}`),
       })
       const launched = await launchShim(wanted)
       expect(await residentKib(launched, wanted)).toBeLessThan(2048)
@@ -832,8 +877,11 @@ if os.fork() == 0:
 
     it('gets another size than it was restored with only when it is complete', async () => {
       const restored = 'import fcntl, termios, struct; fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 11, 22, 0, 0))'
-      const root = 'trap "stty size; exit 5" WINCH; echo ready; while :; do sleep 0.05; done'
-      const complete = 'os.write(go, b"."); import time; time.sleep(0.2)'
+      const trapped = join(scratch, 'trapped')
+      const root = `trap "stty size; exit 5" WINCH; echo ready; : > ${trapped}; while :; do sleep 0.05; done`
+      const complete = `os.write(go, b"."); import time
+while not os.path.exists('${trapped}'): time.sleep(0.01)
+time.sleep(0.1)`
       const wanted = terminal({
         waitAttach: true,
         windowSize: { rows: 50, columns: 132 },
@@ -894,7 +942,7 @@ describe('inherit', () => {
     const wanted = request({
       stdio: 'inherit',
       foreground: true,
-      argv: shell('cat; ps -o pgid= -p $$; (exec sleep 5 </dev/null >/dev/null 2>&1) & echo $! >&2; exit 3'),
+      argv: shell('cat; ps -o pgid= -p $$; (exec sleep 60 </dev/null >/dev/null 2>&1) & echo $! >&2; exit 3'),
     })
     writeFileSync(
       join(scratch, 'caller.mjs'),
@@ -912,7 +960,7 @@ describe('inherit', () => {
     const start = Date.now()
     const code = await new Promise((done) => caller.once('close', done))
     expect({ code, stderr: stderr.trim() }).toEqual({ code: 3, stderr: expect.stringMatching(/^\d+$/) as string })
-    expect(Date.now() - start).toBeLessThan(4000) // a shim that holds the caller's pipes would have made us wait for sleep
+    expect(Date.now() - start).toBeLessThan(50_000) // a shim that holds the caller's pipes would have made us wait for sleep
     expect(stdout.split('\n').map((line) => line.trim())).toEqual(['typed', String(caller.pid), ''])
     process.kill(Number(stderr), 'SIGKILL')
   })
@@ -920,6 +968,9 @@ describe('inherit', () => {
 
 describe('daemon', () => {
   const launcher = join(scratch, 'launcher.mjs')
+  const dieWhenThereIs = (path: string): string => `
+       const { existsSync } = await import('node:fs')
+       setInterval(() => existsSync(${JSON.stringify(path)}) && process.kill(process.pid, 'SIGKILL'), 10)`
 
   it('may be killed while the job writes: nothing is lost', { timeout: 60_000 }, async () => {
     bundle()
@@ -958,16 +1009,18 @@ describe('daemon', () => {
 
   it('may be killed while it restores: the job is there all the same', async () => {
     bundle()
-    const argv = ['bash', '-c', '((sleep 0.6; exit 13) &); sleep 0.3']
+    const [go, begun] = [gate(), join(scratch, 'restore-has-begun')]
+    const argv = ['bash', '-c', `: > ${begun}; ${go.wait}; ((sleep 0.6; exit 13) &); sleep 0.3`]
     const wanted = { ...request({ argv: ['true'] }), argv, stdio: 'none', restore: { rpcFd: 0, open: [] } }
     writeFileSync(
       launcher,
       `import { launchShim } from './shim.mjs'
        void launchShim(${JSON.stringify(wanted)})
-       setTimeout(() => process.kill(process.pid, 'SIGKILL'), 100)`,
+       ${dieWhenThereIs(begun)}`,
     )
     await new Promise((done) => spawn(process.execPath, [launcher], { stdio: ['pipe', 'inherit', 'inherit'] }).once('exit', done))
     expect(await readShimState(wanted.directory)).toBeUndefined()
+    go.open()
     await until(async () => (await readShimState(wanted.directory)) !== undefined)
     await until(async () => (await readShimExit(wanted.directory))?.exit?.code === 13)
   })
@@ -977,17 +1030,20 @@ describe('daemon', () => {
     const directory = newDirectory()
     const pidFile = join(directory, 'pid')
     const log = join(scratch, 'launched-alone.log')
-    const argv = ['sh', '-c', `sleep 0.3; setsid sh -c 'echo here; sleep 0.3; exit 14' & echo $! > ${pidFile}`]
+    const [go, begun] = [gate(), join(scratch, 'launch-has-begun')]
+    const argv = ['sh', '-c', `: > ${begun}; ${go.wait}; setsid sh -c 'echo here; sleep 0.3; exit 14' & echo $! > ${pidFile}`]
     const wanted = { ...request({ argv: ['true'] }), directory, argv, stdio: 'log', log, launcher: { pidFile } }
     writeFileSync(
       launcher,
       `import { launchShim } from './shim.mjs'
        void launchShim(${JSON.stringify(wanted)})
-       setTimeout(() => process.kill(process.pid, 'SIGKILL'), 100)`,
+       ${dieWhenThereIs(begun)}`,
     )
     await new Promise((done) => spawn(process.execPath, [launcher], { stdio: 'inherit' }).once('exit', done))
     expect(await readShimState(directory)).toBeUndefined()
-    const status = await (await ShimConnection.open(directory)).status() // answered once there is something to tell
+    const asked = (await ShimConnection.open(directory)).status()
+    go.open()
+    const status = await asked // answered once there is something to tell
     expect(status.state).toMatchObject({ stdio: 'log', log })
     await until(async () => (await readShimExit(directory))?.exit?.code === 14)
     expect(readFileSync(log, 'utf8')).toBe('here\n')

@@ -22,12 +22,12 @@ const silent = { debug: () => {}, info: () => {}, warn: () => {} }
 const open = (signal = new AbortController().signal): HostWakeups => new HostWakeups(signal, silent)
 
 /** Whether a wake-up comes; all that are due are taken. */
-async function wakes(wakeups: HostWakeups, ms = 150): Promise<boolean> {
+async function wakes(wakeups: HostWakeups, ms = 10_000): Promise<boolean> {
   let woken = false
   for (;;) {
     const late = new AbortController()
     const next = wakeups.next().then(() => true)
-    const came = await Promise.race([next, sleep(woken ? 30 : ms, false, { signal: late.signal })])
+    const came = await Promise.race([next, sleep(woken ? 100 : ms, false, { signal: late.signal })])
     late.abort()
     if (!came) return woken
     woken = true
