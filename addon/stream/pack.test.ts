@@ -468,7 +468,7 @@ describe('a packer', () => {
       await expect(adding).rejects.toMatchObject({ code: 'ECANCELED' })
       await expect(native.packFinish(packer)).rejects.toMatchObject({ code: 'ECANCELED' })
       await aborted
-      expect(performance.now() - started).toBeLessThan(1500)
+      expect(performance.now() - started).toBeLessThan(3000)
       closeSync(output)
     })
   }, 30_000)

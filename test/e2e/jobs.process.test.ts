@@ -116,7 +116,7 @@ describe('job kill', () => {
   test('--grace: TERM, then KILL when it does not end', async () => {
     const job = await world.job('/bin/sh', ['-c', 'trap "echo ignored" TERM; echo up; while :; do sleep 0.01; done'])
     await job.says('up')
-    await world.ok(['kill', '--signal', 'TERM', '--grace', '500ms', job.jid])
+    await world.ok(['kill', '--signal', 'TERM', '--grace', '2s', job.jid])
     expect(isAlive(job.pid)).toBe(false)
     expect(job.output()).toContain('ignored')
   })

@@ -183,7 +183,8 @@ describe('an interrupted dump', () => {
     ['that leaves it running', ['--leave-running']],
   ])('%s: Ctrl-C while it is compressed ends it at once, and the target runs on', async (_, flags) => {
     const directory = world.work()
-    const job = await world.job('memory', ['192', 'half'])
+    // Which would take several times as long as it may take to end.
+    const job = await world.job('memory', ['192', 'random'])
     const asked = ['dump', 'job', job.jid, '--dir', directory, '--compression', 'zstd', '--level', '19', ...flags]
     const dump = world.talk(asked)
     await until('it is being compressed', () => readdirSync(directory).length > 0 && processInfo(job.pid)?.state !== undefined)
@@ -192,7 +193,7 @@ describe('an interrupted dump', () => {
     const started = performance.now()
     dump.signal('SIGINT')
     expect((await dump.exit).code).not.toBe(0)
-    expect(performance.now() - started).toBeLessThan(1500)
+    expect(performance.now() - started).toBeLessThan(5000)
     await expectUntouched(job, directory)
     // Not locked, and nothing is at work any more.
     await world.dump(job, ['--dir', directory, '--streams', '2'])

@@ -14,8 +14,10 @@ const world = useWorld()
 const PROGRAMS = join(import.meta.dirname, '..', 'programs')
 const PYTHON = '/usr/bin/python3'
 
+/** An address that nobody else listens at: a port that is free there stays free. */
+const HOST = `127.${1 + (process.pid & 127)}.${(process.pid >> 7) & 255}.1`
 async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
+  const probe = createServer().listen(0, HOST)
   await once(probe, 'listening')
   const { port } = probe.address() as { port: number }
   probe.close()
@@ -42,7 +44,7 @@ class Redis {
 
   static async open(port: number): Promise<Redis> {
     const socket = await until('redis listens', async () => {
-      const attempt = createConnection(port, '127.0.0.1')
+      const attempt = createConnection(port, HOST)
       const outcome = await Promise.race([
         once(attempt, 'connect').then(
           () => attempt,
@@ -73,7 +75,7 @@ test('redis-server with data and a connected client, which goes on with the same
     '--port',
     String(port),
     '--bind',
-    '127.0.0.1',
+    HOST,
     '--save',
     '',
     '--appendonly',
