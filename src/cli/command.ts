@@ -26,7 +26,7 @@ export class CliCommand extends Command {
   /** Paragraphs after the flags. */
   readonly notes: string[] = []
   /** Said when an option is unknown and is not like one there is. */
-  unknownOptionHint: string | undefined
+  unknownOptionHint: (flag: string) => string | undefined = () => undefined
   private readonly inherited = new Set<Option>()
   /** Options of all commands whose names mean something else here. */
   private readonly taken = new Set<string>()
@@ -155,14 +155,15 @@ export class CliCommand extends Command {
   }
 
   override error(message: string, options?: ErrorOptions): never {
-    if (options?.code === 'commander.unknownOption' && this.unknownOptionHint !== undefined && !message.includes('\n'))
-      throw usageError(message.replace(/^error: /, ''), this.unknownOptionHint)
+    const unknown = options?.code === 'commander.unknownOption' ? /^error: (unknown option '([^'=]*).*)$/.exec(message) : null
+    const hint = unknown && this.unknownOptionHint(unknown[2]!)
+    if (unknown && hint !== null && hint !== undefined) throw usageError(unknown[1]!, hint)
     if (options?.code !== 'commander.unknownCommand') return super.error(message, options)
     if (this.parent === null) return super.error(message, options)
     const names = this.visibleCommands().map((command) => command.name())
-    const [unknown, suggestion] = message.split('\n')
+    const [what, suggestion] = message.split('\n')
     return super.error(
-      `${unknown} of ${this.path()}${suggestion === undefined ? `, which has: ${names.join(', ')}` : `\n${suggestion}`}`,
+      `${what} of ${this.path()}${suggestion === undefined ? `, which has: ${names.join(', ')}` : `\n${suggestion}`}`,
       options,
     )
   }

@@ -35,6 +35,11 @@ describe('misuse is one line and exit code 2', () => {
       ['run', 'process', 'ls', '--bogus'],
       "Error: unknown option '--bogus'\n  → options of the program come after --: cedana run process -- sh -c …\n",
     ],
+    [
+      ['manage', 'containerd', 'web', '--image', 'nginx'],
+      "Error: unknown option '--image'\n  → it is one of cedana dump containerd and cedana restore containerd\n",
+    ],
+    [['manage', 'containerd', 'web', '--bogus=1'], "Error: unknown option '--bogus=1'\n"],
     [['exec', 'ls', '--attahc'], "Error: unknown option '--attahc', did you mean --attach?\n"],
     [['kill', 'train', '--grace', 'soon'], /^Error: option .* is invalid\. It is not a duration such as 30s or 5m\.\n$/],
     [['kill', 'train', '--signal', 'NOPE'], 'Error: unknown signal NOPE\n'],

@@ -56,6 +56,19 @@ function refuse(parent: CliCommand, runtime: DescribedRuntime, verb: Verb): void
     .does(() => Promise.reject(unsupported(runtime, verb)))
 }
 
+/** Who gives an option that other verbs of the runtime have is told which. */
+export async function hintAtOthers({ command, manifest }: TypeCommand, verbs: readonly Verb[]): Promise<void> {
+  const having = async (verb: Verb): Promise<readonly string[]> =>
+    (await fieldsOf(manifest.options[verb]))
+      .filter(({ property }) => property.positional !== true)
+      .map(({ flag }) => `--${flag} cedana ${verb} ${manifest.name}`)
+  const all = (await Promise.all(verbs.map(having))).flat()
+  command.unknownOptionHint = (flag) => {
+    const others = all.filter((one) => one.startsWith(`${flag} `)).map((one) => one.slice(flag.length + 1))
+    return others.length === 0 ? undefined : `it is one of ${others.join(' and ')}`
+  }
+}
+
 /** This command itself, for a built-in runtime. */
 export async function typeCommand(command: CliCommand, name: string, schemas: readonly string[]): Promise<TypeCommand> {
   const [manifest] = await command.app.world.builtins([name])

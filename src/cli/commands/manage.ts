@@ -1,7 +1,7 @@
 import { Option } from 'commander'
 import type { CliCommand } from '../command.js'
 import { absolute, duration, outputFlags } from '../shared-flags.js'
-import { typeCommands } from '../targets.js'
+import { hintAtOthers, typeCommands } from '../targets.js'
 import { printStarted } from '../started.js'
 
 interface ManageFlags {
@@ -19,12 +19,9 @@ export async function manage(command: CliCommand): Promise<void> {
     .option('-g, --gpu-enabled', 'with GPU support')
     .option('--upcoming', 'wait for it when it is not there yet')
     .addOption(new Option('--timeout <DURATION>', 'wait at most this long, such as 90s').argParser(duration))
-  for (const { command: sub, manifest, read, sample } of await typeCommands(
-    command,
-    'resolve',
-    ['resolve'],
-    (name) => `manage a target of type ${name}`,
-  )) {
+  for (const one of await typeCommands(command, 'resolve', ['resolve'], (name) => `manage a target of type ${name}`)) {
+    const { command: sub, manifest, read, sample } = one
+    await hintAtOthers(one, ['run', 'dump', 'restore'])
     sub.example(`cedana manage ${manifest.name} --jid train ${sample}`)
     if (manifest.verbs.upcoming !== undefined) sub.example(`cedana manage ${manifest.name} --upcoming --timeout 5m ${sample}`)
     sub.does<ManageFlags>(async (session, flags, args) => {

@@ -48,7 +48,7 @@ async function runType({ command, manifest, read }: TypeCommand): Promise<void> 
   const program = await executableField(manifest.options.run)
   if (program !== undefined) {
     command.option('--as-root', 'as root instead of as you')
-    command.unknownOptionHint = `options of the program come after --: ${command.path()} -- sh -c …`
+    command.unknownOptionHint = () => `options of the program come after --: ${command.path()} -- sh -c …`
   }
   command.does<RunFlags>(async (session, flags, args) => {
     const given = read.run!(args, flags)
