@@ -1,5 +1,6 @@
 /** Brings the task of a container up, in a process of its own: see `Program.launch`. */
 import { createHash, randomBytes } from 'node:crypto'
+import { basename, dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
@@ -19,7 +20,7 @@ import { BEGUN, MADE_FOR, nameOf } from './labels.js'
 import { leased } from './lease.js'
 import type { LaunchRequest, RestoreRequest, RunRequest } from './request.js'
 import type { SavedContainer } from './saved.js'
-import { type Spec, specOf } from './spec.js'
+import { Spec, specOf } from './spec.js'
 import { standIn, STAND_IN } from './stand-in.js'
 import { encodeRuncOptions, findContainer, type Identity, missing, RUNC, runcOptions } from './state.js'
 import { Undo } from './undo.js'
@@ -30,6 +31,14 @@ const TAR = 'application/vnd.oci.image.layer.v1.tar'
 const SIGKILL = 9
 /** How long a task may take to end. */
 const END_MS = 3000
+
+/** Annotations by which containerd's shim knows that a container shares it with others. */
+const GROUPS = ['io.containerd.runc.v2.group', 'io.kubernetes.cri.sandbox-id']
+
+function isGrouped({ spec }: Container): boolean {
+  const { annotations } = Spec.parse(JSON.parse(Buffer.from(spec?.value ?? []).toString()))
+  return GROUPS.some((name) => annotations?.[name] !== undefined)
+}
 
 interface Made {
   readonly container: Container
@@ -92,10 +101,11 @@ class Launch {
       await this.#superseded()
       return
     }
-    const through = { ...options, binaryName: `./${STAND_IN}`, criuImagePath: images, criuWorkPath: work }
+    const known = await this.#bundleInGroup(container, identity)
+    const through = { ...options, binaryName: `${known ?? '.'}/${STAND_IN}`, criuImagePath: images, criuWorkPath: work }
     await this.#createTask(container, { asked, mounts, options: through })
-    const bundle = await this.#bundleOf(identity, work)
-    const runc = options.binaryName || 'runc'
+    const bundle = known ?? (await this.#bundleOf(identity, work))
+    const runc = { runc: options.binaryName || 'runc', isElsewhere: known !== undefined }
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc, { environment: this.context.environment, flags: asked.flags }))
     const { pid } = await this.containerd.call(TasksService.start, { containerId: identity.id })
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc))
@@ -200,13 +210,33 @@ class Launch {
 
   /** containerd does not say where it is: the root file system is mounted in it, and the shim's options, which lie there, name our directory. */
   async #bundleOf({ namespace, id }: Identity, work: string): Promise<string> {
-    const end = `/${namespace}/${id}/rootfs`
-    const points = ((await this.host.readText('/proc/self/mountinfo')) ?? '').split('\n').map((line) => line.split(' ')[4] ?? '')
-    for (const bundle of points.filter((point) => point.endsWith(end)).map((point) => point.slice(0, -'/rootfs'.length)))
-      if ((await this.host.readText(`${bundle}/options.json`))?.includes(JSON.stringify(work)) === true) return bundle
+    for (const [bundle, of] of await this.#bundles(namespace))
+      if (of === id && (await this.host.readText(`${bundle}/options.json`))?.includes(JSON.stringify(work)) === true) return bundle
     throw new CedanaError('HOST_UNFIT', `the bundle of container ${id} was not found`, {
       hint: 'containerd and the daemon must see the same mounts',
     })
+  }
+
+  /**
+   * The shim that runs a whole pod works in the bundle of the first of its containers: what it is to call for another has to be named by its whole
+   * path before that one's bundle is there. It will be beside those of tasks that are; without any the shim is made for this one, and works there.
+   */
+  async #bundleInGroup(container: Container, { namespace, id }: Identity): Promise<string | undefined> {
+    if (!isGrouped(container)) return undefined
+    const { tasks } = await this.containerd.call(TasksService.list, {})
+    const pids = new Map(tasks.map((task) => [task.id, String(task.pid)]))
+    for (const [bundle, of] of await this.#bundles(namespace)) {
+      const pid = pids.get(of)
+      if (pid !== undefined && (await this.host.readText(`${bundle}/init.pid`))?.trim() === pid) return `${dirname(bundle)}/${id}`
+    }
+    return undefined
+  }
+
+  /** By the root file systems that are mounted in them: of every containerd that has a namespace of that name. And which container each is of. */
+  async #bundles(namespace: string): Promise<readonly (readonly [bundle: string, id: string])[]> {
+    const points = ((await this.host.readText('/proc/self/mountinfo')) ?? '').split('\n').map((line) => line.split(' ')[4] ?? '')
+    const bundles = points.filter((point) => basename(point) === 'rootfs').map(dirname)
+    return bundles.filter((bundle) => basename(dirname(bundle)) === namespace).map((bundle) => [bundle, basename(bundle)])
   }
 
   /** Snapshot and container. */
@@ -280,14 +310,17 @@ class Launch {
 
   /** containerd's shim opens pipes by their names; those of ours are pipes without one, but for that of whoever has them. */
   #streams({ streams, terminal }: LaunchRequest): { stdin: string; stdout: string; stderr: string } {
-    if (streams === 'none') return { stdin: '', stdout: '', stderr: '' }
+    if (streams !== 'own') {
+      const logUri = streams === 'none' ? '' : streams.logUri
+      return { stdin: '', stdout: logUri, stderr: logUri }
+    }
     const [stdin = '', stdout = '', stderr = ''] = [0, 1, 2].map((fd) => `/proc/${this.context.pid}/fd/${fd}`)
     return { stdin, stdout, stderr: terminal ? '' : stderr }
   }
 
   /** It holds the writing end too, so that a writer may come and go: ours comes once, and its end is the end. */
   async #endInputOfShim({ identity, streams, terminal }: LaunchRequest): Promise<void> {
-    if (streams === 'none' || terminal) return
+    if (streams !== 'own' || terminal) return
     await this.containerd.call(TasksService.closeIo, { containerId: identity.id, stdin: true })
   }
 

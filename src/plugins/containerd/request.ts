@@ -6,8 +6,8 @@ import type { Identity } from './state.js'
 
 interface Shared {
   readonly identity: Identity
-  /** `none`: no streams at all; `own`: those of the launcher. */
-  readonly streams: 'own' | 'none'
+  /** Those of the launcher, none at all, or the URI of a logger of containerd's. */
+  readonly streams: 'own' | 'none' | { readonly logUri: string }
   /** Its size; undefined: it gets none. */
   readonly terminal: { readonly rows: number; readonly columns: number } | undefined
 }

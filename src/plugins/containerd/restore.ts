@@ -48,7 +48,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     hasProcesses: container.hasProcesses,
     layer: container.hasLayer ? `${context.images}/${LAYER}` : undefined,
     terminal: terminal ? USUAL_SIZE : undefined,
-    streams: now === 'none' && !terminal ? 'none' : 'own',
+    streams: now !== 'none' || terminal ? 'own' : container.logUri === '' ? 'none' : { logUri: container.logUri },
   }
   const { program } = restoredBy(context, { argv: [container.image], request: { ...request }, identity: { ...identity } })
   return {

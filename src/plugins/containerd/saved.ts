@@ -9,7 +9,7 @@ import { Options } from './gen/runc-options.js'
 import { SnapshotsService } from './gen/snapshots.js'
 import { found } from './client.js'
 import { findImage } from './images.js'
-import { connect, findContainer, type Identity, missing, runcIdentity, runcName, runcOptions } from './state.js'
+import { connect, findContainer, findTask, type Identity, missing, runcIdentity, runcName, runcOptions } from './state.js'
 import { Spec } from './spec.js'
 
 export const SAVED = 'containerd.json'
@@ -27,6 +27,8 @@ const Saved = z.object({
   snapshotKey: z.string(),
   /** The snapshot below the writable layer: what the layers of the image add up to. */
   parent: z.string(),
+  /** What its output went to, where that is a file or a program that containerd's shim writes to; else empty. */
+  logUri: z.string().default(''),
   /** What the checkpoint holds. */
   hasProcesses: z.boolean(),
   hasLayer: z.boolean(),
@@ -42,15 +44,21 @@ export interface LiveContainer {
   readonly config: ContainerDump
 }
 
+/** Loggers that have a name by which anybody can open them again; others are pipes of whoever has started the task. */
+const isLogger = (uri: string): boolean => /^(binary|file):\/\//.test(uri)
+
 export async function lookAt(host: Host, identity: Identity): Promise<LiveContainer> {
   using containerd = connect(host, identity)
-  const container = await findContainer(containerd, identity.id)
+  const [container, task] = await Promise.all([findContainer(containerd, identity.id), findTask(containerd, identity.id)])
   if (!container) throw missing(identity)
   const runc = runcIdentity(identity, container)
   const { image, labels, snapshotter, snapshotKey, runtime } = container
-  const snapshot = snapshotKey === '' ? undefined : await found(containerd.call(SnapshotsService.stat, { snapshotter, key: snapshotKey }))
+  const [snapshot, base] = await Promise.all([
+    snapshotKey === '' ? undefined : found(containerd.call(SnapshotsService.stat, { snapshotter, key: snapshotKey })),
+    image === '' ? undefined : findImage(containerd, image),
+  ])
   const options = Options.encode(runcOptions(container) ?? Options.decode(new Uint8Array())).finish()
-  const digest = image === '' ? undefined : (await findImage(containerd, image))?.target?.digest
+  const digest = base?.target?.digest
   return {
     runc,
     config: {
@@ -70,6 +78,7 @@ export async function lookAt(host: Host, identity: Identity): Promise<LiveContai
       snapshotter,
       snapshotKey,
       parent: snapshot?.info?.parent ?? '',
+      logUri: task && isLogger(task.stdout) ? task.stdout : '',
     },
   }
 }

@@ -3,9 +3,15 @@ import { criuEnvironment, quoted } from '../contract/kit.js'
 
 export const STAND_IN = 'runc-of-cedana'
 
+interface Replaced {
+  readonly runc: string
+  /** The shim works elsewhere, maybe in a directory that is gone: a shell would complain of that where the container's output goes. */
+  readonly isElsewhere: boolean
+}
+
 /** `environment`: of the launcher, which the restore has been told by; `flags`: of `runc restore`. Without them, nothing but runc. */
 export function standIn(
-  runc: string,
+  { runc, isElsewhere }: Replaced,
   restore?: { readonly environment: Readonly<Record<string, string>>; readonly flags: readonly string[] },
 ): string {
   const { PATH, CRIU_CONFIG_FILE } = criuEnvironment(restore ?? { environment: {} })
@@ -21,5 +27,6 @@ export function standIn(
     `  [ "$word$seen" != restore ] || { seen=.; ${setting}; set -- "$@" ${flags}; }`,
     'done',
   ]
-  return ['#!/bin/sh', ...(restore ? lines : []), `exec ${quoted(runc)} "$@"`, ''].join('\n')
+  const shell = isElsewhere ? '#!/usr/bin/env -S -C / sh' : '#!/bin/sh'
+  return [shell, ...(restore ? lines : []), `exec ${quoted(runc)} "$@"`, ''].join('\n')
 }
