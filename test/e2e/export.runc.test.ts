@@ -68,7 +68,7 @@ describe('cedana checkpoint export', () => {
     },
   )
 
-  test('as an OCI archive: containerd and podman take the image, and give it back to cedana', async () => {
+  test('as an OCI archive: containerd, podman and skopeo take the image, and give it back to cedana', async () => {
     const id = containers.id('imaged')
     const jid = world.jid('imaged')
     await world.ok(['run', 'runc', id, '--jid', jid, '--bundle', containers.bundle(id, { args: COUNT }), ...root()])
@@ -90,6 +90,12 @@ describe('cedana checkpoint export', () => {
     expect(annotations).toMatchObject({ 'io.kubernetes.cri-o.annotations.checkpoint.name': id, 'org.criu.checkpoint.runtime.name': 'runc' })
     const saved = join(world.dir, 'imaged-podman')
     await podman.ok('save', '--format', 'oci-dir', '--output', saved, image)
+
+    const skopeo = (...args: readonly string[]): string => execFileSync('skopeo', ['--insecure-policy', ...args], { encoding: 'utf8' })
+    const copied = join(world.dir, 'imaged-skopeo')
+    expect(JSON.parse(skopeo('inspect', `oci-archive:${archive}`))).toMatchObject({ Os: 'linux', Layers: [expect.any(String)] })
+    skopeo('copy', '--quiet', `oci-archive:${archive}`, `oci:${copied}:1`)
+    expect((await world.ok(['checkpoint', 'verify', copied])).stdout).toContain('Verified')
 
     for (const path of [returned, saved]) {
       expect((await inspect(path)).contents.container).toMatchObject({ id, runtime: 'runc' })
