@@ -11,10 +11,13 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 function realWorld(): World {
   const cancel = new AbortController()
   let isHeld = false
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  let isDaemon = false
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
-      if (isHeld) return
-      if (cancel.signal.aborted) process.exit(EXIT.detached)
+      const isHangup = signal === 'SIGHUP'
+      if (isHeld || (isDaemon && isHangup)) return
+      // A terminal that goes away says so more than once.
+      if (cancel.signal.aborted && !isHangup) process.exit(EXIT.detached)
       cancel.abort()
     })
   }
@@ -57,7 +60,10 @@ function realWorld(): World {
     askRegistry: async (specs) => (await import('../daemon/plugins/available.js')).askRegistry(specs),
     openPluginStore: async (config) => (await import('../daemon/main.js')).openPluginStore(config, process.cwd()),
     describePlugin: async (config, directory, options) => (await import('../daemon/main.js')).describePlugin(config, directory, options),
-    startDaemon: async (config) => (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal }),
+    startDaemon: async (config, reread) => {
+      isDaemon = true
+      await (await import('../daemon/main.js')).startDaemon(config, { signal: cancel.signal, reread })
+    },
     builtins: async (names) => (await import('../plugins/index.js')).loadBuiltins(names),
     externals: async ({ plugins }) => (await import('../plugins/packages.js')).describedPlugins(plugins),
   }

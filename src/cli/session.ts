@@ -24,7 +24,7 @@ export interface World {
   readonly stdin: NodeJS.ReadStream
   readonly stdout: NodeJS.WriteStream
   readonly stderr: NodeJS.WriteStream
-  /** Aborted by the first SIGINT or SIGTERM. */
+  /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal
   /** From now on SIGINT and SIGTERM are not for this program but for the process it started. */
   holdSignals(): void
@@ -37,7 +37,8 @@ export interface World {
   connect(config: Config): Promise<Engine>
   /** The same verbs in this process (`--no-server`); `withJobs`: with the jobs of the database. */
   openLocal(config: Config, options: { readonly withJobs: boolean }): Promise<Engine>
-  startDaemon(config: Config): Promise<void>
+  /** `reread`: the configuration as it is by then. */
+  startDaemon(config: Config, reread: () => Promise<Config>): Promise<void>
   pluginAuthor(): Promise<PluginAuthor>
   openPluginStore(config: Config): Promise<PluginStore>
   /** What the npm registry has of these packages. */
@@ -147,7 +148,7 @@ export class Session {
     return { configJson: config, configDir, address, protocol, profiling, profilingPath, db, env, uid: this.world.caller.uid }
   }
 
-  private async readConfig(): Promise<Config> {
+  async readConfig(): Promise<Config> {
     const { configDir = '' } = this.options
     // Without a file in it there are defaults; without the directory it is a slip of the pen.
     if (configDir !== '' && !isDirectory(configDir))

@@ -375,6 +375,13 @@ export function loadConfig(sources: ConfigSources): LoadedConfig {
   return { config: Object.freeze(config) as Config, origin: new Map([...settings].map(([name, { origin }]) => [name, origin])) }
 }
 
+/** Keys that do not have the same value in both. */
+export function changedKeys(one: Config, other: Config): readonly string[] {
+  const valueOf = (config: Config, name: string): unknown =>
+    name.split('.').reduce<unknown>((node, part) => (node as Record<string, unknown>)[part], config)
+  return [...TABLE.keys()].filter((name) => valueOf(one, name) !== valueOf(other, name))
+}
+
 /**
  * Writes config.json from defaults, environment and --config (`init`), or keeps what an existing file says and these do not (`merge`).
  * Returns its path.

@@ -45,6 +45,10 @@ export function createLogger({ level, format, env }: LoggerOptions): Logger {
   return loggerTo({ write }, level)
 }
 
+export function setLevel(log: Logger, level: LogLevel): void {
+  log.level = PINO_LEVEL[level]
+}
+
 /**
  * At once, so that nothing is lost whatever becomes of the process. A line that nobody can take (the reader is gone, the disk is full) is given up;
  * pino's own writer would try for ever.

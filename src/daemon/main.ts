@@ -12,7 +12,7 @@ import { Registry } from '../plugins/registry.js'
 import { type Engine, localEngine } from './api/engine.js'
 import { parseEndpoint } from './api/endpoint.js'
 import { removeStale } from './api/listener.js'
-import type { Config } from './config.js'
+import { changedKeys, type Config, type LogLevel } from './config.js'
 import type { OpenDatabase } from './db/database.js'
 import { hostId } from './host/host-id.js'
 import { cudaOf } from './host/cuda.js'
@@ -173,15 +173,36 @@ export async function describePlugin(
 export interface DaemonOptions {
   /** Stops the daemon. */
   readonly signal: AbortSignal
+  /** The configuration as it is by then. */
+  readonly reread?: () => Promise<Config>
   /** For tests: what goes wrong at which step. */
   readonly faults?: Faults
   /** For tests: called when the daemon answers. */
   readonly onReady?: (address: string) => void
 }
 
+/** Of a configuration that has been read again, what can change while calls and jobs go on does. */
+async function reload(config: Config, { log, reread, setLevel, loadPlugins }: Reloading): Promise<void> {
+  try {
+    const fresh = await reread()
+    setLevel(fresh.log_level)
+    await loadPlugins()
+    const atNextStart = changedKeys(config, fresh).filter((name) => name !== 'log_level')
+    log.info({ ...(atNextStart.length > 0 && { atNextStart }) }, 'configuration read again')
+  } catch (thrown) {
+    log.error({ err: CedanaError.from(thrown).message }, 'the configuration stays as it was')
+  }
+}
+interface Reloading {
+  readonly log: Logger
+  readonly reread: () => Promise<Config>
+  readonly setLevel: (level: LogLevel) => void
+  readonly loadPlugins: () => Promise<void>
+}
+
 /** Runs until the signal. Resolves when everything is closed; jobs go on. */
 export async function startDaemon(config: Config, options: DaemonOptions): Promise<void> {
-  const { beTheOnlyOne, createLogger, letGo, LOCK, openDatabase, takeOver, verbsOf } = await verbsAndJobs()
+  const { beTheOnlyOne, createLogger, letGo, LOCK, openDatabase, setLevel, takeOver, verbsOf } = await verbsAndJobs()
   const log = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
   const endpoint = parseEndpoint(config.protocol, config.address)
   log.info({ version, pid: process.pid }, 'starting daemon')
@@ -195,6 +216,11 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     process.exit(1)
   }
   process.on('uncaughtException', onUncaught)
+  let loadPlugins = async (): Promise<void> => undefined
+  const { reread = async () => config } = options
+  const reloading = { log, reread, setLevel: (level: LogLevel) => setLevel(log, level), loadPlugins: () => loadPlugins() }
+  const onHangup = (): void => void reload(config, reloading)
+  process.on('SIGHUP', onHangup)
   const database = openDatabase(config.db.path)
   try {
     const { env, plugins, criuVersion } = await buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
@@ -207,6 +233,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     database.hosts.put({ id: env.jobs.hostId, name: hostname(), bootId: processes.bootId, seenAt: Date.now() })
     // Before jobs are taken over: the plugins of those that have ended clean up after them.
     await plugins.loadAll()
+    loadPlugins = () => plugins.loadAll()
     await takeOver(env)
     await env.criu().catch((thrown: unknown) => {
       log.warn({ err: CedanaError.from(thrown).message }, 'no working criu: nothing can be dumped or restored')
@@ -242,6 +269,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     database.close()
     process.off('unhandledRejection', onUnhandled)
     process.off('uncaughtException', onUncaught)
+    process.off('SIGHUP', onHangup)
   }
   log.info('stopped server gracefully')
 }

@@ -35,6 +35,26 @@ describe('daemon start', () => {
     await world.ok(['ps'])
   })
 
+  test('SIGHUP makes it read its configuration again; a terminal that goes away does not end it', async () => {
+    const world = await ownWorld({ withoutDaemon: true, env: { CEDANA_LOG_LEVEL: '' } })
+    const file = join(world.dir, 'config', 'config.json')
+    const logged = (): string => readFileSync(world.daemonLog, 'utf8')
+    writeFileSync(file, '{"log_level": "info"}')
+    await world.startDaemon()
+    const job = await world.job('eventfd')
+    writeFileSync(file, '{"log_level": "debug", "checkpoint": {"keep_last": 3}}')
+    process.kill(world.daemonPid, 'SIGHUP')
+    await until('it has read it', () => logged().includes('"atNextStart":["checkpoint.keep_last"],"msg":"configuration read again"'))
+    await world.ok(['kill', job.jid])
+    await until('it logs more', () => logged().includes('"level":"debug"'))
+    writeFileSync(file, '{')
+    process.kill(world.daemonPid, 'SIGHUP')
+    await until('it complains', () => logged().includes('"msg":"the configuration stays as it was"'))
+    writeFileSync(file, '{}')
+    await world.ok(['ps'])
+    expect(await world.stopDaemon()).toBe(0)
+  })
+
   test('a socket of another program at the address is not taken away', async () => {
     const world = await ownWorld({ withoutDaemon: true })
     const other = createServer().listen(world.socket)
