@@ -127,6 +127,7 @@ describe('jobs', () => {
     expect(await ids('--sort', '-job')).toEqual(['train', 'other'])
     expect(await ids('--sort', 'job')).toEqual(['other', 'train'])
     expect(await ids('--filter', 'status=sleep,pid=5')).toEqual(['other'])
+    expect(await ids('--filter', 'state=running')).toEqual(['other'])
     expect((await runFake(['ps', '--filter', 'status'], { engine: { listJobs } })).stderr).toMatch(
       /^Error: --filter status is not of the form/,
     )

@@ -23,7 +23,13 @@ const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => 
     { header: 'job', cell: (job) => ({ text: job.jid }) },
     { header: 'type', cell: (job) => ({ text: job.type, colour: 'cyan' }) },
     { header: 'pid', align: 'right', cell: (job) => ({ text: String(job.pid) }) },
-    { header: 'status', cell: (job) => ({ text: job.status, colour: STATUS_COLOURS[job.status] ?? 'grey' }) },
+    {
+      header: 'status',
+      alias: 'state',
+      cell: (job) => ({ text: job.status, colour: STATUS_COLOURS[job.status] ?? 'grey' }),
+      // Whatever the kernel has it do at the moment.
+      matches: (job, value) => value === 'running' && job.isRunning,
+    },
     { header: 'gpu', cell: (job) => (job.gpuEnabled ? { text: 'yes', colour: 'green' } : { text: 'no', colour: 'grey' }) },
     {
       header: 'checkpoint',

@@ -7,6 +7,9 @@ interface ListColumn<T> extends Column {
   readonly cell: (item: T) => Cell
   /** What --sort compares, where the text is no number. */
   readonly order?: (item: T) => number
+  /** What --filter finds it by as well. */
+  readonly alias?: string
+  readonly matches?: (item: T, value: string) => boolean
 }
 
 export interface Listing<T> {
@@ -25,15 +28,15 @@ export interface Listing<T> {
 function chosen<T>({ items, columns, wide = [] }: Listing<T>, { filter = [], sort }: OutputOptions): readonly T[] {
   const all = [...columns, ...wide]
   const named = (name: string): ListColumn<T> => {
-    const column = all.find(({ header }) => header === name.toLowerCase())
+    const column = all.find(({ header, alias }) => [header, alias].includes(name.toLowerCase()))
     if (column === undefined) throw new CliError(`no column ${name}: choose among ${all.map(({ header }) => header).join(', ')}`)
     return column
   }
   const tests = filter.map((text) => {
     const [, name = '', value = ''] = /^([^=]*)=(.*)$/s.exec(text) ?? []
     if (name === '') throw new CliError(`--filter ${text} is not of the form COLUMN=VALUE`)
-    const { cell } = named(name)
-    return (item: T): boolean => cell(item).text === value
+    const { cell, matches } = named(name)
+    return (item: T): boolean => cell(item).text === value || matches?.(item, value) === true
   })
   const left = tests.length === 0 ? items : items.filter((item) => tests.every((test) => test(item)))
   if (sort === undefined) return left
