@@ -1,11 +1,20 @@
 /** The entry point of the command line. Only here do it and the daemon's own parts meet, and only when they are needed. */
 import { readFileSync } from 'node:fs'
 import { flushed } from './attach/write.js'
-import { EXIT } from './exit-codes.js'
+import { reasonOf } from '../plugins/contract/errors.js'
+import { CliError, EXIT } from './exit-codes.js'
 import { runCli } from './run-cli.js'
 import type { World } from './session.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+
+function workingDirectory(): string {
+  try {
+    return process.cwd()
+  } catch (thrown) {
+    throw new CliError(`the working directory cannot be used: ${reasonOf(thrown)}`, { hint: 'change to another directory' })
+  }
+}
 
 /** The world as it is. */
 function realWorld(): World {
@@ -27,7 +36,9 @@ function realWorld(): World {
   return {
     version,
     env: process.env,
-    cwd: process.cwd(),
+    get cwd() {
+      return workingDirectory()
+    },
     caller,
     // Made when they are first used: standard input is for few commands.
     get stdin() {
@@ -58,7 +69,7 @@ function realWorld(): World {
     openLocal: async (config, { withJobs }) => (await import('../daemon/main.js')).openEngine(config, { caller, withJobs }),
     pluginAuthor: () => import('../daemon/plugins/author.js'),
     askRegistry: async (specs) => (await import('../daemon/plugins/available.js')).askRegistry(specs),
-    openPluginStore: async (config) => (await import('../daemon/main.js')).openPluginStore(config, process.cwd()),
+    openPluginStore: async (config) => (await import('../daemon/main.js')).openPluginStore(config, workingDirectory()),
     describePlugin: async (config, directory, options) => (await import('../daemon/main.js')).describePlugin(config, directory, options),
     startDaemon: async (config, reread) => {
       isDaemon = true

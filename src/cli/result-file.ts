@@ -1,9 +1,9 @@
 /** The file that a result is to be written to, open before there is one: what stands in its way is known before anything is done. */
 import { open, unlink, type FileHandle } from 'node:fs/promises'
 import { constants } from 'node:fs'
-import { resolve } from 'node:path'
 import { reasonOf } from '../plugins/contract/errors.js'
 import { CliError } from './exit-codes.js'
+import { absolute } from './shared-flags.js'
 import type { Session } from './session.js'
 
 export interface ResultFile {
@@ -13,7 +13,7 @@ export interface ResultFile {
 }
 
 export async function openResultFile({ world }: Session, name: string): Promise<ResultFile> {
-  const path = resolve(world.cwd, name)
+  const path = absolute(world, name)
   const { file, isNew } = await openToWrite(path).catch((thrown: unknown) => {
     throw new CliError(`cannot write ${name}: ${reasonOf(thrown)}`, { hint: 'nothing was done; name a file that can be written' })
   })

@@ -127,7 +127,9 @@ describe('jobs', () => {
     expect(await ids('--sort', '-job')).toEqual(['train', 'other'])
     expect(await ids('--sort', 'job')).toEqual(['other', 'train'])
     expect(await ids('--filter', 'status=sleep,pid=5')).toEqual(['other'])
-    expect(await ids('--filter', 'state=running')).toEqual(['other'])
+    expect(await ids('--filter', 'state=running')).toEqual(['other', 'train'])
+    const halted = async () => [...(await listJobs()), fakeJob({ jid: 'past', status: 'halted', isRunning: false })]
+    expect((await runFake(['ps', '-q', '--filter', 'status=running'], { engine: { listJobs: halted } })).stdout).toBe('other\ntrain\n')
     expect((await runFake(['ps', '--filter', 'status'], { engine: { listJobs } })).stderr).toMatch(
       /^Error: --filter status is not of the form/,
     )

@@ -12,6 +12,19 @@ const world = useWorld()
 
 const ended = (jid: string) => until(`${jid} has ended`, async () => ((await world.inspect(jid)).is_running === false ? true : undefined))
 
+test('in a directory that has been deleted: what needs none works, the rest says what is wrong', async () => {
+  const inGone = async (...args: string[]) => {
+    const script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    const outcome = promisify(execFile)('sh', ['-c', script, 'sh', world.work(), CEDANA, ...args], { env: world.env })
+    return outcome.catch((failed: unknown) => failed as { readonly code: number; readonly stderr: string })
+  }
+  expect(await inGone('ps', '-q')).toEqual({ stdout: '', stderr: '' })
+  expect(await inGone('exec', 'true')).toMatchObject({
+    code: 1,
+    stderr: 'Error: the working directory cannot be used: no such file or directory\n  → change to another directory\n',
+  })
+})
+
 describe('run process', () => {
   test('[must] prints `Running managed process PID <pid>`, which is the process, its session and its group', async () => {
     const jid = world.jid('run')
