@@ -189,8 +189,6 @@ export interface PageServerOptions {
   readonly criuVersion: number
   /** Bytes of buffers between socket and disk; the socket is not read while they are full. A packer has its own. */
   readonly memoryBytes: number
-  /** Nothing is stored before CRIU's last command as long as there is memory: CRIU has the machine. A packer knows itself (`background`). */
-  readonly patient: boolean
   /** Pages that are all zero and private anonymous are not stored; needs `rootPid`. */
   readonly dropZeroPages: boolean
   /** PID (ours) of the root of the dumped tree, to look up which memory is private anonymous; null: no page is dropped. */

@@ -61,7 +61,7 @@ class DirectorySink final : public ImageSink {
     return writer_->Create(directory_.get(), name, {.durable = true});
   }
   void Prepare(uint64_t bytes) override { writer_->Prepare(bytes); }
-  void Go() override { writer_->Go(); }
+  void Go() override {}
   Result<std::vector<FileDigest>> Drain() override { return writer_->Drain(); }
   void Fail(Errno error) override { writer_->Fail(std::move(error)); }
   void OnFailure(std::function<void()> callback) override {
@@ -360,9 +360,8 @@ Napi::Value OpenJs(const Napi::CallbackInfo& info) {
     UniqueFd directory(::fcntl(Int(given.Get("directoryFd")), F_DUPFD_CLOEXEC, 3));
     if (!directory.valid()) return Throw(env, Errno::Last("dup directory"));
     const int64_t memory_bytes = given.Get("memoryBytes").As<Napi::Number>().Int64Value();
-    auto writer = BlockWriter::Start({.memory_bytes = static_cast<size_t>(memory_bytes),
-                                      .threads = kStorers,
-                                      .patient = given.Get("patient").As<Napi::Boolean>().Value()});
+    auto writer = BlockWriter::Start(
+        {.memory_bytes = static_cast<size_t>(memory_bytes), .threads = kStorers});
     if (!writer.ok()) return Throw(env, writer.error());
     sink = std::make_shared<DirectorySink>(std::move(directory), std::move(writer.value()));
   }

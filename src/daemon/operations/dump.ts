@@ -245,7 +245,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     })
   }
 
-  // What fits into memory is taken there before anything is stored; of what does not, the disk has its part from the start.
+  // What fits into memory never waits for the disk, which has its part from the start all the same.
   const fits = plan.leaveRunning && total <= memoryBytes
   const pages = await op.step(
     'open page server',
@@ -256,7 +256,6 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
         criuVersion: binary.version,
         packer: writer.packer,
         memoryBytes,
-        patient: fits,
         dropZeroPages: true,
         rootPid: found.target.pid,
       }),
