@@ -35,6 +35,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   pipe: true,
   scanTree: true,
   scanProcess: true,
+  scanStats: true,
   scanProcesses: true,
   connectorOpen: true,
   connectorWatch: true,

@@ -115,8 +115,8 @@ export interface NativeSnapshot {
   readonly mounts: NativeMount[]
 }
 
-/** A row of scanProcesses: what `ps` needs, nothing that costs. */
-export interface NativeProcessBrief {
+/** What one small file tells of a process. */
+export interface NativeProcessStat {
   readonly pid: number
   readonly parentPid: number
   readonly processGroup: number
@@ -124,6 +124,10 @@ export interface NativeProcessBrief {
   readonly startTicks: string
   readonly state: string
   readonly name: string
+}
+
+/** What `ps` needs, nothing that costs. */
+export interface NativeProcessBrief extends NativeProcessStat {
   readonly args: string[]
   readonly uid: number
   readonly gid: number
@@ -306,8 +310,10 @@ export interface Native {
   scanTree(pid: number): Promise<NativeSnapshot>
   /** A brief row and whose it is, null when there is no such process. */
   scanProcess(pid: number): NativeProcessOwner | null
-  /** Brief rows of the given PIDs (missing ones left out), or of all processes for null. */
-  scanProcesses(pids: number[] | null): Promise<NativeProcessBrief[]>
+  /** All processes. */
+  scanStats(): Promise<NativeProcessStat[]>
+  /** Brief rows of the given PIDs (missing ones left out). */
+  scanProcesses(pids: number[]): Promise<NativeProcessBrief[]>
 
   // proc/connector.cc
   /**

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <set>
 
 #include "base/async.h"
@@ -88,16 +87,20 @@ std::optional<Owner> ReadOwner(pid_t pid) {
                Numbers<uint32_t>(FieldOf(status, "Groups:")), std::move(working_directory)};
 }
 
-Result<std::vector<Brief>> ScanProcesses(const std::optional<std::vector<pid_t>>& pids) {
-  std::vector<pid_t> all;
-  if (!pids) {
-    for (const auto& name : ListProcDir(AT_FDCWD, "/proc")) {
-      if (const auto pid = Number<pid_t>(name); pid > 0) all.push_back(pid);
-    }
-    std::sort(all.begin(), all.end());
+// Of all processes: one small file of each.
+Result<std::vector<ProcStat>> ScanStats() {
+  std::vector<ProcStat> rows;
+  for (const auto& name : ListProcDir(AT_FDCWD, "/proc")) {
+    if (Number<pid_t>(name) <= 0) continue;
+    if (auto stat = ParseStat(ReadProcFile(AT_FDCWD, "/proc/" + name + "/stat")))
+      rows.push_back(std::move(*stat));
   }
+  return rows;
+}
+
+Result<std::vector<Brief>> ScanProcesses(const std::vector<pid_t>& pids) {
   std::vector<Brief> rows;
-  for (const pid_t pid : pids ? *pids : all) {
+  for (const pid_t pid : pids) {
     const UniqueFd dir = OpenProcess(pid);
     if (!dir.valid()) continue;
     if (auto row = ReadBrief(dir.get())) rows.push_back(std::move(*row));
@@ -224,15 +227,19 @@ Napi::Object MountToJs(Napi::Env env, const MountFacts& mount) {
       .Done();
 }
 
-ObjectBuilder BriefBuilder(Napi::Env env, const Brief& brief) {
+ObjectBuilder StatBuilder(Napi::Env env, const ProcStat& stat) {
   return ObjectBuilder(env)
-      .Set("pid", brief.stat.pid)
-      .Set("processGroup", brief.stat.group)
-      .Set("session", brief.stat.session)
-      .Set("parentPid", brief.stat.parent)
-      .Set("startTicks", brief.stat.start_ticks)
-      .Set("state", std::string(1, brief.stat.state))
-      .Set("name", brief.stat.name)
+      .Set("pid", stat.pid)
+      .Set("processGroup", stat.group)
+      .Set("session", stat.session)
+      .Set("parentPid", stat.parent)
+      .Set("startTicks", stat.start_ticks)
+      .Set("state", std::string(1, stat.state))
+      .Set("name", stat.name);
+}
+
+ObjectBuilder BriefBuilder(Napi::Env env, const Brief& brief) {
+  return StatBuilder(env, brief.stat)
       .Set("args", brief.args)
       .Set("uid", brief.uid)
       .Set("gid", brief.gid);
@@ -254,11 +261,18 @@ Napi::Value ScanTreeJs(const Napi::CallbackInfo& info) {
       });
 }
 
-Napi::Value ScanProcessesJs(const Napi::CallbackInfo& info) {
-  std::optional<std::vector<pid_t>> pids;
-  if (!info[0].IsNull()) pids = List<pid_t>(info[0], Int);
+Napi::Value ScanStatsJs(const Napi::CallbackInfo& info) {
   return RunAsync(
-      info.Env(), Where::kThread, [pids = std::move(pids)] { return ScanProcesses(pids); },
+      info.Env(), Where::kThread, ScanStats, [](Napi::Env env, std::vector<ProcStat>& rows) {
+        return ArrayOf(env, rows,
+                       [env](const ProcStat& row) { return StatBuilder(env, row).Done(); });
+      });
+}
+
+Napi::Value ScanProcessesJs(const Napi::CallbackInfo& info) {
+  return RunAsync(
+      info.Env(), Where::kThread,
+      [pids = List<pid_t>(info[0], Int)] { return ScanProcesses(pids); },
       [](Napi::Env env, std::vector<Brief>& rows) {
         return ArrayOf(env, rows,
                        [env](const Brief& row) { return BriefBuilder(env, row).Done(); });
@@ -282,6 +296,7 @@ Napi::Value ScanProcessJs(const Napi::CallbackInfo& info) {
 void InitScan(Napi::Env env, Napi::Object exports) {
   exports.Set("scanTree", Napi::Function::New(env, ScanTreeJs));
   exports.Set("scanProcess", Napi::Function::New(env, ScanProcessJs));
+  exports.Set("scanStats", Napi::Function::New(env, ScanStatsJs));
   exports.Set("scanProcesses", Napi::Function::New(env, ScanProcessesJs));
 }
 

@@ -47,7 +47,7 @@ it('tells the end of a child, and leaves no zombie', async () => {
   await native.pidfdWait(child)
   expect(await ended).toEqual({ code: 42, signal: null })
   expect(native.pidfdSend(child, 0)).toBe(false)
-  const ours = (await native.scanProcesses(null)).filter(({ parentPid, state }) => parentPid === process.pid && state === 'Z')
+  const ours = (await native.scanStats()).filter(({ parentPid, state }) => parentPid === process.pid && state === 'Z')
   expect(ours).toEqual([])
 })
 

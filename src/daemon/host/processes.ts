@@ -3,7 +3,7 @@ import { access, readFile } from 'node:fs/promises'
 import { constants, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { native, NativeError } from '../../../addon/index.js'
-import type { NativeProcessBrief, NativeProcessOwner, PidfdHandle } from '../../../addon/native.js'
+import type { NativeProcessBrief, NativeProcessOwner, NativeProcessStat, PidfdHandle } from '../../../addon/native.js'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { ProcessBrief } from '../../plugins/contract/host.js'
 import type { ExitStatus, Pid, Snapshot, Target } from '../../plugins/contract/job.js'
@@ -45,7 +45,7 @@ export async function briefs(pids: readonly number[]): Promise<Map<number, Proce
 }
 
 /** A thousand jobs that are killed at once need one look at /proc, not a thousand. */
-export const allProcesses: () => Promise<readonly ProcessRow[]> = shared(() => native.scanProcesses(null))
+export const allProcesses: () => Promise<readonly NativeProcessStat[]> = shared(() => native.scanStats())
 
 /** Those that have this variable in their environment: what a program has called has it too, whoever its parent is by now. */
 export async function withVariable(
@@ -54,9 +54,10 @@ export async function withVariable(
 ): Promise<readonly { readonly target: Target; readonly args: readonly string[] }[]> {
   const line = `${name}=${value}`
   const found = await Promise.all(
-    (await allProcesses()).map(async ({ pid, startTicks, args }) => {
+    (await allProcesses()).map(async ({ pid, startTicks }) => {
       const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')
-      return environment.split('\0').includes(line) ? [{ target: { pid: pid as Pid, startTicks, bootId }, args }] : []
+      if (!environment.split('\0').includes(line)) return []
+      return [{ target: { pid: pid as Pid, startTicks, bootId }, args: native.scanProcess(pid)?.args ?? [] }]
     }),
   )
   return found.flat()
@@ -143,8 +144,8 @@ async function members(target: Target): Promise<Member[]> {
   return found.map(({ pid, startTicks, state }) => ({ pid: pid as Pid, startTicks, bootId, state }))
 }
 
-function byParent(rows: readonly ProcessRow[]): Map<number, ProcessRow[]> {
-  const groups = new Map<number, ProcessRow[]>()
+function byParent(rows: readonly NativeProcessStat[]): Map<number, NativeProcessStat[]> {
+  const groups = new Map<number, NativeProcessStat[]>()
   for (const row of rows) {
     const siblings = groups.get(row.parentPid)
     if (siblings) siblings.push(row)
