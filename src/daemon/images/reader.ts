@@ -2,8 +2,8 @@
  * Opens checkpoints: as the caller, without following links, without changing anything of them. For a restore an archive, or shards, are unpacked
  * into memory; for a look inside (`peek`) and for `verify` they are read where they are.
  */
-import { constants, closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import { lstat, open, readdir } from 'node:fs/promises'
+import { constants, closeSync, fstatSync, lstatSync, openSync, readSync } from 'node:fs'
+import { open, readdir } from 'node:fs/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import { attempt, errnoOf, failure } from './failures.js'
@@ -163,7 +163,8 @@ class DirectorySource implements ImageSource {
     return attempt(`read ${this.path}`, async () => {
       const entries = await readdir(at(this.fd, '.'), { withFileTypes: true })
       const files = entries.filter((entry) => entry.isFile())
-      return Promise.all(files.map(async ({ name }) => ({ name, size: (await lstat(at(this.fd, name))).size })))
+      // By a thread, each would take longer than all of them do here.
+      return files.map(({ name }) => ({ name, size: lstatSync(at(this.fd, name)).size }))
     })
   }
 

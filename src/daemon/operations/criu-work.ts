@@ -2,7 +2,7 @@
  * CRIU's work directory, private to the daemon and gone after the operation. Of a failed one the log is kept, and turned into what the user can use:
  * the first real error in plain words, those lines, and where the log is.
  */
-import { closeSync, mkdtempSync, openSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
 import { copyFile, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
@@ -36,9 +36,9 @@ export class CriuWork {
   }
 
   /** How long the tree stood still, in microseconds; 0 when CRIU has not said. */
-  async frozenUs(): Promise<number> {
-    const bytes = await readFile(join(this.directory, STATISTICS)).catch(() => undefined)
-    return bytes ? (readImage(STATS, STATISTICS, bytes)[0]?.dump?.frozen ?? 0) : 0
+  frozenUs(): number {
+    const path = join(this.directory, STATISTICS)
+    return existsSync(path) ? (readImage(STATS, STATISTICS, readFileSync(path))[0]?.dump?.frozen ?? 0) : 0
   }
 
   /** What CRIU's refusal means. `pages`: what broke the page server, which CRIU knows only as a closed socket. */

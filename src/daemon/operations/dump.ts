@@ -378,7 +378,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     problems: plan.problems,
     state,
     plan: undefined,
-    frozenUs: await work.frozenUs(),
+    frozenUs: work.frozenUs(),
   })
 }
 
