@@ -18,15 +18,15 @@ export async function findExecutable(name: string, { env, cwd }: Pick<World, 'en
   if (name.includes('/')) {
     const path = name.startsWith('/') ? name : `${cwd}/${name}`
     if (await isExecutable(path)) return name
-    const exists = await stat(path).then(
-      () => true,
-      () => false,
-    )
-    throw new CliError(`exec: ${JSON.stringify(name)}: ${exists ? 'permission denied' : 'no such file or directory'}`)
+    const found = await stat(path).catch(() => undefined)
+    const shown = `exec: ${JSON.stringify(name)}`
+    if (found === undefined) throw new CliError(`${shown}: no such file or directory`)
+    if (found.isDirectory()) throw new CliError(`${shown}: is a directory`)
+    throw new CliError(`${shown}: permission denied`, { hint: 'it must be a program that you may execute (chmod +x)' })
   }
   for (const directory of (env.PATH ?? '').split(':')) {
     const path = `${directory === '' ? cwd : directory}/${name}`
     if (await isExecutable(path)) return path
   }
-  throw new CliError(`exec: ${JSON.stringify(name)}: executable file not found in $PATH`)
+  throw new CliError(`exec: ${JSON.stringify(name)}: executable file not found in $PATH`, { hint: 'install it, or name it by its path' })
 }

@@ -64,8 +64,12 @@ describe('errors are exit code 1', () => {
     [['dump', 'process', '1753353235123456789'], 'Error: invalid pid: 1753353235123456789\n'],
     [['kill'], 'Error: Please provide at least one JID or use the --all flag\n'],
     [['delete'], 'Error: Please provide a job ID or use the --all flag\n'],
-    [['exec', 'no-such-program'], 'Error: exec: "no-such-program": executable file not found in $PATH\n'],
-    [['exec', '/etc/passwd'], 'Error: exec: "/etc/passwd": permission denied\n'],
+    [
+      ['exec', 'no-such-program'],
+      'Error: exec: "no-such-program": executable file not found in $PATH\n  → install it, or name it by its path\n',
+    ],
+    [['exec', '/etc'], 'Error: exec: "/etc": is a directory\n'],
+    [['exec', '/etc/passwd'], 'Error: exec: "/etc/passwd": permission denied\n  → it must be a program that you may execute (chmod +x)\n'],
   ])('%j, and nothing is asked', async (argv, stderr) => {
     expect(await runFake(argv)).toEqual({ code: 1, stdout: '', stderr, connections: [] })
   })
@@ -348,4 +352,12 @@ test('alone, and versions', async () => {
   expect(await runFake([])).toMatchObject({ code: 0, stderr: '' })
   expect(await runFake(['--version'])).toMatchObject({ code: 0, stdout: 'cedana version 1.2.3\n' })
   expect(await runFake(['version'])).toMatchObject({ code: 0, stdout: '1.2.3\n' })
+  const engine: Partial<Engine> = {
+    version: async () => ({ version: '1', criu: '4.2.1', kernel: '6.18', pid: 5 }),
+    listPlugins: async () => [{ name: 'runc', version: '2' }] as unknown as Awaited<ReturnType<Engine['listPlugins']>>,
+  }
+  expect(JSON.parse((await runFake(['version', '-o', 'json'], { engine })).stdout)).toEqual({
+    client: { version: '1.2.3', node: process.version, api: 'cedana.v1' },
+    server: { version: '1', criu: '4.2.1', kernel: '6.18', pid: 5, plugins: [{ name: 'runc', version: '2' }] },
+  })
 })
