@@ -23,7 +23,8 @@ after(() => {
   closePlugin()
   close()
   podman('rm', '--all', '--force', '--time=0')
-  rmSync(directory, { recursive: true })
+  // What podman starts at the end of each container may still be at work there.
+  rmSync(directory, { recursive: true, maxRetries: 10 })
 })
 
 const image = 'localhost/busybox:1'

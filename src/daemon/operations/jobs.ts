@@ -142,7 +142,7 @@ export async function getJob(env: Environment, call: Call, jid: string): Promise
   mayUseJob(call.caller, job)
   const one = await seenNow(env, job)
   // How it has ended may be for somebody else to say, and known a little later than that it has.
-  const isEnding = job.state === 'running' && one.status.word === 'halted'
+  const isEnding = job.state === 'running' && ['halted', 'zombie'].includes(one.status.word)
   const whole = view(isEnding && (await endsWithin(env, jid, KNOWN_MS)) ? await seenNow(env, env.jobs.get(jid)) : one)
   if (!whole.isRunning) return whole
   // It may end while it is looked at: then there is no live state to show.
