@@ -16,6 +16,9 @@ const NEW_ROOT = `
 mount -t tmpfs none . && cd "$PWD" && mkdir usr old && mount --bind /usr usr && ln -s usr/bin usr/lib usr/lib64 . &&
 pivot_root . old && exec sleep 1000`
 
+/** A new mount namespace begins with the mounts of everybody, and those of other tests are gone when it is restored. */
+const WITHOUT_OTHERS = `awk '$2 ~ "^/(tmp|run|var)/" { print $2 }' /proc/self/mounts | tac | xargs -r umount -l`
+
 describe('a job is dumped, restored, and verifies its state', () => {
   for (const program of PROGRAMS.filter(({ refused }) => refused === undefined)) {
     const { name, args = [], flags = [], capability } = program
@@ -99,7 +102,8 @@ describe('namespaces of its own are there again, with what was in them', () => {
   test.each([[['-m', '-u']], [['-m', '-u', '-i', '-n']]])('of a job: unshare %j', async (flags) => {
     const [jid, dir] = [world.jid('own'), world.work()]
     const file = join(dir, 'file')
-    const script = 'mount -t tmpfs none "$0" && echo kept > "$0/file" && echo inside > /proc/sys/kernel/hostname && exec sleep 1000'
+    const make = 'mount -t tmpfs none "$0" && echo kept > "$0/file" && echo inside > /proc/sys/kernel/hostname'
+    const script = `${WITHOUT_OTHERS} && ${make} && exec sleep 1000`
     const { stdout } = await world.ok(['run', 'process', '--jid', jid, '--', 'unshare', ...flags, 'sh', '-c', script, dir])
     const pid = Number(/PID (\d+)/.exec(stdout)?.[1])
     await until('it sleeps', () => processInfo(pid)?.command.startsWith('sleep'))
@@ -114,7 +118,8 @@ describe('namespaces of its own are there again, with what was in them', () => {
   })
 
   test('of a process that is PID 1 among them', async () => {
-    const outer = await world.foreign('/usr/bin/unshare', ['-mpfiu', '--mount-proc', 'setsid', await program('children')])
+    const script = `${WITHOUT_OTHERS} && exec setsid ${await program('children')}`
+    const outer = await world.foreign('/usr/bin/unshare', ['-mpfiu', '--mount-proc', 'sh', '-c', script])
     await outer.says(/^READY$/m)
     const path = await world.dump({ ...outer, pid: children(outer.pid)[0]! })
     await until('nothing is left', () => !isAlive(outer.pid))
