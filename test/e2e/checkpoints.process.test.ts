@@ -176,7 +176,7 @@ describe('a damaged checkpoint is refused before anything is touched, naming the
     await world.ok(['checkpoint', 'verify', path])
     await world.ok(['restore', 'job', job.jid])
     await job.verify()
-  }, 120_000)
+  }, 300_000)
 
   test.each(['tar', 'gzip', 'lz4', 'zlib', 'zstd'])(
     'an archive (%s): truncated anywhere, a bit flipped anywhere, garbage at the end',
