@@ -319,8 +319,10 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const resumed = plan.leaveRunning ? complete().then(() => void (isFrozen = false)) : undefined
   resumed?.catch(() => undefined)
   const lost = resumed && gpu ? await runOnWithGpu(op, gpu, resumed) : undefined
+  const flushed = pages.finish()
+  flushed.catch(() => undefined)
   await op.step('save log', async () => writer.add(CRIU_DUMP_LOG, await work.log()))
-  const written = await op.step('flush pages', () => watched('flush pages', stored, () => pages.finish()))
+  const written = await op.step('flush pages', () => watched('flush pages', stored, () => flushed))
   const sealed = await op.step(
     'seal',
     () => {
