@@ -152,9 +152,11 @@ export class JobTable {
     if (directory === '') return
     const state = await readShimState(directory).catch(() => undefined)
     if (state) await processes.waitExit(state.shim)
+    // Nor is there a database to look into by then.
+    if (this.#closed) return
     const now = this.find(jid)
     const isOurs = now?.state === 'ended' && now.pid === pid && now.startTicks === startTicks
     // In the same turn as the look, so that nothing comes in between.
-    if (isOurs && !this.#closed) rmSync(directory, { recursive: true, force: true })
+    if (isOurs) rmSync(directory, { recursive: true, force: true })
   }
 }
