@@ -135,8 +135,8 @@ export class CliCommand extends Command {
   }
 
   /** A switch with three states: `--x`, `--no-x`, not said. */
-  tristate(name: string, description: string): this {
-    return this.option(`--${name}`, description).addOption(
+  tristate(name: string, description: string, short?: string): this {
+    return this.option(`${short === undefined ? '' : `${short}, `}--${name}`, description).addOption(
       new Option(`--no-${name}`, `turns --${name} off, whatever is configured or detected`).hideHelp(),
     )
   }

@@ -8,6 +8,9 @@ import type { World } from './session.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
+/** The first failure of standard output. A reader that went away (`cedana ps | head -1`) is none. */
+let lost: NodeJS.ErrnoException | undefined
+
 function workingDirectory(): string {
   try {
     return process.cwd()
@@ -30,8 +33,7 @@ function realWorld(): World {
       cancel.abort()
     })
   }
-  // A reader that went away (`cedana ps | head -1`) is no failure.
-  process.stdout.on('error', () => {})
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => (lost ??= error))
   const caller = { uid: process.getuid!(), gid: process.getgid!(), groups: process.getgroups!(), pid: process.pid }
   return {
     version,
@@ -80,10 +82,14 @@ function realWorld(): World {
   }
 }
 
-/** Standard output may be a pipe that is slow to take: nothing is cut off. */
+/** Standard output may be a pipe that is slow to take: nothing is cut off. Where it is all the same, that is a failure. */
 async function end(code: number): Promise<void> {
-  await Promise.all([flushed(process.stdout), flushed(process.stderr)])
-  process.exit(code)
+  await flushed(process.stdout)
+  await new Promise(setImmediate) // by then a failed write has been told of
+  const isCutOff = lost !== undefined && lost.code !== 'EPIPE'
+  if (isCutOff) process.stderr.write(`Error: cannot write the output: ${reasonOf(lost)}\n`)
+  await flushed(process.stderr)
+  process.exit(isCutOff && code === EXIT.ok ? EXIT.error : code)
 }
 
 void runCli(realWorld(), process.argv.slice(2)).then(end)

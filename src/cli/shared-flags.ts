@@ -75,7 +75,7 @@ export interface CriuFlags {
 export function criuFlags(command: CliCommand): CliCommand {
   command.tristate('tcp-established', 'keep established TCP connections; not said: when there are some')
   command.tristate('file-locks', 'keep file locks')
-  command.tristate('shell-job', 'the root process is not the leader of its session; not said: by looking')
+  command.tristate('shell-job', 'the root process is not the leader of its session; not said: by looking', '-j')
   command.tristate('link-remap', 'make temporary links for files that have been deleted but are open')
   command.addOption(new Option('--external <KEY>', 'resource that stays outside of the checkpoint (repeatable)').argParser(repeated))
   command.option('--criu-opts <JSON>', 'object with options of CRIU, which win over all others')

@@ -1,8 +1,10 @@
+import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { isAlive, processInfo } from '../support/processes.js'
 import { until } from '../support/wait.js'
-import { useWorld } from '../support/world.js'
+import { CEDANA, useWorld } from '../support/world.js'
 
 const world = useWorld()
 
@@ -266,6 +268,17 @@ describe('manage process', () => {
     await world.fails(['manage', 'process', String(world.daemonPid)])
     await world.fails(['manage', 'process', '1'])
   })
+})
+
+test('what cannot be printed is no success; a reader that goes away is', async () => {
+  await world.job('eventfd')
+  const shell = async (line: string) => {
+    const outcome = promisify(execFile)('sh', ['-c', line, 'sh', CEDANA], { env: world.env })
+    return outcome.catch((failed: unknown) => failed as { readonly code: number; readonly stderr: string })
+  }
+  const full = { code: 1, stderr: 'Error: cannot write the output: no space left on device\n' }
+  for (const format of ['table', 'json']) expect(await shell(`"$1" ps -o ${format} >/dev/full`)).toMatchObject(full)
+  expect(await shell('{ "$1" ps; echo $? >&2; } | true')).toEqual({ stdout: '', stderr: '0\n' })
 })
 
 describe('query process', () => {
