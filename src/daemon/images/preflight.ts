@@ -278,6 +278,12 @@ function switchProblems(snapshot: Snapshot, switches: DumpSwitches): readonly Pr
     const message = `${[...terminals.values()].map(who).join(' and ')} have /dev/tty of different terminals open, which CRIU cannot tell apart`
     problems.push({ severity: 'error', id: 'dev-tty', message, hint: 'end one of them first' })
   }
+  const led = snapshot.processes.filter(({ pid, session, terminal, state }) => terminal !== 0 && state !== 'Z' && pid !== session)
+  const losers = led.filter(({ session }) => snapshot.processes.some(({ pid }) => pid === session))
+  if (losers.length > 0) {
+    const message = `${losers.map(who).join(', ')} will have no controlling terminal after a restore, only ${losers.length === 1 ? 'its' : 'their'} session's leader: /dev/tty cannot be opened, nor job control be done, by others`
+    problems.push({ severity: 'warning', id: 'terminal-lost', message })
+  }
   const console = snapshot.mounts.find(({ filesystem, root: mounted }) => filesystem === 'devpts' && mounted.endsWith(DELETED))
   if (console) {
     const message = `the terminal that is mounted at ${console.path} is gone, since who held its other side has ended: CRIU could not restore it`

@@ -2,7 +2,7 @@
  * Starts that nobody saw to their end: whoever kills the shim, what the shim runs, the daemon, or all of them, what a runtime's program was making is
  * either a job or goes again. What is being started is noted beside the job's other files, and known by its environment.
  */
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { ExitStatus, Target } from '../../plugins/contract/job.js'
@@ -58,7 +58,9 @@ export async function noteStart(
     at: await sinceBoot(),
     stays: program.pidFile !== undefined,
   }
-  await writeFile(join(directory, FILE), JSON.stringify(start), { mode: 0o600 })
+  const path = join(directory, FILE)
+  await writeFile(`${path}.new`, JSON.stringify(start), { mode: 0o600 })
+  await rename(`${path}.new`, path)
   return { [VARIABLE]: directory }
 }
 
