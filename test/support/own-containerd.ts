@@ -231,9 +231,12 @@ conf_dir = "${this.cni}/conf"
     return undefined
   }
 
-  /** What a program in a container prints. */
-  exec(id: string, ...args: readonly string[]): Promise<string> {
-    return this.ok('tasks', 'exec', '--exec-id', `exec-${++this.#count}`, id, ...args)
+  /** What a program in a container prints, on either stream. By a file: `ctr` stops to copy when the program has ended, whatever has come by then. */
+  async exec(id: string, ...args: readonly string[]): Promise<string> {
+    const name = `exec-${++this.#count}`
+    const output = join(this.#dir, name)
+    await this.ok('tasks', 'exec', '--exec-id', name, '--log-uri', `file://${output}`, id, ...args)
+    return readFileSync(output, 'utf8')
   }
 
   async containers(): Promise<string[]> {
