@@ -3,7 +3,7 @@
  * daemon that finds one of a dead process of cedana lets the tree go on.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { DeviceMap, Gpu, GpuProcess, GpuUse } from '../../plugins/contract/gpu.js'
@@ -12,6 +12,7 @@ import type { Snapshot, Target } from '../../plugins/contract/job.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import * as processes from '../host/processes.js'
 import { readShimState } from '../host/shim.js'
+import { writeWhole } from '../host/write-whole.js'
 import type { Manifest } from '../images/manifest.js'
 import type { JobRecord } from '../jobs/job.js'
 import { type Environment, hasMaker, makerName } from './environment.js'
@@ -32,8 +33,7 @@ async function writeNote(env: Environment, note: Note): Promise<string> {
   const directory = notesDirectory(env)
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const path = join(directory, `${makerName(await env.self())}-${randomBytes(6).toString('hex')}`)
-  await writeFile(`${path}.new`, JSON.stringify(note), { mode: 0o600 })
-  await rename(`${path}.new`, path)
+  await writeWhole(path, JSON.stringify(note))
   return path
 }
 

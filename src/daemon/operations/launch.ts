@@ -1,6 +1,6 @@
 /** The other side of `Program.launch`: a process of its own below the shim, in which a plugin brings a target up. */
 import { createReadStream } from 'node:fs'
-import { appendFile, rename, writeFile } from 'node:fs/promises'
+import { appendFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CudaDriver } from '../../plugins/contract/cuda.js'
 import { CedanaError, type ErrorCode } from '../../plugins/contract/errors.js'
@@ -11,6 +11,7 @@ import type { LaunchContext } from '../../plugins/contract/runtime.js'
 import type { Registry } from '../../plugins/registry.js'
 import type { Config } from '../config.js'
 import { exists } from '../host/processes.js'
+import { writeWhole } from '../host/write-whole.js'
 import { hostFor } from './host.js'
 
 /** What a launcher is told: a file in the directory of the job. */
@@ -48,15 +49,11 @@ function contextFor({ environment, signal }: Surroundings, { pidFile }: Launcher
     pid: process.pid,
     environment: Object.fromEntries(Object.entries(environment).filter((entry): entry is [string, string] => entry[1] !== undefined)),
     announce: async ({ pid, startTicks }) => {
-      await writeFile(`${pidFile}.new`, `${pid} ${startTicks}`, { mode: 0o600 })
-      await rename(`${pidFile}.new`, pidFile)
+      await writeWhole(pidFile, `${pid} ${startTicks}`)
       while (await exists(pidFile)) await sleep(HELD_EVERY_MS, undefined, { signal })
     },
     read: (path) => createReadStream(path, { highWaterMark: 1 << 20 }),
-    writeProgram: async (path, text) => {
-      await writeFile(`${path}.new`, text, { mode: 0o700 })
-      await rename(`${path}.new`, path)
-    },
+    writeProgram: (path, text) => writeWhole(path, text, 0o700),
   }
 }
 

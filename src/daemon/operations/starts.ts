@@ -2,7 +2,7 @@
  * Starts that nobody saw to their end: whoever kills the shim, what the shim runs, the daemon, or all of them, what a runtime's program was making is
  * either a job or goes again. What is being started is noted beside the job's other files, and known by its environment.
  */
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { ExitStatus, Target } from '../../plugins/contract/job.js'
@@ -13,6 +13,7 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import { unmountBelow } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import { readShimExit, type ShimState } from '../host/shim.js'
+import { writeWhole } from '../host/write-whole.js'
 import { type Environment, hasMaker, makerName } from './environment.js'
 import { hostFor } from './host.js'
 
@@ -58,9 +59,7 @@ export async function noteStart(
     at: await sinceBoot(),
     stays: program.pidFile !== undefined,
   }
-  const path = join(directory, FILE)
-  await writeFile(`${path}.new`, JSON.stringify(start), { mode: 0o600 })
-  await rename(`${path}.new`, path)
+  await writeWhole(join(directory, FILE), JSON.stringify(start))
   return { [VARIABLE]: directory }
 }
 
