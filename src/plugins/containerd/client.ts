@@ -76,9 +76,10 @@ export class Containerd implements Disposable {
     this.#metadata.set('containerd-namespace', place.namespace)
   }
 
-  /** What is made from now on belongs to this lease as well, and is not collected while that is there. */
-  useLease(id: string): void {
-    this.#metadata.set('containerd-lease', id)
+  /** What is made from now on belongs to this lease as well, and is not collected while that is there. Undefined: to none. */
+  useLease(id: string | undefined): void {
+    if (id === undefined) this.#metadata.remove('containerd-lease')
+    else this.#metadata.set('containerd-lease', id)
   }
 
   [Symbol.dispose](): void {

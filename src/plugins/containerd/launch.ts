@@ -54,12 +54,8 @@ export async function launch(host: Host, context: LaunchContext, request: Parsed
   // What is taken back is when nothing else can be done any more.
   using patient = new Containerd(asked.identity)
   const undo = new Undo()
-  await undo.around(() =>
-    leased({ containerd, patient }, async () => {
-      const launch = new Launch(host, context, containerd, { patient, undo })
-      await (asked.action === 'run' ? launch.run(asked) : launch.restore(asked))
-    }),
-  )
+  const launch = new Launch(host, context, containerd, { patient, undo })
+  await undo.around(() => (asked.action === 'run' ? launch.run(asked) : launch.restore(asked)))
 }
 
 interface Tools {
@@ -84,7 +80,7 @@ class Launch {
   }
 
   async run(asked: RunRequest): Promise<void> {
-    const made = await this.#make(asked)
+    const made = await this.#leased(() => this.#make(asked))
     await this.#begin(asked, { ...made, options: runcOptions(made.container) })
   }
 
@@ -110,8 +106,7 @@ class Launch {
     const { pid } = await this.containerd.call(TasksService.start, { containerId: identity.id })
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc))
     const target = await this.host.identify(pid)
-    if (!asked.isThere) await this.#markMade(container, target)
-    await this.context.announce(target)
+    await Promise.all([asked.isThere ? undefined : this.#markMade(container, target), this.context.announce(target)])
     await this.#endInputOfShim(asked)
     await this.#superseded()
   }
@@ -141,7 +136,7 @@ class Launch {
     if (key === '') return { container, mounts: [itself(spec)] }
     if (layer === undefined)
       return { container, mounts: (await this.containerd.call(SnapshotsService.mounts, { snapshotter, key })).mounts }
-    return this.#withLayer(container, layer)
+    return this.#leased(() => this.#withLayer(container, layer))
   }
 
   /** What was written since the dump makes place for what had been written then; until all has gone well it is kept. */
@@ -189,9 +184,12 @@ class Launch {
       const container = await this.#createContainer({ ...base, snapshotter: '', snapshotKey: '' }, spec, labels)
       return { container, mounts: [itself(spec)] }
     }
-    const mounts = await this.#prepare(id, snapshotter, await this.#baseOf(saved))
-    if (layer !== undefined) await this.#apply(layer, mounts)
-    return { container: await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec, labels), mounts }
+    const parent = await this.#baseOf(saved)
+    // Before its snapshot, which then is somebody's from its first moment on and needs no lease: each takes containerd two writes to its disk.
+    const container = await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec, labels)
+    const mounts = await this.#prepare(id, snapshotter, parent)
+    if (layer !== undefined) await this.#leased(() => this.#apply(layer, mounts))
+    return { container, mounts }
   }
 
   /** Of an image that is there but has not been unpacked, the layers are now. */
@@ -199,7 +197,11 @@ class Launch {
     if (parent === '' || (await hasSnapshot(this.containerd, snapshotter, parent))) return parent
     const image = await findImage(this.containerd, name)
     if (!image) throw imageMissing(this.containerd, name)
-    return unpack(this.containerd, await readImage(this.containerd, image), snapshotter)
+    return this.#leased(async () => unpack(this.containerd, await readImage(this.containerd, image), snapshotter))
+  }
+
+  #leased<T>(work: () => Promise<T>): Promise<T> {
+    return leased({ containerd: this.containerd, patient: this.#patient }, work)
   }
 
   async #prepare(key: string, snapshotter: string, parent: string): Promise<readonly Mount[]> {

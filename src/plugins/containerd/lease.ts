@@ -17,6 +17,7 @@ export async function leased<T>(
   try {
     return await work()
   } finally {
+    containerd.useLease(undefined)
     await found(patient.call(LeasesService.delete, { id }))
   }
 }
