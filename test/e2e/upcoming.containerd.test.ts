@@ -8,11 +8,12 @@ import { useWorld } from '../support/world.js'
 const world = useWorld()
 const containerd = useContainerd(world)
 
-const waits = (jid: string): Promise<unknown> =>
-  until('the daemon waits', () =>
+/** From then on a restart of containerd is waited out: one that was never there is not. */
+const hears = (id: string): Promise<unknown> =>
+  until('containerd tells the daemon of tasks', () =>
     readFileSync(world.daemonLog, 'utf8')
       .split('\n')
-      .some((line) => line.includes(jid) && line.includes('waiting for the target')),
+      .some((line) => line.includes(id) && line.includes('containerd tells of tasks that start')),
   )
 
 describe('manage --upcoming containerd', () => {
@@ -20,7 +21,7 @@ describe('manage --upcoming containerd', () => {
     const image = await containerd.busybox()
     const [id, jid] = [containerd.id('upcoming'), world.jid('upcoming')]
     const waiting = world.ok(['manage', 'containerd', '--upcoming', id, '--jid', jid, ...containerd.flags])
-    await waits(jid)
+    await hears(id)
     // Others, and its own container without a task, are waited out.
     await containerd.run(image, containerd.id('another'), ['sleep', '1000'])
     await containerd.ok('containers', 'create', '--env', world.mark, image, id, 'sleep', '1000')
@@ -40,7 +41,7 @@ describe('manage --upcoming containerd', () => {
     const image = await containerd.busybox()
     const [id, jid] = [containerd.id('later'), world.jid('later')]
     const waiting = world.ok(['manage', 'containerd', '--upcoming', id, '--jid', jid, ...containerd.flags])
-    await waits(jid)
+    await hears(id)
     await containerd.restart('SIGKILL')
     const pid = await containerd.run(image, id, ['sleep', '1000'])
     expect((await waiting).stdout).toContain(`PID ${pid}`)

@@ -43,7 +43,10 @@ async function next(host: Host, containerd: Containerd, { id, namespace }: Ident
     for await (const envelope of containerd.stream(EventsService.subscribe, { filters })) {
       const isOwn = envelope.topic === HEARD && envelope.event?.typeUrl === mark
       if (!isOwn && !concerns(envelope, id)) continue
-      if (isOwn) heard.abort()
+      if (isOwn) {
+        heard.abort()
+        host.log.debug({ id, namespace }, 'containerd tells of tasks that start')
+      }
       // One that has died already is waited out.
       const target = await running(host, containerd, id)
       if (target) return target
