@@ -12,8 +12,10 @@ import { launcherHost, type LaunchOrder, SILENT } from './operations/launch.js'
 async function main(file: string, signal: AbortSignal): Promise<number> {
   const order = JSON.parse(await readFile(file, 'utf8')) as LaunchOrder
   const directory = dirname(file)
-  const runtimes = new Registry(await loadBuiltins())
-  const plugins = Object.hasOwn(BUILTINS, order.type) ? undefined : await externals(runtimes, order, directory)
+  const isBuiltIn = Object.hasOwn(BUILTINS, order.type)
+  // One that is not may build on any of those that are.
+  const runtimes = new Registry(await loadBuiltins(isBuiltIn ? [order.type] : undefined))
+  const plugins = isBuiltIn ? undefined : await externals(runtimes, order, directory)
   const cuda = cudaOf(order.config.gpu)
   try {
     return await launcherHost({ runtimes, cuda, environment: process.env, directory, signal }, order)

@@ -1,11 +1,11 @@
 /** The daemon as an Engine, over gRPC. Its time is part of every command's: it loads as little as it can. */
 import { access, constants } from 'node:fs/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
+import { CallFailed, Channel, type ClientCall } from '../../plugins/contract/grpc.js'
 import type { AttachInput, AttachOutput, Progress, Verbs } from '../operations/verbs.js'
 import type { Protocol } from '../config.js'
-import { CallFailed, Channel, type ClientCall } from './channel.js'
 import * as codec from './codec.js'
-import { formatEndpoint, parseEndpoint, type Endpoint } from './endpoint.js'
+import { formatEndpoint, MAX_MESSAGE_BYTES, parseEndpoint, type Endpoint } from './endpoint.js'
 import { timeLimit, type AskOptions, type Engine } from './engine.js'
 import { DaemonServiceService as service, type Progress as WireProgress } from './gen/cedana.js'
 import { fromStatus } from './status.js'
@@ -26,13 +26,16 @@ export interface ConnectOptions {
 interface Connection {
   readonly channel: Channel
   readonly endpoint: Endpoint
+  /** Sent with each call. */
+  readonly headers: Readonly<Record<string, string>>
 }
 
 /** Nothing is sent before the first call. */
 export function connect({ protocol, address, waitForReady, tokenFile }: ConnectOptions): Engine {
   const endpoint = parseEndpoint(protocol, address)
   const headers: Record<string, string> = endpoint.protocol === 'tcp' ? { [TOKEN_KEY]: bearer(readToken(tokenFile)) } : {}
-  return engine({ channel: new Channel(endpoint, { headers, waitForReady }), endpoint })
+  const to = endpoint.protocol === 'unix' ? { path: endpoint.path } : { host: endpoint.host, port: endpoint.port, noDelay: true }
+  return engine({ channel: new Channel(to, { maxMessageBytes: MAX_MESSAGE_BYTES, waitForReady }), endpoint, headers })
 }
 
 function engine(to: Connection): Engine {
@@ -132,21 +135,16 @@ async function call<R>(
   use: (call: ClientCall) => Promise<R>,
 ): Promise<R> {
   try {
-    return await use(await to.channel.open(path, { limitMs, signal }))
+    return await use(await to.channel.open(path, { limitMs, signal, headers: to.headers }))
   } catch (thrown) {
     throw await failure(to, thrown)
   }
 }
 
-const unanswered = (): CedanaError => new CedanaError('BUG', 'the daemon ended the call without a result')
-
 function unary<Q, R>(to: Connection, method: Method<Q, R>, request: Q, limitMs: number, options: AskOptions = {}): Promise<R> {
   return call(to, method.path, limitMs, options, async (asked) => {
     asked.finish(method.requestSerialize(request))
-    let answer: Buffer | undefined
-    for await (const message of asked.messages()) answer = message
-    if (answer === undefined) throw unanswered()
-    return method.responseDeserialize(answer)
+    return method.responseDeserialize(await asked.answer())
   })
 }
 
@@ -169,7 +167,7 @@ function result<Q, R>(
       if (event?.$case === 'progress') options.onProgress?.(event.progress satisfies Progress)
       else if (event?.$case === 'result') last = event.result
     }
-    if (last === undefined) throw unanswered()
+    if (last === undefined) throw new CedanaError('BUG', 'the daemon ended the call without a result')
     return last
   })
 }
@@ -193,7 +191,8 @@ async function* attach(
     asked.finish()
   }
   try {
-    const asked = await to.channel.open(path, { limitMs: timeLimit('attach', undefined, options), signal: options.signal })
+    const limitMs = timeLimit('attach', undefined, options)
+    const asked = await to.channel.open(path, { limitMs, signal: options.signal, headers: to.headers })
     // When the source of the input fails, the attachment ends with that error.
     send(asked).catch((thrown: unknown) => {
       broken = thrown

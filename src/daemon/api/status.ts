@@ -1,25 +1,7 @@
 /** The one place where errors meet the wire: CedanaError ↔ gRPC status, with the whole error as JSON in a trailer. */
 import { CedanaError, ERRORS, type ErrorCode } from '../../plugins/contract/errors.js'
+import { STATUS } from '../../plugins/contract/grpc.js'
 import { plain } from './codec.js'
-
-/** Numbers of the wire; grpc-js has them too, but the CLI does without it. */
-export const STATUS = {
-  OK: 0,
-  CANCELLED: 1,
-  INVALID_ARGUMENT: 3,
-  DEADLINE_EXCEEDED: 4,
-  NOT_FOUND: 5,
-  ALREADY_EXISTS: 6,
-  PERMISSION_DENIED: 7,
-  RESOURCE_EXHAUSTED: 8,
-  FAILED_PRECONDITION: 9,
-  ABORTED: 10,
-  UNIMPLEMENTED: 12,
-  INTERNAL: 13,
-  UNAVAILABLE: 14,
-  DATA_LOSS: 15,
-  UNAUTHENTICATED: 16,
-} as const
 
 export const TRAILER = 'cedana-error-bin'
 /** gRPC implementations refuse headers from 8 KiB on; base64 adds a third. */

@@ -1,9 +1,7 @@
 /** containerd's own API, as far as it is used here: gRPC on its socket, in one of its namespaces. */
-import { Client, credentials, Metadata, type MethodDefinition, type ServiceError, status } from '@grpc/grpc-js'
 import { CedanaError, type ErrorCode } from '../contract/errors.js'
+import { CallFailed, Channel, type ClientCall, type Method, STATUS, whole } from '../contract/grpc.js'
 
-/** What each call is about when there is nothing to send: every field as protobuf leaves it out. */
-const EMPTY = Buffer.alloc(0)
 /** As containerd's own clients allow: a list of many containers is more than gRPC's usual 4 MiB. */
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20
 
@@ -13,38 +11,37 @@ export interface Place {
   readonly namespace: string
 }
 
-const CODES: Readonly<Partial<Record<status, ErrorCode>>> = {
-  [status.PERMISSION_DENIED]: 'PERMISSION_DENIED',
-  [status.DEADLINE_EXCEEDED]: 'TIMEOUT',
-  [status.CANCELLED]: 'CANCELLED',
-  [status.RESOURCE_EXHAUSTED]: 'NO_SPACE',
+const CODES: Readonly<Record<number, ErrorCode>> = {
+  [STATUS.PERMISSION_DENIED]: 'PERMISSION_DENIED',
+  [STATUS.DEADLINE_EXCEEDED]: 'TIMEOUT',
+  [STATUS.CANCELLED]: 'CANCELLED',
+  [STATUS.RESOURCE_EXHAUSTED]: 'NO_SPACE',
 }
 
 export const unreachable = ({ address }: Pick<Place, 'address'>, cause?: unknown): CedanaError =>
   new CedanaError('HOST_UNFIT', `containerd cannot be reached at ${address}`, {
     cause,
     hint: 'start it, or name its socket with --address',
-    detail: { grpc: status.UNAVAILABLE },
+    detail: { grpc: STATUS.UNAVAILABLE },
   })
 
 /** `detail.grpc`: the canonical status code, for whoever expects one. */
-function errorOf(thrown: ServiceError, { address }: Place, signal: AbortSignal | undefined): CedanaError {
+function errorOf(thrown: unknown, { address }: Place, signal: AbortSignal | undefined): CedanaError {
   const reason: unknown = signal?.aborted === true ? signal.reason : undefined
   if (reason instanceof CedanaError) return reason
-  if (thrown.code === status.UNAVAILABLE) return unreachable({ address }, thrown)
-  return new CedanaError(CODES[thrown.code] ?? 'HOST_UNFIT', `containerd: ${thrown.details}`, {
-    cause: thrown,
-    detail: { grpc: thrown.code },
-  })
+  if (!(thrown instanceof CallFailed)) return CedanaError.from(thrown)
+  const { status, details } = thrown
+  if (status === STATUS.UNAVAILABLE) return unreachable({ address }, thrown)
+  return new CedanaError(CODES[status] ?? 'HOST_UNFIT', `containerd: ${details}`, { cause: thrown, detail: { grpc: status } })
 }
 
 const isStatus =
-  (code: status) =>
+  (code: number) =>
   (thrown: unknown): boolean =>
     thrown instanceof CedanaError && thrown.detail['grpc'] === code
-export const isNotFound = isStatus(status.NOT_FOUND)
-export const isThereAlready = isStatus(status.ALREADY_EXISTS)
-export const isUnreachable = isStatus(status.UNAVAILABLE)
+export const isNotFound = isStatus(STATUS.NOT_FOUND)
+export const isThereAlready = isStatus(STATUS.ALREADY_EXISTS)
+export const isUnreachable = isStatus(STATUS.UNAVAILABLE)
 
 /** Undefined for what containerd does not know. */
 export const found = async <T>(asked: Promise<T>): Promise<T | undefined> =>
@@ -53,121 +50,76 @@ export const found = async <T>(asked: Promise<T>): Promise<T | undefined> =>
     throw thrown
   })
 
-/** The definition of a method, as generated: `TasksService.get`. */
-type Method<Request, Response> = Pick<
-  MethodDefinition<Request, Response>,
-  'path' | 'requestSerialize' | 'requestDeserialize' | 'responseDeserialize'
->
-
 /** A connection, closed by whoever opened it. Nothing is sent before the first call. */
 export class Containerd implements Disposable {
-  readonly #client: Client
-  readonly #metadata = new Metadata()
+  readonly #channel: Channel
+  readonly #headers: Record<string, string>
 
   constructor(
     readonly place: Place,
     /** Aborting cancels every call under way. */
     private readonly signal?: AbortSignal,
   ) {
-    this.#client = new Client(`unix:${place.address}`, credentials.createInsecure(), {
-      'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
-      'grpc.use_local_subchannel_pool': 1,
-    })
-    this.#metadata.set('containerd-namespace', place.namespace)
+    this.#channel = new Channel({ path: place.address }, { maxMessageBytes: MAX_MESSAGE_BYTES })
+    this.#headers = { 'containerd-namespace': place.namespace }
   }
 
   /** What is made from now on belongs to this lease as well, and is not collected while that is there. Undefined: to none. */
   useLease(id: string | undefined): void {
-    if (id === undefined) this.#metadata.remove('containerd-lease')
-    else this.#metadata.set('containerd-lease', id)
+    if (id === undefined) delete this.#headers['containerd-lease']
+    else this.#headers['containerd-lease'] = id
   }
 
   [Symbol.dispose](): void {
-    this.#client.close()
+    this.#channel.close()
   }
 
   /** Fields that are not given are as if they had not been set. */
-  call<Request, Response>(method: Method<Request, Response>, request: Partial<Request>): Promise<Response> {
-    return new Promise((resolve, reject) => {
-      const call = this.#client.makeUnaryRequest(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        whole(method, request),
-        this.#metadata,
-        (error, response) => {
-          stopListening()
-          if (error) reject(errorOf(error, this.place, this.signal))
-          else resolve(response as Response)
-        },
-      )
-      const stopListening = this.#cancels(call)
-    })
+  async call<Request, Response>(method: Method<Request, Response>, request: Partial<Request>): Promise<Response> {
+    try {
+      const call = await this.#open(method)
+      call.finish(method.requestSerialize(whole(method, request)))
+      return method.responseDeserialize(await call.answer())
+    } catch (thrown) {
+      throw errorOf(thrown, this.place, this.signal)
+    }
   }
 
   /** Messages that come one by one. Leaving the loop ends the call. */
   async *stream<Request, Response>(method: Method<Request, Response>, request: Partial<Request>): AsyncGenerator<Response> {
-    const call = this.#client.makeServerStreamRequest(
-      method.path,
-      method.requestSerialize,
-      method.responseDeserialize,
-      whole(method, request),
-      this.#metadata,
-    )
-    const stopListening = this.#cancels(call)
     try {
-      for await (const message of call) yield message as Response
+      const call = await this.#open(method)
+      call.finish(method.requestSerialize(whole(method, request)))
+      for await (const message of call.messages()) yield method.responseDeserialize(message)
     } catch (thrown) {
-      throw errorOf(thrown as ServiceError, this.place, this.signal)
-    } finally {
-      stopListening()
-      call.cancel()
+      throw errorOf(thrown, this.place, this.signal)
     }
   }
 
   /** Sends what `requests` makes, one after the other as fast as they are taken, and answers the last reply. */
   async upload<Request, Response>(method: Method<Request, Response>, requests: AsyncIterable<Partial<Request>>): Promise<Response> {
-    const call = this.#client.makeBidiStreamRequest(method.path, method.requestSerialize, method.responseDeserialize, this.#metadata)
-    const stopListening = this.#cancels(call)
-    const replies = (async () => {
-      let last: Response | undefined
-      for await (const reply of call) last = reply as Response
-      return last
-    })()
-    // The loop below ends at the same failure, and it is this one that says what it was.
-    replies.catch(() => undefined)
     try {
-      for await (const request of requests) {
-        if (call.write(whole(method, request))) continue
-        await Promise.race([new Promise((resolve) => call.once('drain', resolve)), replies])
+      const call = await this.#open(method)
+      const answer = call.answer()
+      // The loop below ends at the same failure, and it is this one that says what it was.
+      answer.catch(() => undefined)
+      try {
+        for await (const request of requests) {
+          if (call.isOver) break
+          if (!call.write(method.requestSerialize(whole(method, request)))) await call.drained()
+        }
+      } catch (thrown) {
+        call.cancel()
+        throw thrown
       }
-      call.end()
-      const last = await replies
-      if (last === undefined) throw new CedanaError('HOST_UNFIT', `containerd answered nothing to ${method.path}`)
-      return last
+      call.finish()
+      return method.responseDeserialize(await answer)
     } catch (thrown) {
-      throw thrown instanceof CedanaError ? thrown : errorOf(thrown as ServiceError, this.place, this.signal)
-    } finally {
-      stopListening()
-      call.cancel()
+      throw errorOf(thrown, this.place, this.signal)
     }
   }
 
-  #cancels(call: { cancel(): void }): () => void {
-    const { signal } = this
-    if (!signal) return () => undefined
-    const cancel = (): void => {
-      call.cancel()
-    }
-    signal.addEventListener('abort', cancel)
-    if (signal.aborted) cancel()
-    return () => {
-      signal.removeEventListener('abort', cancel)
-    }
+  #open({ path }: Pick<Method<unknown, unknown>, 'path'>): Promise<ClientCall> {
+    return this.#channel.open(path, { limitMs: 0, signal: this.signal, headers: this.#headers })
   }
 }
-
-const whole = <Request, Response>(method: Method<Request, Response>, request: Partial<Request>): Request => ({
-  ...method.requestDeserialize(EMPTY),
-  ...request,
-})

@@ -1,4 +1,4 @@
-/** What only a daemon that misbehaves, or is not there, shows; the rest is in server.test.ts, against the real server. */
+/** What only a server that misbehaves, or is not there, shows; the rest is in daemon/api/server.test.ts, against the real one. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer as createHttp1 } from 'node:http'
 import { createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2'
@@ -6,15 +6,15 @@ import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { CallFailed, Channel } from './channel.js'
-import { STATUS } from './status.js'
+import { CallFailed, Channel, STATUS } from './grpc.js'
 
+const MAX = 2 ** 20
 let directory: string
 let path: string
 const open: { close(): unknown }[] = []
 
 beforeEach(() => {
-  directory = mkdtempSync(join(tmpdir(), 'channel-'))
+  directory = mkdtempSync(join(tmpdir(), 'grpc-'))
   path = join(directory, 's')
 })
 afterEach(() => {
@@ -33,7 +33,7 @@ async function listen(answer: (stream: ServerHttp2Stream) => void): Promise<Http
   return server
 }
 function channel(waitForReady = false): Channel {
-  const made = new Channel({ protocol: 'unix', path }, { headers: {}, waitForReady })
+  const made = new Channel({ path }, { maxMessageBytes: MAX, waitForReady })
   open.push(made)
   return made
 }
@@ -135,7 +135,7 @@ describe('a daemon', () => {
     await new Promise<void>((resolve) => http1.listen(0, '127.0.0.1', resolve))
     open.push(http1)
     const { port } = http1.address() as AddressInfo
-    const other = new Channel({ protocol: 'tcp', host: '127.0.0.1', port }, { headers: {}, waitForReady: false })
+    const other = new Channel({ host: '127.0.0.1', port }, { maxMessageBytes: MAX })
     open.push(other)
     await expect(ask(other)).rejects.toEqual(failed(STATUS.UNAVAILABLE))
   })

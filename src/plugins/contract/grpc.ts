@@ -1,14 +1,31 @@
 /**
- * gRPC over HTTP/2, as far as our client needs it: one connection, no compression, no proxy, no retries. The daemon uses grpc-js, which can do the
- * same; but loading it takes every command longer than its whole conversation with the daemon.
+ * gRPC over HTTP/2, as far as clients need it: one connection, no compression, no proxy, no retries. The daemon serves by grpc-js, which can do the
+ * same; but loading it takes a command, or a launcher, longer than its whole conversation.
  */
 import { connect as startHttp2, constants, type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2'
-import { connect as connectSocket } from 'node:net'
+import { connect as connectSocket, type NetConnectOpts } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { formatEndpoint, MAX_MESSAGE_BYTES, type Endpoint } from './endpoint.js'
-import { STATUS } from './status.js'
 
-/** How a call ended that did not end well; `trailers`: what the daemon added. */
+/** Numbers of the wire. */
+export const STATUS = {
+  OK: 0,
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+} as const
+
+/** How a call ended that did not end well; `trailers`: what the server added. */
 export class CallFailed extends Error {
   constructor(
     readonly status: number,
@@ -19,16 +36,32 @@ export class CallFailed extends Error {
   }
 }
 
+/** The definition of a method, as generated: `TasksService.get`. */
+export interface Method<Request, Response> {
+  readonly path: string
+  requestSerialize(request: Request): Buffer
+  requestDeserialize(bytes: Buffer): Request
+  responseDeserialize(bytes: Buffer): Response
+}
+
+const EMPTY = Buffer.alloc(0)
+/** Fields that are not given are as protobuf leaves them out. */
+export const whole = <Request>(method: Pick<Method<Request, unknown>, 'requestDeserialize'>, request: Partial<Request>): Request => ({
+  ...method.requestDeserialize(EMPTY),
+  ...request,
+})
+
 export interface ChannelOptions {
-  /** Sent with each call. */
-  readonly headers: Readonly<Record<string, string>>
-  /** Wait for a daemon that is not up yet, as long as the call may take. */
-  readonly waitForReady: boolean
+  /** Of a request or an answer. */
+  readonly maxMessageBytes: number
+  /** Wait for a server that is not up yet, as long as the call may take. */
+  readonly waitForReady?: boolean
 }
 export interface CallOptions {
   /** 0: none. */
   readonly limitMs: number
   readonly signal: AbortSignal | undefined
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 interface Link {
@@ -43,26 +76,26 @@ export class Channel {
   private link: Link | undefined
 
   constructor(
-    private readonly endpoint: Endpoint,
+    private readonly to: NetConnectOpts,
     private readonly options: ChannelOptions,
   ) {}
 
   /** Connects when there is no connection, or no longer. */
-  async open(path: string, { limitMs, signal }: CallOptions): Promise<ClientCall> {
+  async open(path: string, { limitMs, signal, headers }: CallOptions): Promise<ClientCall> {
     const until = limitMs > 0 ? Date.now() + limitMs : Infinity
-    if (this.options.waitForReady) await this.ready(until, signal)
+    if (this.options.waitForReady === true) await this.ready(until, signal)
     if (signal?.aborted === true) throw cancelled()
     const { link } = this.linked()
     const left = limitMs > 0 ? Math.max(1, until - Date.now()) : 0
     const stream = link.session.request({
-      ...this.options.headers,
+      ...headers,
       [constants.HTTP2_HEADER_METHOD]: 'POST',
       [constants.HTTP2_HEADER_PATH]: path,
       'content-type': 'application/grpc',
       te: 'trailers',
       ...(left > 0 ? { 'grpc-timeout': `${left}m` } : {}),
     })
-    return new ClientCall(stream, link, { limitMs: left, signal })
+    return new ClientCall(stream, link, { limitMs: left, signal, maxBytes: this.options.maxMessageBytes })
   }
 
   /** Calls that have begun may end. */
@@ -78,12 +111,8 @@ export class Channel {
   }
 
   private connect(): { link: Link; connected: Promise<boolean> } {
-    const { endpoint } = this
-    const socket =
-      endpoint.protocol === 'unix'
-        ? connectSocket({ path: endpoint.path })
-        : connectSocket({ host: endpoint.host, port: endpoint.port, noDelay: true })
-    const authority = endpoint.protocol === 'unix' ? 'localhost' : formatEndpoint(endpoint)
+    const socket = connectSocket(this.to)
+    const authority = 'port' in this.to ? `${authorityOf(this.to.host)}:${this.to.port}` : 'localhost'
     const session = startHttp2(`http://${authority}`, { createConnection: () => socket, settings: { enablePush: false } })
     const link: Link = { session, error: undefined }
     const keep = (error: Error): void => void (link.error ??= error)
@@ -107,13 +136,16 @@ export class Channel {
   }
 }
 
+const authorityOf = (host = 'localhost'): string => (host.includes(':') ? `[${host}]` : host)
+
 const cancelled = (): CallFailed => new CallFailed(STATUS.CANCELLED, 'cancelled')
 
-/** The daemon ends a call at its limit, with its own words; this is for one that does not answer. */
+/** The server ends a call at its limit, with its own words; this is for one that does not answer. */
 const SLACK_MS = 100
 const PREFIX = 5
 
 export class ClientCall {
+  private readonly maxBytes: number
   /** Known as soon as anything ends the call. */
   private end: CallFailed | 'ok' | undefined
   private readonly ended: Promise<void>
@@ -121,8 +153,9 @@ export class ClientCall {
   constructor(
     private readonly stream: ClientHttp2Stream,
     link: Link,
-    { limitMs, signal }: CallOptions,
+    { limitMs, signal, maxBytes }: CallOptions & { readonly maxBytes: number },
   ) {
+    this.maxBytes = maxBytes
     const cancel = (): void => this.cancel()
     signal?.addEventListener('abort', cancel, { once: true })
     const late = (): void => this.cancel(new CallFailed(STATUS.DEADLINE_EXCEEDED, 'no answer in time'))
@@ -149,19 +182,24 @@ export class ClientCall {
     })
   }
 
-  /** False: the daemon does not take more for now. */
+  /** Nothing that is sent is wanted any more. */
+  get isOver(): boolean {
+    return this.end !== undefined || !this.stream.writable
+  }
+
+  /** False: the server does not take more for now. */
   write(message: Uint8Array): boolean {
-    return this.stream.writable ? this.stream.write(framed(message)) : true
+    return this.stream.writable ? this.stream.write(this.framed(message)) : true
   }
 
   /** No more from us, after this. */
   finish(message?: Uint8Array): void {
     if (!this.stream.writable) return
     if (message === undefined) this.stream.end()
-    else this.stream.end(framed(message))
+    else this.stream.end(this.framed(message))
   }
 
-  /** The daemon takes more again, or the call is over. */
+  /** The server takes more again, or the call is over. */
   async drained(): Promise<void> {
     let go = (): void => {}
     const drained = new Promise<void>((resolve) => (go = resolve))
@@ -175,7 +213,7 @@ export class ClientCall {
     this.stream.close(constants.NGHTTP2_CANCEL)
   }
 
-  /** Until the daemon ends the call; throws CallFailed when that was not the end it should have. To be read once. */
+  /** Until the server ends the call; throws CallFailed when that was not the end it should have. To be read once. */
   async *messages(): AsyncGenerator<Buffer> {
     let parts: Buffer[] = []
     let held = 0
@@ -203,25 +241,34 @@ export class ClientCall {
     if (this.end instanceof CallFailed) throw this.end
   }
 
+  /** The last of them, which mostly is the only one. */
+  async answer(): Promise<Buffer> {
+    let last: Buffer | undefined
+    for await (const message of this.messages()) last = message
+    if (last === undefined) throw new CallFailed(STATUS.INTERNAL, 'the call ended without an answer')
+    return last
+  }
+
   private sizeOf(prefix: Buffer): number {
     const size = prefix.readUInt32BE(1)
     if (prefix[0] !== 0) throw new CallFailed(STATUS.INTERNAL, 'a compressed answer, which nobody asked for')
-    if (size > MAX_MESSAGE_BYTES) throw tooLarge(size)
+    this.refuseLarge(size)
     return size
   }
-}
 
-const tooLarge = (size: number): CallFailed =>
-  new CallFailed(STATUS.RESOURCE_EXHAUSTED, `a message of ${size} bytes is larger than ${MAX_MESSAGE_BYTES}`)
+  /** Not compressed, length, message. */
+  private framed(message: Uint8Array): Buffer {
+    this.refuseLarge(message.length)
+    const frame = Buffer.allocUnsafe(PREFIX + message.length)
+    frame[0] = 0
+    frame.writeUInt32BE(message.length, 1)
+    frame.set(message, PREFIX)
+    return frame
+  }
 
-/** Not compressed, length, message. */
-function framed(message: Uint8Array): Buffer {
-  if (message.length > MAX_MESSAGE_BYTES) throw tooLarge(message.length)
-  const frame = Buffer.allocUnsafe(PREFIX + message.length)
-  frame[0] = 0
-  frame.writeUInt32BE(message.length, 1)
-  frame.set(message, PREFIX)
-  return frame
+  private refuseLarge(size: number): void {
+    if (size > this.maxBytes) throw new CallFailed(STATUS.RESOURCE_EXHAUSTED, `a message of ${size} bytes is larger than ${this.maxBytes}`)
+  }
 }
 
 function outcome(headers: IncomingHttpHeaders): CallFailed | 'ok' {
