@@ -2,6 +2,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { Containerd } from '../../src/plugins/containerd/client.js'
+import { SnapshotsService } from '../../src/plugins/containerd/gen/snapshots.js'
+import { TasksService } from '../../src/plugins/containerd/gen/tasks.js'
 import { useContainerd } from '../support/containerd.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
@@ -35,6 +38,14 @@ async function dumped(id: string, flags: readonly string[] = []): Promise<string
   const { stdout } = await world.ok(['dump', 'containerd', id, ...containerd.flags, ...flags])
   await until('the task has ended', async () => (await containerd.task(id))?.status !== 'RUNNING')
   return /^Dumped to (.+)$/m.exec(stdout)?.[1] ?? ''
+}
+
+/** A task with a terminal whose output goes to a logger, as nerdctl makes it; `ctr` does not. To a file of it, containerd's shim cannot. */
+async function start(id: string, uri: string): Promise<void> {
+  using client = new Containerd(containerd)
+  const { mounts: rootfs } = await client.call(SnapshotsService.mounts, { snapshotter: 'overlayfs', key: id })
+  await client.call(TasksService.create, { containerId: id, rootfs, terminal: true, stdout: uri })
+  await client.call(TasksService.start, { containerId: id })
 }
 
 const numbers = (text: string): number[] => text.trim().split('\n').map(Number)
@@ -90,6 +101,28 @@ describe('a container that another client has made', () => {
     await until('it is heard again', () => output().length > again + 10)
     await containerd.ok('tasks', 'kill', '--signal', 'SIGKILL', id)
     await until('nothing is left of it', async () => !(await containerd.containers()).includes(id))
+  })
+
+  test('has a terminal, and a program goes on taking what is shown there', async () => {
+    const id = containerd.id('shown')
+    const log = join(world.work(), 'log')
+    const logger = join(world.work(), 'logger')
+    writeFileSync(logger, '#!/bin/sh\nexec 5>&-\nexec cat <&3 >>"$2"\n', { mode: 0o755 })
+    const uri = `binary://${logger}?to=${log}`
+    const image = await containerd.busybox()
+    await containerd.ok('containers', 'create', '--tty', '--env', world.mark, '--', image, id, ...COUNTER)
+    await start(id, uri)
+    const output = (): string => readFileSync(log, 'utf8').replaceAll('\r', '')
+    await until('it counts', () => existsSync(log) && output().includes('5\n'))
+    for (const flags of [[], ['--rootfs']]) {
+      const path = await dumped(id, flags)
+      const { length } = output()
+      await world.ok(['restore', 'containerd', '--path', path])
+      await until('it counts on, and is heard', () => output().length > length + 10)
+      await until('all of it', () => isCounting(output()))
+      expect(await containerd.exec(id, 'readlink', '/proc/1/fd/1')).toBe('/dev/pts/0\n')
+    }
+    await containerd.remove(id)
   })
 
   test('has its hooks called for what comes back', async () => {

@@ -314,7 +314,7 @@ class Launch {
   #streams({ streams, terminal }: LaunchRequest): { stdin: string; stdout: string; stderr: string } {
     if (streams !== 'own') {
       const logUri = streams === 'none' ? '' : streams.logUri
-      return { stdin: '', stdout: logUri, stderr: logUri }
+      return { stdin: '', stdout: logUri, stderr: terminal ? '' : logUri }
     }
     const [stdin = '', stdout = '', stderr = ''] = [0, 1, 2].map((fd) => `/proc/${this.context.pid}/fd/${fd}`)
     return { stdin, stdout, stderr: terminal ? '' : stderr }

@@ -35,6 +35,8 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const base = await baseOf(host, identity, container)
   const terminal = hasTerminal(context.snapshot, spec)
   const { now } = context.stdio
+  const { logUri } = container
+  const isLogged = now === 'none' && logUri !== ''
   const request: RestoreRequest = {
     action: 'restore',
     identity,
@@ -48,7 +50,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     hasProcesses: container.hasProcesses,
     layer: container.hasLayer ? `${context.images}/${LAYER}` : undefined,
     terminal: terminal ? USUAL_SIZE : undefined,
-    streams: now !== 'none' || terminal ? 'own' : container.logUri === '' ? 'none' : { logUri: container.logUri },
+    streams: isLogged ? { logUri } : now !== 'none' || terminal ? 'own' : 'none',
   }
   const { program } = restoredBy(context, { argv: [container.image], request: { ...request }, identity: { ...identity } })
   return {
@@ -59,7 +61,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     problems: [...forbidden(context), ...inner.problems.filter(({ id: what }) => what !== 'container-exists'), ...base.problems],
     program: {
       ...program,
-      streams: { stdio: terminal && now !== 'inherit' ? 'tty' : now === 'log' ? 'pipe' : now },
+      streams: { stdio: terminal && !isLogged && now !== 'inherit' ? 'tty' : now === 'log' ? 'pipe' : now },
     },
   }
 }
