@@ -102,6 +102,7 @@ describe('switches of a dump', () => {
   it('are all off for a plain process', () => {
     expect(switches(tree())).toEqual({
       tcpEstablished: false,
+      hasTcp: false,
       extUnixSockets: false,
       shellJob: false,
       fileLocks: false,
@@ -126,9 +127,9 @@ describe('switches of a dump', () => {
   })
 
   it('follow the sockets of the tree', () => {
-    expect(switches(tree(undefined, [tcp('LISTEN'), tcp('CLOSE')])).tcpEstablished).toBe(false)
+    expect(switches(tree(undefined, [tcp('LISTEN'), tcp('CLOSE')]))).toMatchObject({ tcpEstablished: false, hasTcp: true })
     expect(switches(tree(undefined, [tcp('CLOSE_WAIT', { family: 'inet6' })])).tcpEstablished).toBe(true)
-    expect(switches(tree(undefined, [tcp('ESTABLISHED', { kind: 'datagram' })])).tcpEstablished).toBe(false)
+    expect(switches(tree(undefined, [tcp('ESTABLISHED', { kind: 'datagram' })]))).toMatchObject({ tcpEstablished: false, hasTcp: false })
     expect(switches(tree(undefined, [tcp('CONNECTED', { family: 'unix' })]))).toMatchObject({ tcpEstablished: false, extUnixSockets: true })
   })
 

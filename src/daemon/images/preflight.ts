@@ -17,6 +17,8 @@ export interface GivenSwitches {
 export interface DumpSwitches {
   readonly tcpEstablished: boolean
   readonly extUnixSockets: boolean
+  /** Something of the tree is, or waits to be, one end of a TCP connection. */
+  readonly hasTcp: boolean
   readonly shellJob: boolean
   readonly fileLocks: boolean
   readonly linkRemap: boolean
@@ -54,8 +56,8 @@ const INITIAL_USER_NAMESPACE = '4026531837'
 const UNDUMPABLE = /^anon_inode:\[?(userfaultfd|perf_event|bpf-map|bpf-prog|bpf_link|landlock-ruleset|kvm-vm|kvm-vcpu)/
 
 const major = (device: number): number => (device >>> 8) & 0xfff
-const isConnection = (socket: Socket): boolean =>
-  (socket.family === 'inet' || socket.family === 'inet6') && socket.kind === 'stream' && CONNECTED.has(socket.state)
+const isTcp = ({ family, kind }: Socket): boolean => (family === 'inet' || family === 'inet6') && kind === 'stream'
+const isConnection = (socket: Socket): boolean => isTcp(socket) && CONNECTED.has(socket.state)
 const who = (process: ProcessFacts): string => `process ${process.pid} (${process.name})`
 const memoryFile = (path: string): boolean => /^\/(memfd:|SYSV|dev\/zero|secretmem)/.test(path)
 
@@ -70,6 +72,7 @@ export function dumpSwitches(snapshot: Snapshot, { stdio, given }: SwitchContext
   const isDeleted = (file: OpenFile): boolean => file.isDeleted && file.type === 'regular' && !memoryFile(file.path)
   return {
     tcpEstablished: given.tcpEstablished ?? snapshot.sockets.some(isConnection),
+    hasTcp: given.tcpEstablished === true || snapshot.sockets.some(isTcp),
     extUnixSockets: snapshot.sockets.some((socket) => socket.family === 'unix' && socket.state !== 'LISTEN'),
     shellJob: given.shellJob ?? (sessionOutside(snapshot) || foreignTerminal),
     fileLocks: given.fileLocks ?? files.some((file) => file.isLocked),

@@ -40,6 +40,8 @@ export const STDIN_SECTION = 'stdin'
 /** How long a job may take to be gone once CRIU has ended it. */
 const END_MS = 10_000
 const PROGRESS_MS = 250
+/** The first CRIU that can be told so. */
+const LOCK_SKIPPED_SINCE = 31800
 
 interface Plan {
   readonly criu: CriuOptions
@@ -54,10 +56,16 @@ interface Planning {
   readonly facts: HostFacts
   readonly runtime: DumpPlan
   readonly gpu: DumpedGpu | undefined
+  readonly criuVersion: number
 }
 
 /** Pure: the same look at the tree and the same request give the same plan. */
-function planDump(env: Environment, caller: Caller, request: DumpRequest, { snapshot, stdio, facts, runtime, gpu }: Planning): Plan {
+function planDump(
+  env: Environment,
+  caller: Caller,
+  request: DumpRequest,
+  { snapshot, stdio, facts, runtime, gpu, criuVersion }: Planning,
+): Plan {
   const given = {
     tcpEstablished: request.tcpEstablished,
     shellJob: request.shellJob,
@@ -74,6 +82,8 @@ function planDump(env: Environment, caller: Caller, request: DumpRequest, { snap
     file_locks: switches.fileLocks,
     link_remap: switches.linkRemap,
     tcp_skip_in_flight: request.skipInFlight,
+    // Else CRIU shuts a network namespace for as long as it takes, and opens it again, by a dozen programs; whoever shares it waits too.
+    network_lock: switches.hasTcp || criuVersion < LOCK_SKIPPED_SINCE ? undefined : 'SKIP',
     external: [...switches.external, ...request.external],
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_DUMP_LOG)
@@ -181,7 +191,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const { mnt: mountNamespace, user: userNamespace, cgroup: cgroupNamespace } = facts.namespaces
     const context = { snapshot, mountNamespace, userNamespace, cgroupNamespace, stdio, identity: found.identity }
     const runtime = await planRuntime(host, context, options)
-    return { snapshot, stdio, facts, runtime, gpu }
+    return { snapshot, stdio, facts, runtime, gpu, criuVersion: binary.version }
   })
   const plan = await op.step('plan', () => planDump(env, call.caller, request, planning))
   const state = request.withState ? snapshot : undefined
