@@ -26,6 +26,7 @@ typedef struct {
   X(cuMemAlloc_v2, (CudaAddress *, size_t))                                                                   \
   X(cuMemAllocManaged, (CudaAddress *, size_t, unsigned))                                                     \
   X(cuIpcGetMemHandle, (CudaIpcHandle *, CudaAddress))                                                        \
+  X(cuIpcOpenMemHandle_v2, (CudaAddress *, CudaIpcHandle, unsigned))                                          \
   X(cuMemcpyHtoD_v2, (CudaAddress, const void *, size_t))                                                     \
   X(cuMemcpyDtoH_v2, (void *, CudaAddress, size_t))                                                           \
   X(cuModuleLoadData, (void **, const void *))                                                                \

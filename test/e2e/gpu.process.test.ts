@@ -77,6 +77,28 @@ describe('a job on a GPU', () => {
   })
 })
 
+describe('memory of another process', () => {
+  test('is exported, which the driver takes', async () => {
+    const job = await gpuJob(world, gpu(), 1, 2, ['export'])
+    await world.dump(job)
+    await world.ok(['restore', 'job', job.jid])
+    await job.works()
+    await job.verify()
+  })
+
+  test('is imported, and the importer waits for it, however long its copying takes', async () => {
+    const job = await gpuJob(world, gpu(), 2, 2, ['import'])
+    // Longer than a failure is tried again for.
+    gpu().set({ rate: 3_500_000 })
+    await world.ok(['dump', 'job', job.jid, '--leave-running'])
+    await job.works()
+    await world.dump(job)
+    await world.ok(['restore', 'job', job.jid])
+    await job.works()
+    await job.verify()
+  })
+})
+
 describe('a checkpoint of other GPUs', () => {
   test('is restored onto those here, in order or as --gpus says, by a driver that can', async () => {
     const job = await gpuJob(world, gpu(), 2)
@@ -152,13 +174,16 @@ describe('what cannot be done', () => {
     await job.verify()
   })
 
-  test.each(['managed', 'shared'])('%s memory, which the driver does not take, leaves the target on its device', async (kind) => {
-    const job = await gpuJob(world, gpu(), 2, 2, [kind])
+  test('managed memory, which the driver does not take, leaves the target on its device', async () => {
+    const job = await gpuJob(world, gpu(), 2, 2, ['managed'])
     gpu().arm()
     expect((await world.fails(['dump', 'job', job.jid])).stderr).toMatch(
       /features of CUDA that this driver cannot checkpoint[^]*UVM[^]*IPC/,
     )
     expect(verbs().sort()).toEqual(['checkpoint', 'checkpoint', 'lock', 'lock', 'restore', 'unlock', 'unlock'])
+    await job.works()
+    // The driver has another answer from then on.
+    expect((await world.fails(['dump', 'job', job.jid])).stderr).toMatch(/could not checkpoint[^]*UNKNOWN, 999[^]*second try[^]*UVM/)
     await job.works()
     await job.verify()
   })

@@ -1,6 +1,6 @@
-// Processes that use a GPU: `gpu LIBRARY PROCESSES MIB [managed | shared | spin MS | fork | no-gpu | only N]`. Each has a thread that launches kernels without
+// Processes that use a GPU: `gpu LIBRARY PROCESSES MIB [managed | export | import | spin MS | fork | no-gpu | only N]`. Each has a thread that launches kernels without
 // end, which count in device memory what it counts itself, and MIB of device memory with known contents. SIGUSR2: all run one more kernel, then ALIVE is said.
-// managed, shared: with memory of a kind that cannot be checkpointed; spin: the root keeps a device busy for so long, again and again; fork: a child that has
+// managed: with memory of a kind that cannot be checkpointed; export: a handle of the root's memory is made, import: and opened by its children; spin: the root keeps a device busy for so long, again and again; fork: a child that has
 // never called CUDA has the descriptors; no-gpu: the root does not use one, only its children do; only: they see no device but that one.
 #include <pthread.h>
 #include <sys/wait.h>
@@ -15,6 +15,7 @@ static CudaAddress counter, words, total;
 static uint64_t word_count, steps;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t spin_ms;
+static CudaIpcHandle handle;
 
 static void Step(void) {
   pthread_mutex_lock(&mutex);
@@ -60,8 +61,7 @@ static void Set(const char *library, size_t bytes, const char *mode) {
   CUDA(cuCtxSynchronize());
   CudaAddress managed;
   if (strcmp(mode, "managed") == 0) CUDA(cuMemAllocManaged(&managed, 4096, 1));
-  CudaIpcHandle handle;
-  if (strcmp(mode, "shared") == 0) CUDA(cuIpcGetMemHandle(&handle, words));
+  if (strcmp(mode, "export") == 0 || strcmp(mode, "import") == 0) CUDA(cuIpcGetMemHandle(&handle, words));
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, Work, NULL) == 0);
   if (spin_ms == 0) return;
@@ -106,16 +106,22 @@ int main(int argc, char **argv) {
   sigemptyset(&set);
   sigaddset(&set, SIGUSR2);
   CHECK(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
-  int report[2];
+  int report[2], handles[2];
   pid_t children[MAX_PROCESSES];
   char byte;
-  CHECK(pipe(report) == 0 && processes >= 1 && processes <= MAX_PROCESSES);
+  CHECK(pipe(report) == 0 && pipe(handles) == 0 && processes >= 1 && processes <= MAX_PROCESSES);
   for (int i = 1; i < processes; i++) {
     children[i] = fork();
     CHECK(children[i] >= 0);
     if (children[i] > 0) continue;
     Set(argv[1], bytes, "");
     CHECK(write(report[1], "r", 1) == 1);
+    if (strcmp(mode, "import") == 0) {
+      CudaAddress imported;
+      CHECK(read(handles[0], &handle, sizeof handle) == sizeof handle);
+      CUDA(cuIpcOpenMemHandle_v2(&imported, handle, 1));
+      CHECK(write(report[1], "i", 1) == 1);
+    }
     while (Order() == SIGUSR2) {
       Step();
       CHECK(write(report[1], "a", 1) == 1);
@@ -126,6 +132,10 @@ int main(int argc, char **argv) {
   for (int i = 1; i < processes; i++) CHECK(read(report[0], &byte, 1) == 1);
   if (strcmp(mode, "spin") == 0) spin_ms = (uint32_t)atoi(argv[5]);
   if (uses_gpu) Set(argv[1], bytes, mode);
+  for (int i = 1; i < processes && strcmp(mode, "import") == 0; i++) {
+    CHECK(write(handles[1], &handle, sizeof handle) == sizeof handle);
+    CHECK(read(report[0], &byte, 1) == 1);
+  }
   if (strcmp(mode, "fork") == 0 && fork() == 0) {
     for (;;) pause();
   }

@@ -2,7 +2,10 @@
 //
 // The side of a program: devices with memory of their own, a few kernels known by name, and, from cuInit on, a thread that
 // does to this process what the driver is asked to do to it by another. The side of whoever asks: the checkpoint calls, as
-// NVIDIA documents them (states per process, errors, the timeout of a lock, the remapping of devices).
+// NVIDIA documents them (states per process, errors, the timeout of a lock, the remapping of devices), and as driver 580 was
+// seen to behave where that says nothing: a process that is not one of CUDA, or not there; managed memory, which is not
+// supported once and an unknown error from then on; memory imported from another process, which cannot be had back before
+// that one's own.
 //
 // Beside the library are the device nodes (nvidiactl, nvidia0 …), `settings` (lines `NAME VALUE`, read at each use) and
 // `calls`, a line for each checkpoint call. Settings: version (of CUDA), driver (its name), devices, gib (each), seed (of
@@ -36,6 +39,7 @@ enum {
   OUT_OF_MEMORY = 2,
   NOT_INITIALIZED = 3,
   NO_DEVICE = 100,
+  OPERATING_SYSTEM = 304,
   ILLEGAL_STATE = 401,
   NOT_FOUND = 500,
   NOT_READY = 600,
@@ -140,6 +144,7 @@ struct control {
   volatile int result;
   volatile int state;
   volatile int unsupported;
+  volatile pid_t exporter;
   volatile uint64_t bytes[MAX_DEVICES];
   Uuid uuids[MAX_DEVICES];
 };
@@ -251,7 +256,7 @@ static int do_lock(void) {
 }
 
 static int do_checkpoint(void) {
-  if (CONTROL->unsupported) return NOT_SUPPORTED;
+  if (CONTROL->unsupported) return CONTROL->unsupported++ == 1 ? NOT_SUPPORTED : UNKNOWN;
   for (struct allocation *one = own.allocations; one < own.allocations + MAX_ALLOCATIONS; one++) {
     if (one->size == 0) continue;
     one->host = mmap(NULL, one->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -278,8 +283,12 @@ static int target_of(int device, Uuid *uuid) {
   return -1;
 }
 
+static int look(pid_t pid, struct control *control);
+
 static int do_restore(void) {
   Uuid uuid, targets[MAX_DEVICES];
+  struct control exporter;
+  if (CONTROL->exporter != 0 && look(CONTROL->exporter, &exporter) && exporter.state == CHECKPOINTED) return INVALID_VALUE;
   for (int device = 0; device < visible(); device++) {
     if (target_of(device, &targets[device]) < 0) return INVALID_VALUE;
   }
@@ -448,7 +457,23 @@ int cuIpcGetMemHandle(unsigned char *handle, uint64_t address) {
   if (entered != SUCCESS) return entered;
   memset(handle, 0, 64);
   memcpy(handle, &address, sizeof address);
-  CONTROL->unsupported = 1;
+  memcpy(handle + sizeof address, &own.pid, sizeof own.pid);
+  return leave(SUCCESS);
+}
+
+struct ipc_handle {
+  uint64_t address;
+  pid_t pid;
+  unsigned char unused[52];
+};
+
+// The memory itself is not shared.
+int cuIpcOpenMemHandle_v2(uint64_t *address, struct ipc_handle handle, unsigned flags) {
+  (void)flags;
+  const int entered = enter();
+  if (entered != SUCCESS) return entered;
+  CONTROL->exporter = handle.pid;
+  *address = handle.address;
   return leave(SUCCESS);
 }
 
@@ -632,6 +657,9 @@ static int restore_thread(pid_t pid) {
   return found;
 }
 
+// What is answered of a process that is not one of CUDA.
+static int nobody(pid_t pid) { return kill(pid, 0) != 0 && errno == ESRCH ? OPERATING_SYSTEM : NOT_INITIALIZED; }
+
 static int look(pid_t pid, struct control *control) {
   struct iovec local = {control, sizeof *control}, remote = {CONTROL, sizeof *control};
   if (process_vm_readv(pid, &local, 1, &remote, 1, 0) != (ssize_t)sizeof *control) return 0;
@@ -712,7 +740,7 @@ static int carry_out(pid_t pid, int operation, uint32_t timeout_ms, const Pair *
   if (pair_count > MAX_DEVICES) return INVALID_VALUE;
   struct control control;
   const int tid = restore_thread(pid);
-  if (tid == 0 || !look(pid, &control)) return INVALID_VALUE;
+  if (tid == 0 || !look(pid, &control)) return nobody(pid);
   control.timeout_ms = timeout_ms;
   control.pair_count = pair_count;
   if (pair_count > 0) memcpy(control.pairs, pairs, pair_count * sizeof *pairs);
@@ -724,7 +752,7 @@ int cuCheckpointProcessGetRestoreThreadId(int pid, int *tid) {
   const struct fault fault = record("thread", pid, "");
   if (is(&fault, "before")) return fault.code;
   *tid = restore_thread(pid);
-  return finish(&fault, *tid == 0 ? INVALID_VALUE : SUCCESS);
+  return finish(&fault, *tid == 0 ? nobody(pid) : SUCCESS);
 }
 
 int cuCheckpointProcessGetState(int pid, int *state) {
@@ -732,7 +760,7 @@ int cuCheckpointProcessGetState(int pid, int *state) {
   const struct fault fault = record("state", pid, "");
   if (is(&fault, "before")) return fault.code;
   struct control control;
-  if (restore_thread(pid) == 0 || !look(pid, &control)) return INVALID_VALUE;
+  if (restore_thread(pid) == 0 || !look(pid, &control)) return nobody(pid);
   *state = control.state;
   return finish(&fault, SUCCESS);
 }

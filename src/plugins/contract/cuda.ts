@@ -21,6 +21,8 @@ export const CUDA_RESULTS: Readonly<Record<number, readonly [name: string, meani
 }
 export const CUDA_NOT_READY = 600
 export const CUDA_NOT_SUPPORTED = 801
+export const CUDA_OPERATING_SYSTEM = 304
+export const CUDA_UNKNOWN = 999
 
 /** `there is no GPU (CUDA_ERROR_NO_DEVICE, 100)` */
 export function cudaError(result: number): string {

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { CudaDevice, CudaFacts } from '../contract/cuda.js'
-import { CUDA_RESULTS, cudaError } from '../contract/cuda.js'
+import { CUDA_OPERATING_SYSTEM, CUDA_RESULTS, cudaError } from '../contract/cuda.js'
 import { CedanaError } from '../contract/errors.js'
 import type { Gpu, GpuMatch, GpuProcess, GpuRow, GpuSettings, GpuUse } from '../contract/gpu.js'
 import type { Host } from '../contract/host.js'
@@ -99,6 +99,8 @@ async function find(host: Host, snapshot: Snapshot, { holders, devicePrefix }: H
   const problems: Problem[] = []
   const processes: GpuProcess[] = []
   for (const { one, result, state } of looks) {
+    // That is the answer to a process that has ended meanwhile.
+    if (result === CUDA_OPERATING_SYSTEM && !(await host.brief(one.pid))) continue
     if (state === undefined && !NOT_CUDA.has(result))
       throw new CedanaError('GPU_FAILED', `the CUDA driver could not look at process ${one.pid}: ${cudaError(result)}`, {
         detail: { pid: one.pid, result },

@@ -1,5 +1,5 @@
 /** Processes of CUDA taken from one state to the next. */
-import { CUDA_NOT_READY, CUDA_NOT_SUPPORTED, cudaError } from '../contract/cuda.js'
+import { CUDA_NOT_READY, CUDA_NOT_SUPPORTED, CUDA_UNKNOWN, cudaError } from '../contract/cuda.js'
 import { CedanaError } from '../contract/errors.js'
 import type { DeviceMap, GpuProcess } from '../contract/gpu.js'
 import type { Host } from '../contract/host.js'
@@ -40,16 +40,22 @@ export function checkpoint(host: Host, processes: readonly GpuProcess[]): Promis
   })
 }
 
-/** Memory first, of all at once; then each may run, those last that were locked first. */
+/**
+ * Memory first, of all at once; then each may run, those last that were locked first. What fails is tried again when all others run: a process that has imported
+ * memory of another does not get its own back before that one has (seen with driver 580: INVALID_VALUE).
+ */
 export async function release(host: Host, processes: readonly GpuProcess[], devices: DeviceMap): Promise<void> {
-  const failures: CedanaError[] = []
+  const failures = new Map<GpuProcess, CedanaError>()
   const attempt = (process: GpuProcess, goal: 'locked' | 'running'): Promise<void> =>
-    settle(host, process, devices, goal).catch((thrown: unknown) => {
-      failures.push(CedanaError.from(thrown))
-    })
+    settle(host, process, devices, goal).then(
+      () => void failures.delete(process),
+      (thrown: unknown) => void failures.set(process, CedanaError.from(thrown)),
+    )
   await Promise.all(processes.map((process) => attempt(process, 'locked')))
-  for (const process of [...processes].reverse()) await attempt(process, 'running')
-  const [first, ...others] = failures
+  const again = [...failures.keys()]
+  for (const process of [...processes].reverse()) if (!again.includes(process)) await attempt(process, 'running')
+  for (const process of again) await attempt(process, 'running')
+  const [first, ...others] = failures.values()
   if (!first) return
   first.suppressed.push(...others)
   throw first
@@ -90,8 +96,11 @@ async function advance(host: Host, { target, deviceBytes }: GpuProcess, devices:
   return false
 }
 
-const failed = (pid: number, what: string, result: number): CedanaError =>
-  new CedanaError('GPU_FAILED', `the CUDA driver could not ${what} process ${pid}: ${cudaError(result)}`, { detail: { pid, result } })
+const failed = (pid: number, what: string, result: number, hint?: string): CedanaError =>
+  new CedanaError('GPU_FAILED', `the CUDA driver could not ${what} process ${pid}: ${cudaError(result)}`, {
+    detail: { pid, result },
+    ...(hint === undefined ? {} : { hint }),
+  })
 
 const refused = (pid: number, what: string, result: number): CedanaError =>
   result === CUDA_NOT_SUPPORTED
@@ -99,4 +108,11 @@ const refused = (pid: number, what: string, result: number): CedanaError =>
         detail: { pid, result },
         hint: 'they may be managed memory (UVM), memory shared with other processes (IPC, NCCL over shared memory) or MPS: do without, or use a newer driver',
       })
-    : failed(pid, what, result)
+    : failed(
+        pid,
+        what,
+        result,
+        result === CUDA_UNKNOWN
+          ? 'the driver says so of a process from its second try on, if it has features of CUDA that cannot be checkpointed, such as managed memory (UVM)'
+          : undefined,
+      )
