@@ -1,33 +1,36 @@
 #!/usr/bin/env bash
-# gpu.sh [--double] [--rounds N] [--mib N]: dump, restore and check of programs on an NVIDIA GPU, against the raw sequence (the driver's calls and plain
+# gpu.sh [--double] [--rounds N] [--mib N] [--only NAME,…]: dump, restore and check of programs on an NVIDIA GPU, against the raw sequence (the driver's calls and plain
 # criu) in the same run. Needs root, the driver (570 or newer), a C compiler, and nothing from the network; says what is missing.
 #   --double   without a GPU: a double of the driver instead, to try out this script. Its figures say nothing of a GPU.
 #   --rounds   of which the medians are shown (default 3)
 #   --mib      device memory of each program (default 4096, 64 with --double)
+#   --only     of the programs add, memory, graph, torch-infer and torch-train
 # CUDA_LIBRARY: the driver's library, where it is not libcuda.so.1 on the usual path. CEDANA_BENCH_DIR: where checkpoints are written (/var/tmp).
 # DOUBLE_SETTINGS: with --double, what the double is to be like (test/support/fake-cuda.c), so as to see what this script says of it.
 set -euo pipefail
 
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 usage() { sed -n 's/^# \?//; 2,9p' "$0" >&2; exit 2; }
-double=false rounds=3 mib=
+double=false rounds=3 mib= only=
 while (($#)); do
   case $1 in
     --double) double=true ;;
     --rounds) rounds=${2-} && shift ;;
     --mib) mib=${2-} && shift ;;
+    --only) only=${2-} && shift ;;
     *) usage ;;
   esac
   shift || usage
 done
-[[ $rounds =~ ^[1-9][0-9]*$ && ${mib:-1} =~ ^[1-9][0-9]*$ ]] || usage
+name='(add|memory|graph|torch-infer|torch-train)'
+[[ $rounds =~ ^[1-9][0-9]*$ && ${mib:-1} =~ ^[1-9][0-9]*$ && ${only:-add} =~ ^$name(,$name)*$ ]] || usage
 
 say() { echo "gpu: $*" >&2; }
 missing() { say "missing: $*"; exit 1; }
 [[ $EUID -eq 0 ]] || missing 'root: run this as root'
 $double || [[ -e /dev/nvidiactl ]] || { say 'there is no GPU on this machine (no /dev/nvidiactl): nothing was measured. --double tries the script out.'; exit 1; }
-# What has been built already needs no network.
-"$root/scripts/setup" >&2 || missing 'what scripts/setup could not install or build'
+# Without a network there may be packages missing that only building needs.
+"$root/scripts/setup" >&2 || { [[ -e $root/dist/cedana.cjs ]] && say 'goes on with what has been built before'; } || missing 'what scripts/setup could not install or build'
 type -P cc >/dev/null || missing 'a C compiler'
 criu=$(type -P criu || true)
 [[ ! -x /opt/cedana/criu/bin/criu ]] || criu=/opt/cedana/criu/bin/criu
@@ -39,6 +42,8 @@ for fd in $(ls "/proc/$$/fd"); do ((fd < 3 || fd == 255)) || eval "exec $fd>&-";
 dir=$(mktemp -d "${CEDANA_BENCH_DIR:-/var/tmp}/cedana-gpu-XXXXXX")
 daemon= program= cedana=$root/bin/cedana
 cleanup() {
+  local status=$?
+  ((status == 0)) || tail -n 20 "$dir/daemon.log" >&2 2>/dev/null || true
   [[ -z $program ]] || kill -9 "$program" 2>/dev/null || true
   # Jobs outlive a daemon.
   [[ -z $daemon ]] || timeout 30 "$cedana" kill --all --yes >/dev/null 2>&1 || true
@@ -169,6 +174,7 @@ console.log(JSON.stringify({ dumped: take.lock + take.copy + dumped, restored: g
 
 workload() { # NAME COMMAND…
   local round
+  [[ -z $only || ,$only, == *,$1,* ]] || return 0
   for ((round = 0; round <= rounds; round++)); do # the first warms up
     ours "$1" "$round" "${@:2}"
     raw "$1" "$round" "${@:2}"
@@ -178,7 +184,9 @@ workload() { # NAME COMMAND…
 }
 
 for kind in add memory graph; do workload "$kind" "$dir/cuda-loop" "$library" "$kind" "$mib"; done
-if $double; then
+if [[ -n $only && $only != *torch* ]]; then
+  :
+elif $double; then
   echo 'PyTorch: not run, since it needs a GPU.'
 elif python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   for kind in infer train; do workload "torch-$kind" "$(type -P python3)" "$root/bench/workloads/torch-loop.py" "$kind"; done
