@@ -53,6 +53,7 @@ const EXPECTED: Readonly<Record<string, string | undefined>> = {
   'restore-file-size': 'file-size',
   'restore-files-missing': 'restored-process-died',
   'restore-inventory-missing': 'image-corrupt',
+  'restore-mount-symlink': 'mount-source',
   'restore-no-memory': 'no-memory',
   'restore-pages-missing': 'image-corrupt',
   'restore-pid-in-use': 'pid-in-use',

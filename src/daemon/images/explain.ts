@@ -133,6 +133,12 @@ const RULES: readonly Rule[] = [
     hint: 'use --link-remap',
   },
   {
+    id: 'mount-source',
+    when: /Failed to move_mount from (\S+) to/,
+    message: '$1 cannot be mounted again',
+    hint: 'it has to be there, and the bundle has to name the path itself: CRIU does not follow a symbolic link',
+  },
+  {
     id: 'mount-outside',
     when: /Can't lookup mount=(\d+) for fd=(-?\d+) path=(\S+)/,
     message: 'descriptor $2 ($3) is on a mount that the process does not see itself',

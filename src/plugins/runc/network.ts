@@ -58,7 +58,11 @@ const inNamespace = (pid: string): string[] => ['nsenter', '--target', pid, '--n
 async function ip<T>(host: Host, prefix: readonly string[], args: readonly string[], schema: z.ZodType<T>): Promise<readonly T[]> {
   const [program, ...rest] = [...prefix, 'ip', '-json', ...args] as [string, ...string[]]
   const { code, stdout, stderr } = await host.exec([program, ...rest], { timeoutMs: 5000 })
-  if (code !== 0) throw new CedanaError('HOST_UNFIT', `cannot look at the network of the container: ${stderr.trim()}`)
+  if (code !== 0) {
+    throw new CedanaError('HOST_UNFIT', `cannot look at the network of the container: ${stderr.trim()}`, {
+      hint: 'ip (iproute2) and nsenter (util-linux) are needed',
+    })
+  }
   return z.array(schema).parse(JSON.parse(stdout.trim() === '' ? '[]' : stdout))
 }
 
