@@ -1,5 +1,6 @@
 /** The composition root: builds configuration, database, plugins, host and server, and starts them. Nothing else starts anything. */
 import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { rmdir } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -265,6 +266,8 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     await server.close(STOP_GRACE_MS)
     await letGo(env)
     plugins.close()
+    // What an operation has left in it is for the next daemon to look at.
+    await rmdir(await workDirectory(env)).catch(() => undefined)
   } finally {
     database.close()
     process.off('unhandledRejection', onUnhandled)

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync, chmodSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync, chmodSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { isAlive, processInfo } from '../support/processes.js'
@@ -158,6 +158,7 @@ describe('daemon stop', () => {
     expect(await world.stopDaemon()).toBe(0)
     expect(performance.now() - before).toBeLessThan(10_000)
     expect(existsSync(world.socket)).toBe(false)
+    expect(readdirSync(join(world.runDir, 'work'))).toEqual([])
     const seen = job.output().length
     await until('it goes on', () => job.output().length > seen)
     await world.startDaemon()
