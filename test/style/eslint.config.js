@@ -1,4 +1,4 @@
-// eslint -c test/style/eslint.config.js src addon test bench
+// What test/style/types-and-lint.mjs judges by.
 import { defineConfig } from 'eslint/config'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
