@@ -80,7 +80,7 @@ describe('attach', () => {
     talk.endInput()
     await talk.says('end of input')
     expect(isAlive(job.pid)).toBe(true)
-    await world.ok(['job', 'kill', job.jid])
+    await world.quick(['job', 'kill', job.jid])
     expect((await talk.exit).code).toBe(137)
   })
 
@@ -206,7 +206,7 @@ describe('attach across a checkpoint', () => {
     await world.ok(['restore', 'job', job.jid, '--attachable'])
     const talk = world.talk(['job', 'attach', job.jid])
     await talk.says(/^\d+$/m)
-    await world.ok(['job', 'kill', job.jid])
+    await world.quick(['job', 'kill', job.jid])
     expect((await talk.exit).code).toBe(137)
   })
 
@@ -282,7 +282,7 @@ describe('run --tty', () => {
       again.type('\x10\x11')
       expect((await again.exit).code).toBe(130)
     }
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
   })
 
   test('every key is the job’s, Ctrl-C too; ctrl-p ctrl-q detaches, and the job goes on', async () => {

@@ -68,7 +68,7 @@ describe('run runc --attach', () => {
     talk.endInput()
     await talk.says('end of input')
     expect(talk.stdout).not.toContain('got half') // `read` fails at a line that is not whole
-    await world.ok(['kill', one.jid])
+    await world.quick(['kill', one.jid])
     expect((await talk.exit).code).toBe(137)
     await gone(one.id)
   })

@@ -40,7 +40,7 @@ async function agree({ jid }: Job): Promise<boolean> {
 }
 
 async function end({ jid }: Job): Promise<void> {
-  await world.ok(['kill', jid])
+  await world.quick(['kill', jid])
   expect((await world.inspect(jid))['exit']).toMatchObject({ signal: 9 })
   await until(`nothing is left of ${jid}`, async () => !(await containerd.containers()).includes(jid))
   await until('no directory is left', () => !existsSync(join(world.runDir, 'jobs', jid)))
@@ -64,10 +64,10 @@ test.each(['criu dump', 'seal', 'let go'])(
   'after the step `%s` of dump',
   async (step) => {
     const one = await job('dump')
-    await world.ok(one.run)
+    await world.quick(one.run)
     await countsOn(one)
     await daemon.killAfter('dump', step, ['dump', 'job', one.jid])
-    if (!(await agree(one))) await world.ok(['restore', 'job', one.jid])
+    if (!(await agree(one))) await world.quick(['restore', 'job', one.jid])
     await countsOn(one)
     await end(one)
   },
@@ -78,11 +78,11 @@ test.each(['read input', 'criu restore'])(
   'after the step `%s` of restore',
   async (step) => {
     const one = await job('restore')
-    await world.ok(one.run)
+    await world.quick(one.run)
     await countsOn(one)
-    await world.ok(['dump', 'job', one.jid])
+    await world.quick(['dump', 'job', one.jid])
     await daemon.killAfter('restore', step, ['restore', 'job', one.jid])
-    if (!(await agree(one))) await world.ok(['restore', 'job', one.jid])
+    if (!(await agree(one))) await world.quick(['restore', 'job', one.jid])
     await countsOn(one)
     await end(one)
   },

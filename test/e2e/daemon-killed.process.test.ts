@@ -17,12 +17,12 @@ beforeAll(async () => {
   const counter = await program('counter')
   for (let number = 0; number < JOBS; number++) {
     const jid = world.jid('bystander')
-    const { stdout } = await world.ok(['run', 'process', '--jid', jid, '--', counter, '100'])
+    const { stdout } = await world.quick(['run', 'process', '--jid', jid, '--', counter, '100'])
     bystanders.push({ jid, pid: Number(/PID (\d+)/.exec(stdout)?.[1]), log: `/var/log/cedana-output-${jid}.log` })
   }
 }, 120_000)
 afterAll(async () => {
-  for (const { jid } of bystanders) await world.cedana(['kill', jid])
+  await world.cedana(['kill', ...bystanders.map(({ jid }) => jid)])
 }, 60_000)
 
 const STEPS = {
@@ -84,7 +84,7 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
       // Either it never came to be, or it is a job like any other.
       if (row) {
         expect(['running', 'sleep']).toContain(row[3])
-        await world.ok(['kill', jid])
+        await world.quick(['kill', jid])
         expect((await world.inspect(jid))['exit']).toMatchObject({ signal: 9 })
       }
       await until('no directory is left', () => !existsSync(join(world.runDir, 'jobs', jid)))
@@ -104,14 +104,14 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
         const length = job.output().length
         await until('the job counts on', () => job.output().length > length)
         expect(['running', 'sleep']).toContain((await world.row(job.jid))?.[3])
-        await world.ok(['kill', job.jid])
+        await world.quick(['kill', job.jid])
       } else {
         expect((await world.row(job.jid))?.[3]).toBe('halted')
-        await world.ok(['checkpoint', 'verify', path])
-        await world.ok(['restore', 'job', job.jid, '--path', path])
+        await world.quick(['checkpoint', 'verify', path])
+        await world.quick(['restore', 'job', job.jid, '--path', path])
         const length = job.output().length
         await until('the restored job counts on', () => job.output().length > length)
-        await world.ok(['kill', job.jid])
+        await world.quick(['kill', job.jid])
       }
       expect(readdirSync(world.checkpoints).filter((name) => name.startsWith('.'))).toEqual([])
       const numbers = [...job.output().matchAll(/^(\d+)$/gm)].map(([, digits]) => Number(digits))
@@ -128,10 +128,10 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
       await world.dump(job)
       await daemon.killAfter('restore', step, ['restore', 'job', job.jid])
       const row = await world.row(job.jid)
-      if (row?.[3] === 'halted') await world.ok(['restore', 'job', job.jid])
+      if (row?.[3] === 'halted') await world.quick(['restore', 'job', job.jid])
       const length = job.output().length
       await until('the restored job counts on', () => job.output().length > length)
-      await world.ok(['kill', job.jid])
+      await world.quick(['kill', job.jid])
       expect((await world.inspect(job.jid))['exit']).toMatchObject({ signal: 9 })
       const numbers = [...job.output().matchAll(/^(\d+)$/gm)].map(([, digits]) => Number(digits))
       expect(numbers).toEqual(numbers.map((_, index) => index + 1))

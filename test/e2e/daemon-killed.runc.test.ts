@@ -42,7 +42,7 @@ async function agree({ id, jid }: Job): Promise<boolean> {
 }
 
 async function end({ id, jid }: Job): Promise<void> {
-  await world.ok(['kill', jid])
+  await world.quick(['kill', jid])
   expect((await world.inspect(jid))['exit']).toMatchObject({ signal: 9 })
   await until(`nothing is left of ${id}`, () => !containers.known().includes(id) && !existsSync(join(world.runDir, 'jobs', jid)))
 }
@@ -65,10 +65,10 @@ test.each(['criu dump', 'seal', 'let go'])(
   'after the step `%s` of dump',
   async (step) => {
     const one = job('dump')
-    await world.ok(one.run)
+    await world.quick(one.run)
     await countsOn(one)
     await daemon.killAfter('dump', step, ['dump', 'job', one.jid])
-    if (!(await agree(one))) await world.ok(['restore', 'job', one.jid])
+    if (!(await agree(one))) await world.quick(['restore', 'job', one.jid])
     await countsOn(one)
     await end(one)
   },
@@ -79,11 +79,11 @@ test.each(['read input', 'criu restore'])(
   'after the step `%s` of restore',
   async (step) => {
     const one = job('restore')
-    await world.ok(one.run)
+    await world.quick(one.run)
     await countsOn(one)
-    await world.ok(['dump', 'job', one.jid])
+    await world.quick(['dump', 'job', one.jid])
     await daemon.killAfter('restore', step, ['restore', 'job', one.jid])
-    if (!(await agree(one))) await world.ok(['restore', 'job', one.jid])
+    if (!(await agree(one))) await world.quick(['restore', 'job', one.jid])
     await countsOn(one)
     await end(one)
   },

@@ -45,7 +45,7 @@ describe('daemon start', () => {
     writeFileSync(file, '{"log_level": "debug", "checkpoint": {"keep_last": 3}}')
     process.kill(world.daemonPid, 'SIGHUP')
     await until('it has read it', () => logged().includes('"atNextStart":["checkpoint.keep_last"],"msg":"configuration read again"'))
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
     await until('it logs more', () => logged().includes('"level":"debug"'))
     writeFileSync(file, '{')
     process.kill(world.daemonPid, 'SIGHUP')
@@ -163,7 +163,7 @@ describe('daemon stop', () => {
     await until('it goes on', () => job.output().length > seen)
     await world.startDaemon()
     expect((await world.row(job.jid))?.[2]).toBe(String(job.pid))
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test('jobs.on_stop=kill ends them', async () => {

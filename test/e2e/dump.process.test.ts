@@ -92,7 +92,7 @@ describe('dump', () => {
       .filter((line) => !line.startsWith('!'))
       .map(Number)
     expect(numbers).toEqual(numbers.map((_, i) => i + 1))
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test('a dumped job is halted, keeps its PID, and says why it ended', async () => {
@@ -357,7 +357,7 @@ describe('special targets are refused', () => {
     const shim = processInfo(job.pid)?.parent ?? 0
     expect(processInfo(shim)?.executable).toMatch(/cedana-shim$/)
     await nothingNew(['dump', 'process', String(shim)])
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test('a process that is traced by a debugger is refused, naming the tracer', async () => {

@@ -61,9 +61,9 @@ describe('kill -9 of the daemon with 20 jobs', () => {
     // And dumped and restored.
     const again = jobs[4] as Job
     await world.dump(again)
-    await world.ok(['restore', 'job', again.jid])
+    await world.quick(['restore', 'job', again.jid])
     await until('it counts on', () => isAlive(again.pid))
-    await world.ok(['kill', ...jobs.slice(3).map(({ jid }) => jid)])
+    await world.quick(['kill', ...jobs.slice(3).map(({ jid }) => jid)])
     expectCount(again.output())
   }, 90_000)
 
@@ -92,7 +92,7 @@ describe('kill -9 of the daemon with 20 jobs', () => {
       for (const { pid, command } of markedProcesses(world.mark))
         if (command === 'sleep 1000') expect(known.has(pid), `process ${pid} belongs to a job`).toBe(true)
     }
-    await world.ok(['kill', '--all', '--yes'])
+    await world.quick(['kill', '--all', '--yes'])
   }, 90_000)
 
   test('at every moment of a dump: the job runs on or its checkpoint is whole and restores; nothing half-made is taken for a checkpoint', async () => {
@@ -106,11 +106,11 @@ describe('kill -9 of the daemon with 20 jobs', () => {
       if (!isAlive(job.pid)) {
         const { is_running: running, end_reason: reason } = await world.inspect(job.jid)
         expect({ running, reason }).toEqual({ running: false, reason: 'dumped' })
-        await world.ok(['restore', 'job', job.jid])
+        await world.quick(['restore', 'job', job.jid])
       }
       await until('it runs', () => /[SR]/.test(processInfo(job.pid)?.state ?? ''))
       for (const path of JSON.parse((await world.ok(['checkpoints', job.jid, '--output', 'json'])).stdout) as { id: string }[])
-        await world.ok(['checkpoint', 'verify', path.id])
+        await world.quick(['checkpoint', 'verify', path.id])
     }
     await job.verify()
   }, 120_000)
@@ -133,7 +133,7 @@ describe('kill -9 of the daemon with 20 jobs', () => {
         await world.dump(job)
       }
     }
-    await world.ok(['restore', 'job', job.jid])
+    await world.quick(['restore', 'job', job.jid])
     await job.verify()
   }, 120_000)
 
@@ -150,11 +150,11 @@ describe('kill -9 of the daemon with 20 jobs', () => {
     await until('it is there', () => processInfo(started.pid)?.command.endsWith('/counter'))
     await world.startDaemon()
     expect((await world.row(jid))?.[3]).toBe('halted')
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
     await world.fails(['dump', 'job', jid])
     await world.fails(['freeze', 'job', jid])
     expect(isAlive(started.pid)).toBe(true)
-    await world.ok(['delete', jid])
+    await world.quick(['delete', jid])
   }, 30_000)
 
   test('a database that is damaged is said so at the start, and is not thrown away', async () => {

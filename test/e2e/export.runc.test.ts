@@ -64,7 +64,7 @@ describe('cedana checkpoint export', () => {
       const before = last(output())
       await world.ok(['restore', 'job', jid, '--path', archive])
       await until('it counts on', () => last(output()) > before)
-      await world.ok(['kill', jid])
+      await world.quick(['kill', jid])
     },
   )
 

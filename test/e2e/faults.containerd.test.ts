@@ -20,7 +20,7 @@ const isOurs = ({ step }: Point): boolean => ['start', 'criu restore', 'record s
 /** `containers`: those that there are afterwards; none has a task. */
 async function strike(point: Point, args: readonly string[], jid: string, containers: readonly string[]): Promise<void> {
   plan.arm(point)
-  const outcome = await world.fails(args)
+  const outcome = await world.refuses(args)
   expect(plan.isArmed, `${pointName(point)} was not reached`).toBe(false)
   expect(outcome.stderr).toContain(`injected fault ${pointName(point)}`)
   expect(await containerd.containers(), pointName(point)).toEqual(containers)
@@ -33,24 +33,24 @@ const COUNT = ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i; usleep 20000; 
 test('every failing step of its own', { timeout: 180_000 }, async () => {
   const jid = world.jid('faulty')
   const run = ['run', 'containerd', await containerd.busybox(), '--jid', jid, ...containerd.flags, '--', ...COUNT]
-  const running = await pointsOf('run', () => world.ok(run))
-  await world.ok(['kill', jid])
-  await world.ok(['delete', jid])
+  const running = await pointsOf('run', () => world.quick(run))
+  await world.quick(['kill', jid])
+  await world.quick(['delete', jid])
   for (const point of running.filter(isOurs)) {
     await strike(point, run, jid, [])
     expect(await world.row(jid), pointName(point)).toBeUndefined()
   }
-  await world.ok(run)
-  await world.ok(['dump', 'job', jid, '--rootfs'])
+  await world.quick(run)
+  await world.quick(['dump', 'job', jid, '--rootfs'])
   const restore = ['restore', 'job', jid]
-  const restoring = await pointsOf('restore', () => world.ok(restore))
-  await world.ok(['dump', 'job', jid, '--rootfs'])
+  const restoring = await pointsOf('restore', () => world.quick(restore))
+  await world.quick(['dump', 'job', jid, '--rootfs'])
   for (const point of restoring.filter(isOurs)) {
     await strike(point, restore, jid, [jid])
     expect((await world.row(jid))?.[3], pointName(point)).toBe('halted')
   }
-  await world.ok(restore)
+  await world.quick(restore)
   expect((await containerd.task(jid))?.status).toBe('RUNNING')
-  await world.ok(['kill', jid])
+  await world.quick(['kill', jid])
   expect(await containerd.writableLayers()).toEqual([])
 })

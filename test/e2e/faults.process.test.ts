@@ -18,7 +18,7 @@ const jobDirectories = (): string[] => readdirSync(join(world.runDir, 'jobs'))
 /** Runs `work` with the fault armed; it must fail, and say so. */
 async function strike(point: Point, args: readonly string[]): Promise<void> {
   plan.arm(point)
-  const outcome = await world.fails(args)
+  const outcome = await world.refuses(args)
   expect(plan.isArmed, `${pointName(point)} was not reached`).toBe(false)
   expect(outcome.stderr).toContain(`injected fault ${pointName(point)}`)
 }
@@ -27,17 +27,17 @@ describe('every failing step', () => {
   test('of run leaves no process, no job and no directory', async () => {
     const counter = await program('counter')
     const sample = world.jid('sample')
-    const points = await pointsOf('run', () => world.ok(['run', 'process', '--jid', sample, '--', counter]))
-    await world.ok(['kill', sample])
+    const points = await pointsOf('run', () => world.quick(['run', 'process', '--jid', sample, '--', counter]))
+    await world.quick(['kill', sample])
     for (const point of points) {
       const jid = world.jid('run')
       await strike(point, ['run', 'process', '--jid', jid, '--', counter])
       expect(await world.row(jid), pointName(point)).toBeUndefined()
       await until(`no directory after ${pointName(point)}`, () => !jobDirectories().includes(jid))
       // The lock and the name are free: the same command works now.
-      await world.ok(['run', 'process', '--jid', jid, '--', counter])
-      await world.ok(['kill', jid])
-      await world.ok(['delete', jid])
+      await world.quick(['run', 'process', '--jid', jid, '--', counter])
+      await world.quick(['kill', jid])
+      await world.quick(['delete', jid])
     }
   }, 120_000)
 
@@ -51,28 +51,28 @@ describe('every failing step', () => {
       // With a checkpoint it has been killed, and may be about to end.
       await until(`a job or a checkpoint after ${pointName(point)}`, () => isRunning(job.pid) !== existsSync(path))
       if (isRunning(job.pid)) {
-        expect((await world.ok(['checkpoints', job.jid])).stdout).toContain('No checkpoints found')
+        expect((await world.quick(['checkpoints', job.jid])).stdout).toContain('No checkpoints found')
         const lines = job.output().length
         await until(`the job counts on after ${pointName(point)}`, () => job.output().length > lines)
       } else {
-        await world.ok(['checkpoint', 'verify', path])
-        expect((await world.ok(['checkpoints', job.jid])).stdout).toContain(path)
-        await world.ok(['restore', 'job', job.jid])
-        await world.ok(['kill', job.jid])
+        await world.quick(['checkpoint', 'verify', path])
+        expect((await world.quick(['checkpoints', job.jid])).stdout).toContain(path)
+        await world.quick(['restore', 'job', job.jid])
+        await world.quick(['kill', job.jid])
         rmSync(path, { recursive: true })
         job = await world.job('counter')
       }
       expect(readdirSync(world.checkpoints).filter((name) => name.startsWith('.'))).toEqual([])
       // Not locked.
-      await world.ok(['dump', 'job', job.jid, '--dry-run'])
+      await world.quick(['dump', 'job', job.jid, '--dry-run'])
     }
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   }, 180_000)
 
   test('of restore leaves no process, and the job as it was', async () => {
     const job = await world.job('counter')
     await world.dump(job)
-    const points = await pointsOf('restore', () => world.ok(['restore', 'job', job.jid]))
+    const points = await pointsOf('restore', () => world.quick(['restore', 'job', job.jid]))
     await world.dump(job)
     for (const point of points) {
       await strike(point, ['restore', 'job', job.jid])
@@ -82,9 +82,9 @@ describe('every failing step', () => {
       const [ours = ''] = readdirSync(join(world.runDir, 'work'))
       expect(readdirSync(join(world.runDir, 'work', ours))).toEqual([])
     }
-    await world.ok(['restore', 'job', job.jid])
+    await world.quick(['restore', 'job', job.jid])
     const lines = job.output().length
     await until('the job counts on', () => job.output().length > lines)
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   }, 180_000)
 })

@@ -14,7 +14,7 @@ const { plan, pointsOf } = useFailingDaemon(world)
 
 async function strike(point: Point, args: readonly string[], jid: string): Promise<void> {
   plan.arm(point)
-  const outcome = await world.fails(args)
+  const outcome = await world.refuses(args)
   expect(plan.isArmed, `${pointName(point)} was not reached`).toBe(false)
   expect(outcome.stderr).toContain(`injected fault ${pointName(point)}`)
   expect(containers.known(), pointName(point)).toEqual([])
@@ -27,23 +27,23 @@ test('every failing step', { timeout: 180_000 }, async () => {
   const id = containers.id('faulty')
   const jid = world.jid('faulty')
   const run = ['run', 'runc', id, '--jid', jid, '--bundle', containers.bundle(id, { args: COUNT }), '--root', containers.root]
-  const running = await pointsOf('run', () => world.ok(run))
-  await world.ok(['kill', jid])
-  await world.ok(['delete', jid])
+  const running = await pointsOf('run', () => world.quick(run))
+  await world.quick(['kill', jid])
+  await world.quick(['delete', jid])
   for (const point of running) {
     await strike(point, run, jid)
     expect(await world.row(jid), pointName(point)).toBeUndefined()
   }
-  await world.ok(run)
-  await world.ok(['dump', 'job', jid])
+  await world.quick(run)
+  await world.quick(['dump', 'job', jid])
   const restore = ['restore', 'job', jid]
-  const restoring = await pointsOf('restore', () => world.ok(restore))
-  await world.ok(['kill', jid])
+  const restoring = await pointsOf('restore', () => world.quick(restore))
+  await world.quick(['kill', jid])
   for (const point of restoring) {
     await strike(point, restore, jid)
     expect((await world.row(jid))?.[3], pointName(point)).toBe('halted')
   }
-  await world.ok(restore)
+  await world.quick(restore)
   expect(containers.known()).toEqual([id])
-  await world.ok(['kill', jid])
+  await world.quick(['kill', jid])
 })

@@ -21,7 +21,7 @@ describe('freeze and unfreeze', () => {
     expect(await world.inspect(job.jid)).toMatchObject({ is_running: true, is_frozen: true })
     expect((await world.ok(['unfreeze', 'job', job.jid])).stdout).toContain(`Unfroze process PID ${job.pid}\n`)
     await until('it goes on', async () => !(await standsStill(job)))
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test('a process with a whole tree', async () => {
@@ -44,7 +44,7 @@ describe('freeze and unfreeze', () => {
   test('a frozen job can be killed, and dumped and restored', async () => {
     const killed = await world.job('counter')
     await world.ok(['freeze', 'job', killed.jid])
-    await world.ok(['kill', killed.jid])
+    await world.quick(['kill', killed.jid])
     await until('it is gone', () => !isAlive(killed.pid))
 
     const job = await world.job('pipes')

@@ -34,7 +34,7 @@ test.each(['note gpu', 'criu restore', 'copy to gpu'])('after the step `%s` of r
   await world.dump(job)
   await daemon.killAfter('restore', step, ['restore', 'job', job.jid])
   await noNotes()
-  if (!isAlive(job.pid)) await world.ok(['restore', 'job', job.jid])
+  if (!isAlive(job.pid)) await world.quick(['restore', 'job', job.jid])
   await job.works()
   await job.verify()
 })

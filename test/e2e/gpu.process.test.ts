@@ -157,7 +157,7 @@ describe('what cannot be done', () => {
     expect((await world.fails(['dump', 'job', job.jid])).stderr).toContain('has a GPU open that it does not use itself')
     expect(verbs()).toEqual([])
     await job.works()
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test.each([

@@ -178,7 +178,7 @@ describe('job delete', () => {
     expect((await world.ok(['job', 'delete', job.jid])).stdout).toContain(`Deleted job ${job.jid}`)
     expect(await world.row(job.jid)).toBeUndefined()
     expect(readFileSync(job.log, 'utf8')).toContain('1\n')
-    await world.ok(['checkpoint', 'verify', path])
+    await world.quick(['checkpoint', 'verify', path])
     expect((await world.ok(['checkpoints', job.jid])).stdout).toContain(`No checkpoints found for job ${job.jid}`)
   })
 

@@ -123,8 +123,8 @@ describe.each([
     await until('no directory is left', () => !existsSync(join(world.runDir, 'jobs', one.jid)))
     one.letGo()
     await world.ok(run())
-    await world.ok(['kill', one.jid])
-    await world.ok(['delete', one.jid])
+    await world.quick(['kill', one.jid])
+    await world.quick(['delete', one.jid])
   })
 })
 
@@ -134,7 +134,7 @@ describe('restore, at its prestart hook', () => {
   beforeAll(async () => {
     one = held('restore', 'prestart')
     await world.ok(['run', 'runc', one.id, '--jid', one.jid, '--bundle', one.bundle, '--root', containers.root])
-    await world.ok(['dump', 'job', one.jid])
+    await world.quick(['dump', 'job', one.jid])
   }, 30_000)
 
   test.each(VICTIMS.map((victims) => [victims.join(' and '), victims] as const))('%s', async (_, victims) => {
@@ -146,10 +146,10 @@ describe('restore, at its prestart hook', () => {
     await nothingIsLeft(one, Object.values(pids))
     await until('it is halted', async () => (await world.row(one.jid))?.[3] === 'halted')
     one.letGo()
-    await world.ok(['restore', 'job', one.jid])
+    await world.quick(['restore', 'job', one.jid])
     const { length } = output()
     await until('it counts on', () => output().length > length)
-    await world.ok(['dump', 'job', one.jid])
+    await world.quick(['dump', 'job', one.jid])
   })
 })
 
@@ -210,9 +210,9 @@ describe('--no-server', () => {
     beforeAll(async () => {
       one = held('there', 'prestart')
       await world.ok(['run', 'runc', one.id, '--jid', one.jid, '--bundle', one.bundle, '--root', containers.root])
-      path = /Dumped to (.*)/.exec((await world.ok(['dump', 'job', one.jid])).stdout)?.[1] ?? ''
+      path = /Dumped to (.*)/.exec((await world.quick(['dump', 'job', one.jid])).stdout)?.[1] ?? ''
     }, 30_000)
-    afterAll(() => world.ok(['delete', one.jid]))
+    afterAll(() => world.quick(['delete', one.jid]))
 
     test.each([['runtime'], ['shim and runtime']] as const)('%s', async (named) => {
       one.hold()

@@ -68,7 +68,7 @@ const workers = (): number[] => running('plugin-worker')
 /** Everybody else has what they want, whatever the plugin does. */
 async function othersGoOn(): Promise<void> {
   expect((await world.ok(['ps'])).stdout).toContain(bystander.jid)
-  await world.ok(['dump', 'job', bystander.jid, '--leave-running'])
+  await world.quick(['dump', 'job', bystander.jid, '--leave-running'])
   await world.ok(['query', 'process', String(bystander.pid)])
 }
 
@@ -140,7 +140,7 @@ describe('a verb that', () => {
     await othersGoOn()
     writeFileSync(flag('enough'), '')
     await managing
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
     expect(await problem()).toBe('')
   })
 
@@ -161,7 +161,7 @@ describe('a verb that', () => {
     await world.ok(['query', 'alien'])
     writeFileSync(goes, '')
     await patient
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
 
     for (const file of [waits, goes]) rmSync(file)
     order('upcoming', `fs.writeFileSync('${waits}', ''); return new Promise(() => {})`)

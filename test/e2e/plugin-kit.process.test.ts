@@ -33,5 +33,5 @@ test('plugin create: a package that passes its tests, installs, and checkpoints'
   const [, path = ''] = /^Dumped to (.+)$/m.exec((await world.ok(['dump', 'pidfile', pidFile])).stdout) ?? []
   expect(path).not.toBe('')
   expect((await world.ok(['restore', 'job', jid])).stdout).toContain(`PID: ${pid}`)
-  await world.ok(['kill', jid])
+  await world.quick(['kill', jid])
 }, 120_000)

@@ -55,7 +55,7 @@ describe('a container of containerd', () => {
       const path = await dump(['job', jid], ['--rootfs'])
       expect((await world.ok(['checkpoint', 'verify', path])).stdout).toContain('Verified')
       expect((await world.ok(['checkpoint', 'inspect', path, '-o', 'json'])).stdout).toContain('rootfs-diff.tar')
-      await world.ok(['job', 'delete', jid])
+      await world.quick(['job', 'delete', jid])
       expect(await containerd.containers()).not.toContain(jid)
       const id = containerd.id('other')
       const log = `${world.dir}/${id}.log`
@@ -66,7 +66,7 @@ describe('a container of containerd', () => {
       const counted = await lines()
       expect(counted).toEqual(counted.map((_, index) => index + 1))
       await until('it goes on', async () => (await lines()).length > counted.length)
-      await world.ok(['job', 'kill', '--all', '--yes']).catch(() => containerd.remove(id))
+      await world.quick(['job', 'kill', '--all', '--yes']).catch(() => containerd.remove(id))
     }
   })
 
@@ -81,7 +81,7 @@ describe('a container of containerd', () => {
     expect(await containerd.exec(jid, 'sh', '-c', 'ls /later 2>/dev/null || true')).toBe('')
     const lines = (await containerd.exec(jid, 'cat', '/var/log/count')).trim().split('\n').slice(1).map(Number)
     expect(lines).toEqual(lines.map((_, index) => index + 1))
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
     expect(await containerd.writableLayers()).toEqual([])
   })
 
@@ -93,7 +93,7 @@ describe('a container of containerd', () => {
     const before = count()
     await until('it runs on', () => count() > before)
     expect((await containerd.task(jid))?.status).toBe('RUNNING')
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
     const made = world.jid('committed')
     await world.ok(['run', 'containerd', image, '--jid', made, ...containerd.flags, '--', 'cat', '/motd'])
     await until('it has ended', async () => (await world.inspect(made)).is_running === false)
@@ -134,7 +134,7 @@ describe('a container of containerd', () => {
     expect((await other.task(id))?.status).toBe('RUNNING')
     expect(await other.exec(id, 'head', '-n1', '/var/log/count')).toBe('begun\n')
     await other.remove(id)
-    await world.ok(['job', 'delete', jid])
+    await world.quick(['job', 'delete', jid])
   })
 
   test('is as it was when a restore of it has failed', async () => {
@@ -149,6 +149,6 @@ describe('a container of containerd', () => {
     writeFileSync(pages, whole)
     await world.ok(['restore', 'job', jid])
     expect(await containerd.exec(jid, 'head', '-n1', '/var/log/count')).toBe('begun\n')
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
   })
 })

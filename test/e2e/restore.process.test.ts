@@ -32,13 +32,13 @@ describe('restore', () => {
     await job.says('200')
     await world.dump(job)
     await world.ok(['restore', 'job', job.jid, '--attachable'])
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
     await end(job.jid)
     await world.ok(['restore', 'job', job.jid, '--path', first, '--attachable'])
     const talk = world.talk(['job', 'attach', job.jid])
     await talk.says(/^\d+$/m)
     expect(Number(/^\d+$/m.exec(talk.stdout)?.[0])).toBeLessThan(200)
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
     await talk.exit
   })
 
@@ -50,7 +50,7 @@ describe('restore', () => {
       await world.ok(['restore', 'job', job.jid])
     }
     await job.says('120')
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
     const numbers = job
       .output()
       .trim()
@@ -76,7 +76,7 @@ describe('restore', () => {
     await new Promise((resolve) => setTimeout(resolve, 300))
     const talk = world.talk(['job', 'attach', jid])
     await talk.says('on')
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
     expect((await talk.exit).code).toBe(137)
   })
 
@@ -96,7 +96,7 @@ describe('restore', () => {
     const before = look(path)
     for (let round = 0; round < 3; round++) {
       await world.ok(['restore', 'job', job.jid])
-      await world.ok(['kill', job.jid])
+      await world.quick(['kill', job.jid])
       await end(job.jid)
     }
     expect(look(path)).toEqual(before)
@@ -150,7 +150,7 @@ describe('restore', () => {
     await world.ok(['restore', 'process', '--path', path, '--attachable'])
     const row = (await world.ps()).find((cells) => cells[2] === String(started.pid))
     expect(row?.[0]).toMatch(/^[a-z]+_[a-z]+[0-9]$/)
-    await world.ok(['kill', row?.[0] ?? ''])
+    await world.quick(['kill', row?.[0] ?? ''])
   })
 
   test('[must] restore process --attach: output, then the exit code of the process', async () => {

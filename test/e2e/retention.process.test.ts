@@ -16,7 +16,7 @@ describe('--keep-last', () => {
     const third = await dump(job, '--streams', '2', '--compression', 'lz4')
     expect(await kept(job)).toEqual([third, second, first])
 
-    const { stdout } = await world.ok(['dump', 'job', job.jid, '--leave-running', '--keep-last', '2'])
+    const { stdout } = await world.quick(['dump', 'job', job.jid, '--leave-running', '--keep-last', '2'])
     const fourth = /^Dumped to (.+)$/m.exec(stdout)?.[1] ?? ''
     expect(stdout.split('\n')).toEqual([
       `Removed older checkpoint ${second}`,
@@ -30,8 +30,8 @@ describe('--keep-last', () => {
     const last = await world.dump(job, ['--keep-last', '1'])
     expect(await kept(job)).toEqual([last])
     expect(readdirSync(world.checkpoints).filter((name) => name.includes(job.jid))).toHaveLength(1)
-    await world.ok(['restore', 'job', job.jid])
-    await world.ok(['kill', job.jid])
+    await world.quick(['restore', 'job', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test('by configuration, which a flag overrules; other jobs, and checkpoints of no job, are left alone', async () => {
@@ -51,7 +51,7 @@ describe('--keep-last', () => {
     expect(await kept(other)).toEqual([...others].reverse())
     await world.stopDaemon()
     await world.startDaemon()
-    await world.ok(['kill', one.jid, other.jid])
+    await world.quick(['kill', one.jid, other.jid])
   })
 
   test('never removes the only whole one: not for a dump that fails, nor for those whose files are gone', async () => {
@@ -66,7 +66,7 @@ describe('--keep-last', () => {
     // Two of three are to stay, and one of those there were is no more.
     const newest = await dump(job, '--keep-last', '2')
     expect([good, newest].map(existsSync)).toEqual([true, true])
-    await world.ok(['kill', job.jid])
+    await world.quick(['kill', job.jid])
   })
 
   test('of two that were made at one path, what is there now is the newer one and stays', async () => {
@@ -79,7 +79,7 @@ describe('--keep-last', () => {
     expect(existsSync(path)).toBe(true)
     const newest = await dump(job, '--keep-last', '2')
     expect(await kept(job)).toEqual([newest, path])
-    await world.ok(['checkpoint', 'verify', path])
-    await world.ok(['kill', job.jid])
+    await world.quick(['checkpoint', 'verify', path])
+    await world.quick(['kill', job.jid])
   })
 })

@@ -73,7 +73,7 @@ describe('--runtime crun', () => {
       await world.ok(['restore', 'job', jid, '--runtime', 'runc', '--root', runc.root])
       expect(await statusOf(runc, id)).toBe('running')
     }
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
     await until('it is gone', () => !crun.known().includes(id) && !runc.known().includes(id))
   })
 })

@@ -178,7 +178,7 @@ describe('run process', () => {
       const pid = Number(rows.find(([first]) => first === jid)?.[2])
       expect(isAlive(pid)).toBe(true)
     }
-    await world.ok(['job', 'kill', ...jids])
+    await world.quick(['job', 'kill', ...jids])
   })
 
   test('an environment of 1.5 MiB goes through', async () => {

@@ -36,10 +36,10 @@ describe('run runc', () => {
     expect(row?.slice(0, 4)).toEqual([one.jid, 'runc', String(one.pid), expect.stringMatching(/running|sleep/)])
     await until('it counts', () => one.output().includes('10\n'))
     expect(await status(one.id)).toBe('running')
-    await world.ok(['kill', one.jid])
+    await world.quick(['kill', one.jid])
     expect(await status(one.id)).toBeUndefined()
     expect(isAlive(one.pid)).toBe(false)
-    await world.ok(['delete', one.jid])
+    await world.quick(['delete', one.jid])
   })
 
   test('[must] the exit code is stored, and is that of --attach', async () => {
@@ -59,10 +59,10 @@ describe('run runc', () => {
     const bundle = containers.bundle(jid, {})
     await world.ok(['run', 'runc', '--jid', jid, ...root()], { cwd: bundle })
     expect(await status(jid)).toBe('running')
-    await world.ok(['kill', jid])
-    await world.ok(['delete', jid])
+    await world.quick(['kill', jid])
+    await world.quick(['delete', jid])
     await world.ok(['run', 'runc', '--jid', jid, '--bundle', '.', ...root()], { cwd: bundle })
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
   })
 
   test('the bundle is never written to, also where the terminal must differ', async () => {
@@ -72,7 +72,7 @@ describe('run runc', () => {
     const before = [readFileSync(join(bundle, 'config.json'), 'utf8'), statSync(join(bundle, 'config.json')).mtimeMs]
     await world.ok(['run', 'runc', id, '--jid', jid, '--bundle', bundle, ...root()])
     expect(await containers.ok('exec', id, 'echo', 'inside')).toBe('inside\n')
-    await world.ok(['kill', jid])
+    await world.quick(['kill', jid])
     expect([readFileSync(join(bundle, 'config.json'), 'utf8'), statSync(join(bundle, 'config.json')).mtimeMs]).toEqual(before)
   })
 
@@ -100,7 +100,7 @@ describe('run runc', () => {
     const { stderr } = await world.fails(['run', 'runc', one.id, '--jid', world.jid('second'), '--bundle', one.bundle, ...root()])
     expect(stderr).toContain(`container ${one.id} exists already`)
     expect(await status(one.id)).toBe('running')
-    await world.ok(['kill', one.jid])
+    await world.quick(['kill', one.jid])
   })
 
   test('[must] --no-server: the exit code of the container; --detach leaves it running; --pid-file has the PID of its init', async () => {
@@ -151,7 +151,7 @@ describe('manage, freeze, query', () => {
     expect((await world.ok(['unfreeze', 'job', one.jid])).stdout).toBe(`Unfroze runc PID ${one.pid}\n`)
     await until('it goes on', () => one.output().length > length)
     await world.ok(['freeze', 'job', one.jid])
-    await world.ok(['kill', one.jid])
+    await world.quick(['kill', one.jid])
     expect(isAlive(one.pid)).toBe(false)
     expect(await status(one.id)).toBeUndefined()
   })

@@ -38,10 +38,10 @@ describe('a dump in several streams', () => {
       expect(path).toBe(join(world.checkpoints, name))
       const expected = Array.from({ length: streams }, (_, index) => `img-${index}${SUFFIXES[compression]}`)
       expect(streamsOf(path)).toEqual(expected.sort())
-      await world.ok(['checkpoint', 'verify', path])
+      await world.quick(['checkpoint', 'verify', path])
       const { stdout } = await world.ok(['checkpoint', 'inspect', '--type', 'ps', path])
       expect(stdout).toContain(String(job.pid))
-      await world.ok(['restore', 'job', job.jid])
+      await world.quick(['restore', 'job', job.jid])
       await job.verify()
     },
   )
@@ -94,7 +94,7 @@ describe('a dump in several streams', () => {
     for (const program of ['tree', 'mappings', 'unix-sockets']) {
       const job = await world.job(program)
       await world.dump(job, ['--streams', '3', '--compression', 'lz4'])
-      await world.ok(['restore', 'job', job.jid])
+      await world.quick(['restore', 'job', job.jid])
       await job.verify()
     }
   })
@@ -103,10 +103,10 @@ describe('a dump in several streams', () => {
     const job = await world.job('memory', ['16', 'random'])
     const path = await world.dump(job, ['--streams', '3', '--compression', 'lz4', '--name', 'damaged'])
     const refused = async (): Promise<void> => {
-      const { stderr } = await world.fails(['restore', 'job', job.jid])
+      const { stderr } = await world.refuses(['restore', 'job', job.jid])
       expect(stderr).toMatch(/damaged/)
       expect(isAlive(job.pid)).toBe(false)
-      await world.fails(['checkpoint', 'verify', path])
+      await world.refuses(['checkpoint', 'verify', path])
     }
     for (const name of readdirSync(path)) {
       const whole = readFileSync(join(path, name))
@@ -124,7 +124,7 @@ describe('a dump in several streams', () => {
     writeFileSync(join(path, 'img-4.lz4'), '')
     await refused()
     rmSync(join(path, 'img-4.lz4'))
-    await world.ok(['restore', 'job', job.jid])
+    await world.quick(['restore', 'job', job.jid])
     await job.verify()
   })
 })
@@ -133,13 +133,13 @@ describe('memory', () => {
   test('--leave-running beyond the limit: the target waits for the disk, not for the compressor, and it is said', async () => {
     const own = await ownWorld({ CEDANA_CHECKPOINT_MEMORY_LIMIT_MB: '64' })
     const job = await own.job('memory', ['256', 'half'])
-    const { stdout } = await own.ok(['dump', 'job', job.jid, '--leave-running', '--compression', 'zlib', '--streams', '2'])
+    const { stdout } = await own.quick(['dump', 'job', job.jid, '--leave-running', '--compression', 'zlib', '--streams', '2'])
     expect(stdout).toMatch(/^Note: \d+ MiB waited on disk to be packed, beyond the 64 MiB of checkpoint.memory_limit_mb$/m)
     const path = /^Dumped to (.+)$/m.exec(stdout)?.[1] ?? ''
-    await own.ok(['checkpoint', 'verify', path])
+    await own.quick(['checkpoint', 'verify', path])
     process.kill(job.pid, 'SIGKILL')
     await until('it is gone', () => processInfo(job.pid) === undefined)
-    await own.ok(['restore', 'job', job.jid])
+    await own.quick(['restore', 'job', job.jid])
     await job.verify()
   })
 
@@ -154,7 +154,7 @@ describe('memory', () => {
     await own.dump(job, ['--streams', '2', '--compression', 'lz4', '--leave-running'])
     expect(peakMiB(own.daemonPid) - before).toBeLessThan(32 * 1.1 + 24) // what the heap of JavaScript may grow by
     await own.dump(job, ['--streams', '2', '--compression', 'lz4'])
-    await own.ok(['restore', 'job', job.jid])
+    await own.quick(['restore', 'job', job.jid])
     await job.verify()
   })
 
@@ -166,7 +166,7 @@ describe('memory', () => {
       ['--compression', 'lz4'],
     ]) {
       const path = await own.dump(job, flags)
-      await own.ok(['restore', 'job', job.jid])
+      await own.quick(['restore', 'job', job.jid])
       expect(
         readdirSync(own.checkpoints)
           .filter((name) => !path.endsWith(name))
@@ -197,7 +197,7 @@ describe('an interrupted dump', () => {
     await expectUntouched(job, directory)
     // Not locked, and nothing is at work any more.
     await world.dump(job, ['--dir', directory, '--streams', '2'])
-    await world.ok(['restore', 'job', job.jid])
+    await world.quick(['restore', 'job', job.jid])
     await job.verify()
   })
 
@@ -272,7 +272,7 @@ describe('an interrupted dump', () => {
       await own.killDaemon()
       await own.startDaemon()
       await dump
-      if (!isAlive(job.pid)) await own.ok(['restore', 'job', job.jid])
+      if (!isAlive(job.pid)) await own.quick(['restore', 'job', job.jid])
       await until('it runs', () => /[SR]/.test(processInfo(job.pid)?.state ?? ''))
       await until('nothing half-made is left', () => !readdirSync(own.checkpoints).some((name) => name.startsWith('.')))
     }
@@ -298,8 +298,8 @@ describe('a machine that is short of', () => {
         await new Promise((done) => setTimeout(done, 50))
       }
       expect((await dump.exit).code, dump.stderr).toBe(0)
-      await world.ok(['checkpoint', 'verify', join(directory, 'slow')])
-      if (!flags.includes('--leave-running')) await world.ok(['restore', 'job', job.jid])
+      await world.quick(['checkpoint', 'verify', join(directory, 'slow')])
+      if (!flags.includes('--leave-running')) await world.quick(['restore', 'job', job.jid])
       await job.verify()
       rmSync(join(directory, 'slow'), { recursive: true })
     }
@@ -324,7 +324,7 @@ describe('a machine that is short of', () => {
       writeFileSync(pids('max'), 'max')
       outcomes.add(code)
       expect(isAlive(own.daemonPid)).toBe(true)
-      if (code === 0) await own.ok(['checkpoint', 'verify', join(own.checkpoints, `with-${spare}`)])
+      if (code === 0) await own.quick(['checkpoint', 'verify', join(own.checkpoints, `with-${spare}`)])
       rmSync(join(own.checkpoints, `with-${spare}`), { recursive: true, force: true })
       await expectUntouched(job, own.checkpoints)
     }

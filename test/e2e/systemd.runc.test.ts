@@ -87,25 +87,25 @@ describe.runIf(process.env[INSIDE] !== undefined)('--systemd-cgroup', () => {
     await world.ok(['run', 'runc', id, '--jid', jid, '--bundle', bundle(id), '--systemd-cgroup', ...root()])
     for (let round = 0; round < 2; round++) {
       expect(show(id, 'ControlGroup')).toBe(`/cedana.slice/${SLICE}/${scopeOf(id)}`)
-      await world.ok(['freeze', 'job', jid])
+      await world.quick(['freeze', 'job', jid])
       expect(await status(id)).toBe('paused')
       const { length } = output(jid)
-      await world.ok(['unfreeze', 'job', jid])
+      await world.quick(['unfreeze', 'job', jid])
       await until('it goes on', () => output(jid).length > length)
-      await world.ok(['dump', 'job', jid, '--leave-running'])
+      await world.quick(['dump', 'job', jid, '--leave-running'])
       await counts(jid)
-      await world.ok(['dump', 'job', jid])
+      await world.quick(['dump', 'job', jid])
       await gone(id)
       // The flag is of the checkpoint.
-      await world.ok(['restore', 'job', jid])
+      await world.quick(['restore', 'job', jid])
       expect(await status(id)).toBe('running')
       await counts(jid)
     }
     const numbers = output(jid).trim().split('\n').map(Number)
     expect(numbers).toEqual(numbers.map((_, index) => index + 1))
     expect(isThere(id)).toBe(true)
-    await world.ok(['freeze', 'job', jid])
-    await world.ok(['kill', jid])
+    await world.quick(['freeze', 'job', jid])
+    await world.quick(['kill', jid])
     await gone(id)
   })
 
@@ -117,7 +117,7 @@ describe.runIf(process.env[INSIDE] !== undefined)('--systemd-cgroup', () => {
     execFileSync(file, args, { stdio: 'ignore' })
     await containers.ok('start', id)
     await waiting
-    const { stdout } = await world.ok(['dump', 'job', jid, '--leave-running'])
+    const { stdout } = await world.quick(['dump', 'job', jid, '--leave-running'])
     const path = /Dumped to (.*)/.exec(stdout)?.[1] ?? ''
     const twin = containers.id('twin')
     await world.ok(['restore', 'runc', '--path', path, '--id', twin, '--bundle', bundle(twin), '--attachable', ...root()])

@@ -28,13 +28,13 @@ describe('manage --upcoming containerd', () => {
     await containerd.ok('tasks', 'start', '--detach', id)
     const { stdout } = await waiting
     expect(stdout).toContain(`PID ${(await containerd.task(id))?.pid}`)
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
     const again = world.jid('again')
     await until('the task has ended', async () => (await containerd.task(id))?.status === 'STOPPED')
     await containerd.ok('tasks', 'rm', id)
     await containerd.ok('tasks', 'start', '--detach', id)
     await world.ok(['manage', 'containerd', '--upcoming', id, '--jid', again, ...containerd.flags])
-    await world.ok(['job', 'kill', again])
+    await world.quick(['job', 'kill', again])
   })
 
   test('outlasts a restart of containerd, and ends when it is told to', async () => {
@@ -45,7 +45,7 @@ describe('manage --upcoming containerd', () => {
     await containerd.restart('SIGKILL')
     const pid = await containerd.run(image, id, ['sleep', '1000'])
     expect((await waiting).stdout).toContain(`PID ${pid}`)
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
     const late = await world.fails(['manage', 'containerd', '--upcoming', 'nobody', '--timeout', '300ms', ...containerd.flags])
     expect(late.stderr).toContain('manage did not finish within 0.3 s')
   })

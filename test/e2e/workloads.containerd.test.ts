@@ -32,8 +32,8 @@ async function service(word: string, args: readonly string[]): Promise<string> {
 
 /** Dumped with its writable layer and forgotten: all there is of it is the checkpoint. */
 async function moved(jid: string, flags: readonly string[]): Promise<string> {
-  const path = /^Dumped to (.+)$/m.exec((await world.ok(['dump', 'job', jid, '--rootfs', ...flags])).stdout)?.[1] ?? ''
-  await world.ok(['job', 'delete', jid])
+  const path = /^Dumped to (.+)$/m.exec((await world.quick(['dump', 'job', jid, '--rootfs', ...flags])).stdout)?.[1] ?? ''
+  await world.quick(['job', 'delete', jid])
   expect(await containerd.containers()).not.toContain(jid)
   await world.ok(['restore', 'containerd', '--path', path, '--attachable'])
   return jid
@@ -41,7 +41,7 @@ async function moved(jid: string, flags: readonly string[]): Promise<string> {
 
 const kill = async (id: string) => {
   const jid = (await world.ps()).find(([, type]) => type === 'containerd')?.[0] ?? ''
-  await world.ok(['job', 'kill', jid])
+  await world.quick(['job', 'kill', jid])
   expect(await containerd.containers()).not.toContain(id)
 }
 
@@ -90,12 +90,12 @@ describe('in a container of containerd', () => {
     await world.ok(['run', 'containerd', image, '--jid', jid, ...containerd.flags, '--', 'sh', '-c', script])
     const counted = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8').trim().split('\n').map(Number)
     await until('what was said comes back', () => counted().length > 5)
-    await world.ok(['dump', 'job', jid])
+    await world.quick(['dump', 'job', jid])
     const before = counted().length
-    await world.ok(['restore', 'job', jid])
+    await world.quick(['restore', 'job', jid])
     await until('it comes back still', () => counted().length > before + 5)
     expect(counted()).toEqual(counted().map((_, index) => index + 1))
-    await world.ok(['job', 'kill', jid])
+    await world.quick(['job', 'kill', jid])
   })
 
   test('a program shares the network of another container, as in a pod', async () => {

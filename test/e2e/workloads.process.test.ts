@@ -30,7 +30,7 @@ test.each(['none', 'zstd'])('python with threads and 32 MiB of arrays, compressi
   await job.says('READY')
   await world.dump(job, ['--leave-running'])
   await world.dump(job, ['--compression', compression])
-  await world.ok(['restore', 'job', job.jid])
+  await world.quick(['restore', 'job', job.jid])
   expect(tree(job.pid)).toHaveLength(5)
   await job.verify()
 })
@@ -91,7 +91,7 @@ test('redis-server with data and a connected client, which goes on with the same
 
   await world.dump(job, ['--tcp-established'])
   expect(isAlive(job.pid)).toBe(false)
-  await world.ok(['restore', 'job', job.jid, '--tcp-established'])
+  await world.quick(['restore', 'job', job.jid, '--tcp-established'])
 
   expect(await client.ask('INCR', 'counter')).toBe('QUEUED')
   client.socket.write('*1\r\n$7\r\nDISCARD\r\n')
@@ -101,7 +101,7 @@ test('redis-server with data and a connected client, which goes on with the same
   expect((await other.ask('GET', 'big')).length).toBe(500_000)
   expect(await other.ask('INCR', 'counter')).toBe('2')
   for (const redis of [client, other]) redis.socket.destroy()
-  await world.ok(['kill', '--signal', 'TERM', '--grace', '5s', job.jid])
+  await world.quick(['kill', '--signal', 'TERM', '--grace', '5s', job.jid])
   expect((await world.inspect(job.jid)).exit).toEqual({ code: 0 })
 }, 60_000)
 
@@ -121,7 +121,7 @@ test('a pipeline of shell loop, awk and sqlite3 with short-lived children: every
   for (const row of [40, 120, 200]) {
     await until(`row ${row}`, () => progress() >= row, 20_000)
     await world.dump(job, ['--file-locks'])
-    await world.ok(['restore', 'job', job.jid, '--file-locks'])
+    await world.quick(['restore', 'job', job.jid, '--file-locks'])
   }
   await job.says('finished', 30_000)
   expect(job.output()).toContain(`300|300|${(300 * 301) / 2}|${(300 * 301 * 601) / 6}\n`)
@@ -155,7 +155,7 @@ test('node with an http server, a worker thread and timers; a kept-alive connect
   expect(before).toMatchObject({ visits: { '/a': 1, '/b': 1 }, shouted: '/B' })
 
   await world.dump(job, ['--tcp-established'])
-  await world.ok(['restore', 'job', job.jid, '--tcp-established'])
+  await world.quick(['restore', 'job', job.jid, '--tcp-established'])
 
   const after = await visit('/a')
   expect(after).toMatchObject({ visits: { '/a': 2, '/b': 1 }, shouted: '/A' })
@@ -167,7 +167,7 @@ test('node with an http server, a worker thread and timers; a kept-alive connect
   })
   expect(connections.size).toBe(1)
   agent.destroy()
-  await world.ok(['kill', job.jid])
+  await world.quick(['kill', job.jid])
 }, 60_000)
 
 test('vim under a terminal: an unsaved buffer, its cursor and its undo history', async () => {
@@ -183,7 +183,7 @@ test('vim under a terminal: an unsaved buffer, its cursor and its undo history',
   await terminal.says('not saved')
   terminal.type('yyp:s/second/third/\r')
   await terminal.says('third')
-  await world.ok(['dump', 'job', jid])
+  await world.quick(['dump', 'job', jid])
   await terminal.exit
   expect(readFileSync(file, 'utf8')).toBe('first line\n')
 
@@ -201,7 +201,7 @@ test('top under a terminal goes on showing', async () => {
     env: { TERM: 'xterm' },
   })
   await terminal.says('Tasks')
-  await world.ok(['dump', 'job', jid])
+  await world.quick(['dump', 'job', jid])
   await terminal.exit
   const again = world.terminal(['restore', 'job', jid, '--attach'], { env: { TERM: 'xterm' } })
   await again.says('%Cpu')

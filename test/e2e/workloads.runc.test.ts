@@ -89,8 +89,8 @@ class Client {
 }
 
 async function throughCheckpoint({ jid }: Service, ...flags: string[]): Promise<void> {
-  await world.ok(['dump', 'job', jid, ...flags])
-  await world.ok(['restore', 'job', jid])
+  await world.quick(['dump', 'job', jid, ...flags])
+  await world.quick(['restore', 'job', jid])
 }
 
 describe('Debian in a container', () => {
@@ -112,7 +112,7 @@ describe('Debian in a container', () => {
     const fresh = await Client.to(redis.address, 6379)
     expect(await fresh.ask('DBSIZE\r\n', /:\d+\r\n/)).toBe(':20001\r\n')
     fresh.close()
-    await world.ok(['kill', redis.jid])
+    await world.quick(['kill', redis.jid])
   })
 
   test('nginx: its workers, its log in a tmpfs, a connection that is kept alive, and new ones', async () => {
@@ -135,6 +135,6 @@ describe('Debian in a container', () => {
     for (const one of [client, other]) one.close()
     expect((await containers.ok('exec', nginx.id, 'cat', '/var/log/access.log')).trim().split('\n')).toHaveLength(3)
     expect(await containers.ok('exec', nginx.id, 'cat', '/run/nginx.pid')).toBe('1\n')
-    await world.ok(['kill', nginx.jid])
+    await world.quick(['kill', nginx.jid])
   })
 })

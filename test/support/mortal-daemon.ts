@@ -45,7 +45,7 @@ export class MortalDaemon {
       stdio: ['ignore', log, log],
     })
     closeSync(log)
-    await until('the daemon answers', async () => (await this.world.cedana(['ps'])).code === 0, 30_000)
+    await until('the daemon answers', () => this.world.answers(), 30_000)
   }
 
   /** Runs the command that takes the daemon to its death after that step, and starts the next daemon. */

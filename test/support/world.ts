@@ -7,7 +7,13 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll } from 'vitest'
+import { connect } from '../../src/daemon/api/client.js'
+import type { Engine } from '../../src/daemon/api/engine.js'
+import type { Config } from '../../src/daemon/config.js'
+import type { RuntimeDescription } from '../../src/plugins/description.js'
+import { describedPlugins } from '../../src/plugins/packages.js'
 import { Conversation, Terminal } from './conversation.js'
+import { runFake } from './fake-world.js'
 import {
   allPids,
   allProcesses,
@@ -142,11 +148,16 @@ export class World {
       'the daemon listens',
       async () => {
         if (daemon.exitCode !== null || daemon.signalCode !== null) throw new Error(`the daemon ended at its start:\n${this.#daemonTail()}`)
-        return existsSync(this.socket) && (await this.cedana(['ps'])).code === 0
+        return this.answers()
       },
       30_000,
     )
     this.#openAtStart = openFiles(this.daemonPid)
+  }
+
+  /** Whether a daemon serves the jobs of this world. */
+  async answers(): Promise<boolean> {
+    return existsSync(this.socket) && (await this.#here(['ps'], this.dir)).code === 0
   }
 
   /** SIGTERM and the exit code. */
@@ -207,7 +218,10 @@ export class World {
 
   /** As `cedana`, and throws unless it fails as a command should: not 0, one clear line, no trace of the inside. */
   async fails(args: readonly string[], options: CallOptions = {}): Promise<Outcome> {
-    const outcome = await this.cedana(args, options)
+    return this.#failed(await this.cedana(args, options))
+  }
+
+  #failed(outcome: Outcome): Outcome {
     const complain = (what: string) => {
       throw new Error(this.#story(outcome, what))
     }
@@ -216,6 +230,34 @@ export class World {
     if (!/^Error: ./m.test(outcome.stderr)) complain('gave no `Error: ` line on stderr')
     if (/^\s+at .*[:(]|node:internal|Internal: (undefined|\[object)|\bBUG\b/m.test(outcome.stderr)) complain('showed its inside')
     return outcome
+  }
+
+  /**
+   * As `ok`, in the process of the tests: the same words, requests and output, without the start of a program, which takes longer than most of what it
+   * asks for. For what a test does on its way; what it is about is done by the program.
+   */
+  async quick(args: readonly string[], { cwd = this.work() }: Pick<CallOptions, 'cwd'> = {}): Promise<Outcome> {
+    const outcome = await this.#here(args, cwd)
+    if (outcome.code !== 0) throw new Error(this.#story(outcome, 'failed'))
+    return outcome
+  }
+
+  /** As `fails`, in the process of the tests. */
+  async refuses(args: readonly string[]): Promise<Outcome> {
+    return this.#failed(await this.#here(args, this.work()))
+  }
+
+  async #here(args: readonly string[], cwd: string): Promise<Outcome> {
+    const started = performance.now()
+    const caller = { uid: process.getuid!(), gid: process.getgid!(), groups: process.getgroups!(), pid: process.pid }
+    const connectTo = async ({ protocol, address, client, tcp }: Config): Promise<Engine> =>
+      connect({ protocol, address, waitForReady: client.wait_for_ready, tokenFile: tcp.token_file })
+    const externals = async ({ plugins }: Config): Promise<readonly RuntimeDescription[]> => describedPlugins(plugins)
+    const openLocal = async (): Promise<never> => {
+      throw new Error('what needs no daemon needs a process of its own')
+    }
+    const outcome = await runFake(args, { env: this.env, world: { cwd, caller, connect: connectTo, openLocal, externals } })
+    return { ...outcome, command: `cedana ${args.join(' ')}`, ms: performance.now() - started }
   }
 
   #story(outcome: Outcome, what: string): string {
@@ -262,8 +304,8 @@ export class World {
     const path = name.startsWith('/') ? name : await program(name)
     const jid = this.jid(path.slice(path.lastIndexOf('/') + 1))
     const cwd = options.cwd ?? this.work()
-    const call = options.uid === undefined ? { cwd } : { cwd, uid: options.uid }
-    const { stdout } = await this.ok(['run', 'process', '--jid', jid, ...(options.flags ?? []), '--', path, ...args], call)
+    const words = ['run', 'process', '--jid', jid, ...(options.flags ?? []), '--', path, ...args]
+    const { stdout } = await (options.uid === undefined ? this.quick(words, { cwd }) : this.ok(words, { cwd, uid: options.uid }))
     const pid = Number(/Running managed process PID (\d+)/.exec(stdout)?.[1])
     const out = options.flags?.indexOf('--out') ?? -1
     const log = out >= 0 ? (options.flags?.[out + 1] ?? '') : `/var/log/cedana-output-${jid}.log`
@@ -295,7 +337,7 @@ export class World {
   /** Dumps to a fresh name below the checkpoint directory; answers the printed path. */
   async dump(target: Job, flags: readonly string[] = []): Promise<string> {
     const what = target.jid === '' ? ['process', String(target.pid)] : ['job', target.jid]
-    const { stdout } = await this.ok(['dump', ...what, ...flags])
+    const { stdout } = await this.quick(['dump', ...what, ...flags])
     const path = /^Dumped to (.+)$/m.exec(stdout)?.[1]
     if (path === undefined) throw new Error(`dump printed no path: ${stdout}`)
     return path
@@ -303,7 +345,7 @@ export class World {
 
   /** Rows of `ps`, as scripts cut them with awk: by column number. */
   async ps(): Promise<string[][]> {
-    const { stdout } = await this.ok(['ps'])
+    const { stdout } = await this.quick(['ps'])
     const [header = '', ...lines] = stdout.split('\n')
     if (!header.startsWith('JOB')) return []
     return lines.slice(0, lines.indexOf('')).map((line) => line.trim().split(/\s{2,}/))
@@ -315,7 +357,7 @@ export class World {
 
   /** One job as `job inspect --output json` tells it. */
   async inspect(jid: string): Promise<Record<string, unknown>> {
-    return JSON.parse((await this.ok(['job', 'inspect', jid, '--output', 'json'])).stdout) as Record<string, unknown>
+    return JSON.parse((await this.quick(['job', 'inspect', jid, '--output', 'json'])).stdout) as Record<string, unknown>
   }
 
   /** Mounts a file system of a limited size; unmounted at the end. */
