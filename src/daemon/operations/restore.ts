@@ -225,6 +225,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
         // What it built on is not to go with what came of it.
         if (job) env.jobs.expectEnd(job.jid, 'dumped')
         await processes.killTree(target, SIGKILL)
+        // The runtime removes nothing of one that lives.
+        await processes.waitExit(target)
         const shim = await launched.catch(() => undefined)
         const made = { type, identity: identity ?? {} }
         if (plan.program?.pidFile !== undefined) await undoStart(env, made, directory)
