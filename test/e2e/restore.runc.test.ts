@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
@@ -189,12 +189,14 @@ describe('what a container is made of', () => {
     const outside = world.work()
     mkdirSync(join(outside, 'dir'))
     writeFileSync(join(outside, 'file'), 'from outside\n')
+    symlinkSync('dir', join(outside, 'link'))
     const one = await job('binds', {
       args: ['sh', '-c', 'exec 3<>/data/state; i=0; while :; do i=$((i+1)); echo $i >&3; echo $i; usleep 20000; done'],
       change: (spec) => {
         spec.process.env.push('CEDANA_PERSISTENT_MOUNTS=/data')
         spec.mounts.push({ destination: '/data', type: 'bind', source: join(outside, 'dir'), options: ['rbind', 'rw'] })
         spec.mounts.push({ destination: '/etc/outside', type: 'bind', source: join(outside, 'file'), options: ['bind', 'ro'] })
+        spec.mounts.push({ destination: '/linked', type: 'bind', source: join(outside, 'link'), options: ['rbind', 'ro'] })
       },
     })
     await one.counts()
@@ -202,6 +204,7 @@ describe('what a container is made of', () => {
     await one.counts()
     expect(await sh(one.id, 'cat /etc/outside')).toBe('from outside\n')
     await sh(one.id, 'echo written > /data/new')
+    expect(await sh(one.id, 'cat /linked/new')).toBe('written\n')
     expect(readFileSync(join(outside, 'dir/new'), 'utf8')).toBe('written\n')
     await world.ok(['kill', one.jid])
     counted(readFileSync(join(outside, 'dir/state'), 'utf8'))

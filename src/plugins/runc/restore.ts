@@ -21,7 +21,7 @@ import { driverProblems, externalAtRestore } from './driver-mounts.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
 import { decodeNetwork, NETWORK, networkCommands, networkProblems, withAddress } from './network.js'
 import type { RestoreOptions } from './options.js'
-import { absoluteIn, bundleFor, isBind, type Spec, specForRestore } from './spec.js'
+import { absoluteIn, bundleFor, isBind, type Spec, specForRestore, withoutLinks } from './spec.js'
 import { findState, type Identity, identityOf, isCrun } from './state.js'
 
 type Options = z.output<typeof RestoreOptions>
@@ -37,11 +37,16 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   if (context.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may restore a container')
   const saved = await savedContainer(context)
   const identity = await chosenIdentity(context, options, saved)
-  const { spec, isSaved } = await specForRestore(host, identity.bundle, await context.attachment(SPEC_DUMP))
+  const found = await specForRestore(host, identity.bundle, await context.attachment(SPEC_DUMP))
+  const spec = await withoutLinks(host, found.spec, identity.bundle)
   const namespaces = spec.linux?.namespaces ?? []
   const streams = streamsOf(context, spec.process.terminal ?? false)
   const network = await networkOf(host, context, { namespaces, address: options.netnsEth0Ipv4Addr })
-  const bundle = bundleFor(spec, identity.bundle, { terminal: streams.terminal, directory: context.directory, isSaved })
+  const bundle = bundleFor(spec, identity.bundle, {
+    terminal: streams.terminal,
+    directory: context.directory,
+    isChanged: found.isSaved || spec !== found.spec,
+  })
   // Of a checkpoint that is older than these: none.
   const drivers = saved?.driverMounts ?? []
   const effective = { ...options, systemdCgroup: options.systemdCgroup || (saved?.systemdCgroup ?? false) }

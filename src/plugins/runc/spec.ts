@@ -61,6 +61,19 @@ export async function specForRestore(
 }
 const ROOTFS = 'rootfs'
 
+/** Sources of bind mounts by what they lead to: runc follows a symbolic link, and CRIU, which mounts them at a restore, does not. The same object when none is one. */
+export async function withoutLinks(host: Host, spec: Spec, bundle: string): Promise<Spec> {
+  const sources = spec.mounts.flatMap((mount) => (isBind(mount) && mount.source !== undefined ? [absoluteIn(bundle, mount.source)] : []))
+  if (sources.length === 0) return spec
+  const { code, stdout } = await host.exec(['realpath', '--canonicalize-missing', '--zero', '--', ...sources])
+  const targets = new Map(stdout.split('\0').map((target, index) => [sources[index], target]))
+  if (code !== 0 || sources.every((source) => targets.get(source) === source)) return spec
+  const mounts = spec.mounts.map((mount) =>
+    isBind(mount) && mount.source !== undefined ? { ...mount, source: targets.get(absoluteIn(bundle, mount.source)) } : mount,
+  )
+  return { ...spec, mounts }
+}
+
 function parseSpec(text: string, bundle: string): Spec {
   let parsed: unknown
   try {
@@ -111,10 +124,10 @@ export interface UsedBundle {
 export function bundleFor(
   spec: Spec,
   bundle: string,
-  wanted: Terminal & { readonly directory: string; readonly isSaved?: boolean },
+  wanted: Terminal & { readonly directory: string; readonly isChanged?: boolean },
 ): UsedBundle {
-  const { terminal, consoleSize, directory, isSaved = false } = wanted
-  if ((spec.process.terminal ?? false) === terminal && !consoleSize && !isSaved) return { path: bundle, files: [] }
+  const { terminal, consoleSize, directory, isChanged = false } = wanted
+  if ((spec.process.terminal ?? false) === terminal && !consoleSize && !isChanged) return { path: bundle, files: [] }
   const content = Buffer.from(JSON.stringify(movedSpec(spec, bundle, wanted)))
   return { path: `${directory}/${OWN_BUNDLE}`, files: [{ name: `${OWN_BUNDLE}/${CONFIG}`, content }] }
 }
