@@ -83,6 +83,11 @@ async function deleteTask(containerd: Containerd, task: Process, target: Target 
   const { id: containerId } = task
   if (isLive(task) && target === undefined) return false
   if (task.status !== Status.STOPPED && task.status !== Status.CREATED) await found(containerd.call(TasksService.wait, { containerId }))
-  await found(containerd.call(TasksService.delete, { containerId }))
+  try {
+    await found(containerd.call(TasksService.delete, { containerId }))
+  } catch (thrown) {
+    // Who deletes it at the same time as we ends its shim under us.
+    if (await findTask(containerd, containerId)) throw thrown
+  }
   return true
 }
