@@ -55,6 +55,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   pageSocket: true,
   pageServerOpen: true,
   pageServerPrepare: true,
+  pageServerReadAhead: true,
   pageServerProgress: true,
   pageServerFinish: true,
   pageServerAbort: true,

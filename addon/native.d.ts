@@ -207,6 +207,8 @@ export interface PageServerResult {
   readonly files: NativeFileDigest[]
   readonly receivedBytes: number
   readonly zeroBytes: number
+  /** Of those received: not copied out of the socket, but read out of the process. */
+  readonly aheadBytes: number
 }
 
 export interface PackerOptions {
@@ -372,6 +374,11 @@ export interface Native {
   pageServerOpen(options: PageServerOptions): PageServerHandle
   /** Touches memory for so much, up to the limit: the first touch costs more than the copy, and CRIU need not wait for it. */
   pageServerPrepare(server: PageServerHandle, bytes: number): Promise<void>
+  /**
+   * For when CRIU has stopped the tree and waits for an answer: from now on memory of it is read, as much as there are buffers for, instead of being
+   * copied out of the socket. Returns at once.
+   */
+  pageServerReadAhead(server: PageServerHandle): void
   pageServerProgress(server: PageServerHandle): PageServerProgress
   /** After CRIU finished writing: resolves when every byte is written and synced, with the digest of each file computed in passing. */
   pageServerFinish(server: PageServerHandle): Promise<PageServerResult>

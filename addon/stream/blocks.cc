@@ -86,6 +86,19 @@ std::byte* BlockPool::Acquire() {
   return block;
 }
 
+std::byte* BlockPool::TryAcquire() {
+  const std::lock_guard lock(mutex_);
+  if (stopped_) return nullptr;
+  if (!free_.empty()) {
+    std::byte* block = free_.back();
+    free_.pop_back();
+    return block;
+  }
+  std::byte* block = made_ < limit_ ? MapBlock() : nullptr;
+  if (block != nullptr) made_++;
+  return block;
+}
+
 void BlockPool::Release(std::byte* block) {
   const std::lock_guard lock(mutex_);
   free_.push_back(block);

@@ -30,6 +30,8 @@ class BlockPool {
 
   // nullptr after Stop, or when there is no memory for the first one.
   std::byte* Acquire();
+  // nullptr instead of waiting.
+  std::byte* TryAcquire();
   void Release(std::byte* block);
   void Stop();
   // Makes and touches so many now, instead of one by one while somebody waits. On any thread.

@@ -59,6 +59,7 @@ class Packer final : public ImageSink {
   std::optional<Errno> AddFolder(const std::string& folder);
   void Prepare(uint64_t bytes) override { packing_->Prepare(bytes); }
   void Go() override { packing_->Go(); }
+  [[nodiscard]] BlockPool& blocks() override { return packing_->blocks(); }
   Result<std::vector<FileDigest>> Drain() override;
   // Ends the outputs and makes them durable. Once.
   Result<std::vector<FileDigest>> Finish();

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,12 +31,13 @@ constexpr uint32_t kPresent = 4;  // flag of a run of pages: their content follo
 // Low byte of a target: what its number names.
 constexpr uint64_t kProcess = 1;
 constexpr uint64_t kSharedMemory = 2;
+constexpr uint64_t kNobody = 0;
 
 constexpr int kSocketBytes = 8 << 20;
 constexpr int kStorers = 2;
 constexpr int kUrgent = -20;
-constexpr int kNaps = 20;  // before the reader takes it that nothing flows
-constexpr useconds_t kNapMicroseconds = 100;
+constexpr size_t kSpareBlocks = 16;  // that are not for what is read ahead
+constexpr size_t kFewBlocks = 4;     // without which nothing can be put in order
 
 const size_t kPageBytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
 
@@ -62,6 +62,7 @@ class DirectorySink final : public ImageSink {
   }
   void Prepare(uint64_t bytes) override { writer_->Prepare(bytes); }
   void Go() override {}
+  [[nodiscard]] BlockPool& blocks() override { return writer_->blocks(); }
   Result<std::vector<FileDigest>> Drain() override { return writer_->Drain(); }
   void Fail(Errno error) override { writer_->Fail(std::move(error)); }
   void OnFailure(std::function<void()> callback) override {
@@ -90,10 +91,11 @@ bool IsZero(const std::byte* page) {
 
 Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd socket) {
   std::shared_ptr<PageServer> server(new PageServer(std::move(options), std::move(socket)));
-  server->sink_->OnFailure([socket = server->socket_.get()] { ::shutdown(socket, SHUT_RDWR); });
+  server->sink_->OnFailure([socket = server->socket_.get()] { socket->Shutdown(); });
   const auto started = server->reader_.Start([raw = server.get()] {
     ::setpriority(PRIO_PROCESS, 0, kUrgent);  // of this thread: a target stands still
     if (auto error = raw->Serve()) raw->sink_->Fail(*std::move(error));
+    raw->DropCaptured();
   });
   if (!started.ok()) return started.error();
   return server;
@@ -101,7 +103,7 @@ Result<std::shared_ptr<PageServer>> PageServer::Open(Options options, UniqueFd s
 
 PageServer::PageServer(Options options, UniqueFd socket)
     : options_(std::move(options)),
-      socket_(std::move(socket)),
+      socket_(std::make_unique<PageSocket>(std::move(socket))),
       sink_(std::move(options_.sink)),
       header_bytes_(options_.criu_version >= 40200 ? 32 : 24) {}
 
@@ -119,6 +121,13 @@ void PageServer::Prepare(uint64_t bytes) {
   sink->Prepare(bytes);
 }
 
+void PageServer::ReadAhead() {
+  const std::lock_guard lock(sink_mutex_);
+  const std::lock_guard reader_lock(reader_mutex_);
+  if (!sink_ || is_served_ || memory_reader_ || options_.root_pid <= 0) return;
+  memory_reader_ = MemoryReader::Start(options_.root_pid, sink_->blocks(), kSpareBlocks);
+}
+
 Result<PageServer::Outcome> PageServer::Finish() {
   reader_.Join();
   const std::lock_guard ending(ending_mutex_);
@@ -126,7 +135,7 @@ Result<PageServer::Outcome> PageServer::Finish() {
   auto files = sink_->Drain();
   Release();
   if (!files.ok()) return files.error();
-  return Outcome{std::move(files.value()), received_, zero_};
+  return Outcome{std::move(files.value()), received_, zero_, ahead_};
 }
 
 void PageServer::Abort() {
@@ -145,7 +154,16 @@ void PageServer::Release() {
   written_ = sink_->written();
   sink_->OnFailure({});
   sink_.reset();
-  socket_.Reset();
+  socket_.reset();
+}
+
+// Blocks go back to the sink while there is one.
+void PageServer::DropCaptured() {
+  capturing_.reset();
+  streams_.clear();
+  const std::lock_guard lock(reader_mutex_);
+  is_served_ = true;
+  memory_reader_.reset();
 }
 
 PageServer::Progress PageServer::progress() const {
@@ -155,38 +173,38 @@ PageServer::Progress PageServer::progress() const {
 
 // 24 bytes up to 4.1: u32 command, u32 pages, u64 address, u64 target. From 4.2: 32 bytes, u64
 // pages.
-PageServer::Command PageServer::Header() const {
-  const auto word = Field<uint32_t>(header_, 0);
+Result<PageServer::Command> PageServer::NextCommand() {
+  std::byte header[32];
+  if (auto error = socket_->ReadHeader({header, header_bytes_})) return *std::move(error);
+  const auto word = Field<uint32_t>(header, 0);
   const bool wide = header_bytes_ == 32;
-  return {
+  return Command{
       .code = word & 0xffff,
       .flags = word >> 16,
-      .pages = wide ? Field<uint64_t>(header_, 8) : Field<uint32_t>(header_, 4),
-      .address = Field<uint64_t>(header_, header_bytes_ - 16),
-      .target = Field<uint64_t>(header_, header_bytes_ - 8),
+      .pages = wide ? Field<uint64_t>(header, 8) : Field<uint32_t>(header, 4),
+      .address = Field<uint64_t>(header, header_bytes_ - 16),
+      .target = Field<uint64_t>(header, header_bytes_ - 8),
   };
 }
 
-// Between two commands the header of the next one is in header_: Receive fetches it with the pages
-// before.
 std::optional<Errno> PageServer::Serve() {
-  if (auto error = Receive({}, true)) return error;
   while (true) {
-    Command command = Header();
+    auto next = NextCommand();
+    if (!next.ok()) return next.error();
+    Command& command = next.value();
     std::optional<Errno> error;
     switch (command.code) {
       case kOpen:
       case kOpenAnswered: {
         error = OpenStream(command);
         constexpr char kNoParent = 0;
-        if (!error && command.code == kOpenAnswered) error = Answer(&kNoParent, sizeof kNoParent);
-        if (!error) error = Receive({}, true);
+        if (!error && command.code == kOpenAnswered)
+          error = socket_->Send(&kNoParent, sizeof kNoParent);
         break;
       }
       case kHasParent: {
         constexpr int32_t kNoParent = 0;
-        error = Answer(&kNoParent, sizeof kNoParent);
-        if (!error) error = Receive({}, true);
+        error = socket_->Send(&kNoParent, sizeof kNoParent);
         break;
       }
       case kAdd:
@@ -199,7 +217,10 @@ std::optional<Errno> PageServer::Serve() {
       case kForceClose: {
         constexpr int32_t kTaken = 0;
         if ((error = CloseStream())) return error;
-        if ((error = Answer(&kTaken, sizeof kTaken))) return error;
+        if (is_waiting_ && (error = memory_reader_->Finish())) return error;
+        if ((error = socket_->Send(&kTaken, sizeof kTaken))) return error;
+        ::setpriority(PRIO_PROCESS, 0, 0);  // what follows is off the target's clock
+        if ((error = Settle())) return error;
         sink_->Go();
         return std::nullopt;
       }
@@ -216,59 +237,163 @@ std::optional<Errno> PageServer::OpenStream(const Command& command) {
   const uint64_t number = command.target >> 8;
   if (kind != kProcess && kind != kSharedMemory)
     return Errno{"page server target " + std::to_string(kind), EPROTO};
-  const uint32_t pages_id = ++streams_;
+  const uint32_t pages_id = ++opened_;
   const auto pages = sink_->CreatePages("pages-" + std::to_string(pages_id) + ".img");
   if (!pages.ok()) return pages.error();
   const bool drop = options_.drop_zero_pages && options_.root_pid > 0 && kind == kProcess;
-  stream_.emplace(Stream{
+  Stream stream{
       .pagemap_name =
           (kind == kProcess ? "pagemap-" : "pagemap-shmem-") + std::to_string(number) + ".img",
       .pagemap = Pagemap(pages_id, options_.criu_version),
       .pages = pages.value(),
       .droppable = drop ? AnonymousMemory::Of(options_.root_pid, number) : AnonymousMemory(),
       .target = command.target,
-  });
+  };
+  if (const std::lock_guard lock(reader_mutex_); kind == kProcess && memory_reader_)
+    stream.ahead = memory_reader_->Take(number);
+  streams_.push_back(std::move(stream));
   return std::nullopt;
 }
 
 std::optional<Errno> PageServer::CloseStream() {
-  if (!stream_) return std::nullopt;
-  stream_->pages->Close();
-  const auto file = sink_->CreateImage(stream_->pagemap_name);
+  if (streams_.empty()) return std::nullopt;
+  Stream& stream = streams_.back();
+  stream.ahead.clear();
+  stream.target = kNobody;
+  if (is_waiting_) return std::nullopt;
+  auto error = WritePagemap(stream);
+  streams_.pop_back();
+  return error;
+}
+
+std::optional<Errno> PageServer::WritePagemap(Stream& stream) {
+  stream.pages->Close();
+  const auto file = sink_->CreateImage(stream.pagemap_name);
   if (!file.ok()) return file.error();
-  const std::string image = stream_->pagemap.Finish();
+  const std::string image = stream.pagemap.Finish();
   file.value()->Append(image.data(), image.size());
   file.value()->Close();
-  stream_.reset();
   return std::nullopt;
 }
 
 std::optional<Errno> PageServer::TakePages(const Command& command) {
-  if (!stream_ || command.target != stream_->target) return Errno{"page server target", EPROTO};
+  if (streams_.empty() || command.target != streams_.back().target)
+    return Errno{"page server target", EPROTO};
   if ((command.flags & kPresent) == 0)
     return Errno{"page server flags " + std::to_string(command.flags), EPROTO};
+  Stream& stream = streams_.back();
   uint64_t address = command.address;
   uint64_t left = command.pages;
-  if (left == 0) return Receive({}, true);
   while (left > 0) {
-    const std::span<std::byte> space = stream_->pages->Space();
-    if (space.empty())
-      return Errno{"page server", ECANCELED};  // the sink has failed and keeps the reason
-    const uint64_t pages = std::min<uint64_t>(left, space.size() / kPageBytes);
-    const std::span<std::byte> data = space.first(pages * kPageBytes);
-    if (auto error = Receive(data, pages == left)) return error;
-    received_ += data.size();
-    KeepPages(address, data, command.flags);
-    address += data.size();
+    auto& next = stream.next_ahead;
+    while (next < stream.ahead.size() && stream.ahead[next].end() <= address)
+      stream.ahead[next++].block.reset();
+    const MemoryReader::Span* ahead = next < stream.ahead.size() ? &stream.ahead[next] : nullptr;
+    uint64_t pages = left;
+    std::optional<Errno> error;
+    if (ahead != nullptr && ahead->address <= address) {
+      pages = std::min(left, (ahead->end() - address) / kPageBytes);
+      error = Skip({address, pages, ahead->data + (address - ahead->address), ahead->block},
+                   command.flags);
+    } else {
+      if (ahead != nullptr) pages = std::min(left, (ahead->address - address) / kPageBytes);
+      error = is_waiting_ ? Capture(address, pages, command.flags)
+                          : Store(address, pages, command.flags);
+    }
+    if (error) return error;
+    received_ += pages * kPageBytes;
+    address += pages * kPageBytes;
     left -= pages;
   }
   return std::nullopt;
 }
 
+// We have these pages, or will have them.
+std::optional<Errno> PageServer::Skip(MemoryReader::Span span, uint32_t flags) {
+  is_waiting_ = true;
+  const size_t bytes = span.pages * kPageBytes;
+  ahead_ += bytes;
+  streams_.back().captured.push_back({std::move(span), flags});
+  return socket_->Discard(bytes);
+}
+
+// Behind what waits.
+std::optional<Errno> PageServer::Capture(uint64_t address, uint64_t pages, uint32_t flags) {
+  while (pages > 0) {
+    if (capturing_filled_ == kBlockBytes) {
+      BlockPool& pool = sink_->blocks();
+      std::byte* block = pool.available() > kFewBlocks ? pool.TryAcquire() : nullptr;
+      if (block == nullptr) {  // then the target has to wait
+        if (auto error = memory_reader_->Finish()) return error;
+        if (auto error = Settle()) return error;
+        return Store(address, pages, flags);
+      }
+      capturing_ = std::make_shared<HeldBlock>(pool, block);
+      capturing_filled_ = 0;
+    }
+    const auto step = std::min<uint64_t>(pages, (kBlockBytes - capturing_filled_) / kPageBytes);
+    const std::span data{capturing_->data() + capturing_filled_, step * kPageBytes};
+    if (auto error = socket_->Read(data)) return error;
+    streams_.back().captured.push_back({{address, step, data.data(), capturing_}, flags});
+    capturing_filled_ += data.size();
+    address += data.size();
+    pages -= step;
+  }
+  return std::nullopt;
+}
+
+std::optional<Errno> PageServer::Store(uint64_t address, uint64_t pages, uint32_t flags) {
+  Stream& stream = streams_.back();
+  while (pages > 0) {
+    const std::span<std::byte> space = stream.pages->Space();
+    if (space.empty())
+      return Errno{"page server", ECANCELED};  // the sink has failed and keeps the reason
+    const auto step = std::min<uint64_t>(pages, space.size() / kPageBytes);
+    const std::span<std::byte> data = space.first(step * kPageBytes);
+    if (auto error = socket_->Read(data)) return error;
+    KeepPages(stream, address, data, flags);
+    address += data.size();
+    pages -= step;
+  }
+  return std::nullopt;
+}
+
+// Puts what waits where it belongs; all of it has been read.
+std::optional<Errno> PageServer::Settle() {
+  if (!is_waiting_) return std::nullopt;
+  capturing_.reset();
+  capturing_filled_ = kBlockBytes;
+  while (!streams_.empty()) {
+    Stream& stream = streams_.front();
+    if (auto error = SettleStream(stream)) return error;
+    if (stream.target != kNobody) break;
+    if (auto error = WritePagemap(stream)) return error;
+    streams_.pop_front();
+  }
+  is_waiting_ = false;
+  return std::nullopt;
+}
+
+std::optional<Errno> PageServer::SettleStream(Stream& stream) {
+  for (; !stream.captured.empty(); stream.captured.pop_front()) {
+    const auto& [span, flags] = stream.captured.front();
+    for (size_t done = 0; done < span.pages * kPageBytes;) {
+      const std::span<std::byte> space = stream.pages->Space();
+      if (space.empty()) return Errno{"page server", ECANCELED};
+      const auto data = space.first(std::min(space.size(), span.pages * kPageBytes - done));
+      std::memcpy(data.data(), span.data + done, data.size());
+      KeepPages(stream, span.address + done, data, flags);
+      done += data.size();
+    }
+  }
+  return std::nullopt;
+}
+
 // Moves the pages to be stored together and commits them.
-void PageServer::KeepPages(uint64_t address, std::span<std::byte> data, uint32_t flags) {
+void PageServer::KeepPages(Stream& stream, uint64_t address, std::span<std::byte> data,
+                           uint32_t flags) {
   const auto is_dropped = [&](size_t at) {
-    return IsZero(data.data() + at) && stream_->droppable.Contains(address + at, kPageBytes);
+    return IsZero(data.data() + at) && stream.droppable.Contains(address + at, kPageBytes);
   };
   size_t kept = 0;
   for (size_t at = 0; at < data.size();) {
@@ -280,7 +405,7 @@ void PageServer::KeepPages(uint64_t address, std::span<std::byte> data, uint32_t
     }
     if (end > at) {
       if (kept < at) std::memmove(data.data() + kept, data.data() + at, end - at);
-      stream_->pagemap.Add(address + at, (end - at) / kPageBytes, flags);
+      stream.pagemap.Add(address + at, (end - at) / kPageBytes, flags);
       kept += end - at;
     }
     at = end;
@@ -289,43 +414,7 @@ void PageServer::KeepPages(uint64_t address, std::span<std::byte> data, uint32_t
       at += kPageBytes;
     }
   }
-  stream_->pages->Commit(kept);
-}
-
-// With the next header in the same call: a fragmented process sends page by page.
-std::optional<Errno> PageServer::Receive(std::span<std::byte> data, bool then_header) {
-  iovec parts[2] = {{data.data(), data.size()}, {header_, then_header ? header_bytes_ : 0}};
-  size_t left = parts[0].iov_len + parts[1].iov_len;
-  while (left > 0) {
-    msghdr message{};
-    message.msg_iov = parts;
-    message.msg_iovlen = 2;
-    // Who sleeps in the socket is woken for each of CRIU's many small buffers, and waking costs
-    // more than the copy: while pages flow nobody sleeps there.
-    ssize_t n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
-    for (int i = 0; n < 0 && errno == EAGAIN && i < kNaps; i++) {
-      ::usleep(kNapMicroseconds);
-      n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
-    }
-    if (n < 0 && errno == EAGAIN) n = ::recvmsg(socket_.get(), &message, MSG_WAITALL);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return Errno::Last("page server receive");
-    if (n == 0)
-      return Errno{"page server receive", ECONNRESET};  // CRIU ended before its last command
-    auto taken = static_cast<size_t>(n);
-    left -= taken;
-    for (iovec& part : parts) {
-      const size_t step = std::min(taken, part.iov_len);
-      part = {static_cast<std::byte*>(part.iov_base) + step, part.iov_len - step};
-      taken -= step;
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<Errno> PageServer::Answer(const void* data, size_t size) {
-  if (::send(socket_.get(), data, size, MSG_NOSIGNAL) < 0) return Errno::Last("page server answer");
-  return std::nullopt;
+  stream.pages->Commit(kept);
 }
 
 namespace {
@@ -396,6 +485,8 @@ Napi::Value PrepareJs(const Napi::CallbackInfo& info) {
       [](Napi::Env env, Unit&) { return env.Undefined(); });
 }
 
+void ReadAheadJs(const Napi::CallbackInfo& info) { HandleOf<PageServer>(info[0])->ReadAhead(); }
+
 Napi::Value FinishJs(const Napi::CallbackInfo& info) {
   return RunAsync(
       info.Env(), Where::kThread,
@@ -407,6 +498,7 @@ Napi::Value FinishJs(const Napi::CallbackInfo& info) {
                    }));
         result.Set("receivedBytes", static_cast<double>(outcome.received));
         result.Set("zeroBytes", static_cast<double>(outcome.zero));
+        result.Set("aheadBytes", static_cast<double>(outcome.ahead));
         return result;
       });
 }
@@ -428,6 +520,7 @@ void InitPages(Napi::Env env, Napi::Object exports) {
   exports.Set("pageSocket", Napi::Function::New(env, SocketJs));
   exports.Set("pageServerOpen", Napi::Function::New(env, OpenJs));
   exports.Set("pageServerPrepare", Napi::Function::New(env, PrepareJs));
+  exports.Set("pageServerReadAhead", Napi::Function::New(env, ReadAheadJs));
   exports.Set("pageServerProgress", Napi::Function::New(env, ProgressJs));
   exports.Set("pageServerFinish", Napi::Function::New(env, FinishJs));
   exports.Set("pageServerAbort", Napi::Function::New(env, AbortJs));

@@ -377,7 +377,7 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
     await Promise.all([said(`${base}.parent`, 'same'), said(`${base}.child`, 'same')])
   }
 
-  async function request(type: string, path: string, options: object, pages?: number) {
+  async function request(type: string, path: string, options: object, pages?: number, onStopped?: () => void) {
     const { session, peerFd } = native.criuSession()
     const swrk: ChildProcess = spawn(CRIU, ['swrk', '3'], {
       stdio: ['ignore', 'ignore', 'ignore', peerFd, pages ?? 'ignore'],
@@ -391,9 +391,17 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
       return await native.criuRequest(
         session,
         type,
-        { images_dir_fd: images, log_file: `${type}.log`, log_level: 4, shell_job: true, ps, ...options },
-        null,
-        null,
+        {
+          images_dir_fd: images,
+          log_file: `${type}.log`,
+          log_level: 4,
+          shell_job: true,
+          notify_scripts: onStopped !== undefined,
+          ps,
+          ...options,
+        },
+        onStopped ? () => Promise.resolve(onStopped()) : null,
+        onStopped ? ['query-ext-files'] : null,
       )
     } finally {
       closeSync(images)
@@ -402,21 +410,31 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
     }
   }
 
-  it.each([true, false])(
-    'captures memory of every kind, so that it comes back (zero pages left out: %s)',
-    async (dropZeroPages) => {
+  // With 72 MiB of buffers there is room for some of what can be read ahead.
+  it.each([
+    [true, 0, 32],
+    [false, 0, 32],
+    [true, 16, 256],
+    [false, 16, 256],
+    [true, 2, 72],
+  ])(
+    'captures memory of every kind, so that it comes back (zero pages left out: %s, read ahead at least: %d MiB, buffers: %d MiB)',
+    async (dropZeroPages, aheadMib, bufferMib) => {
       const { child, base, pid } = await target(8)
       const path = join(folder(), 'images')
       mkdirSync(path)
-      const { server: handle, socket } = server(path, { dropZeroPages, rootPid: pid })
+      const { server: handle, socket } = server(path, { dropZeroPages, rootPid: pid, memoryBytes: bufferMib << 20 })
+      const onStopped = aheadMib > 0 ? () => native.pageServerReadAhead(handle) : undefined
       const died = once(child, 'exit')
       const below = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
-      const [response, { files, receivedBytes, zeroBytes }] = await Promise.all([
-        request('DUMP', path, { pid }, socket),
+      const [response, { files, receivedBytes, zeroBytes, aheadBytes }] = await Promise.all([
+        request('DUMP', path, { pid }, socket, onStopped),
         native.pageServerFinish(handle),
       ])
       expect(response.success, readFileSync(join(path, 'DUMP.log'), 'utf8')).toBe(true)
       await died
+      expect(aheadBytes).toBeGreaterThanOrEqual(aheadMib << 20)
+      if (aheadMib === 0) expect(aheadBytes).toBe(0)
       const stored = files.filter(({ name }) => name.startsWith('pages-')).reduce((sum, { size }) => sum + size, 0)
       expect(stored + zeroBytes).toBe(receivedBytes)
       if (dropZeroPages)
@@ -441,6 +459,18 @@ describe.skipIf(!IS_ROOT || CRIU === '')('with CRIU (needs root and CRIU 4.2)', 
       native.pageServerFinish(handle),
     ])
     expect([response.success, zeroBytes]).toEqual([true, 0])
+    await verify(base, pid)
+  }, 60_000)
+
+  it('reads nothing ahead of what nobody has stopped', async () => {
+    const { pid, base } = await target(8)
+    const stranger = await target(8)
+    const { server: handle, socket } = server(folder(), { rootPid: stranger.pid, memoryBytes: 256 << 20 })
+    const [response, { aheadBytes }] = await Promise.all([
+      request('DUMP', folder(), { pid, leave_running: true }, socket, () => native.pageServerReadAhead(handle)),
+      native.pageServerFinish(handle),
+    ])
+    expect([response.success, aheadBytes]).toEqual([true, 0])
     await verify(base, pid)
   }, 60_000)
 

@@ -24,6 +24,7 @@ class ImageSink {
   // As of a BlockWriter.
   virtual void Prepare(uint64_t bytes) = 0;
   virtual void Go() = 0;
+  [[nodiscard]] virtual BlockPool& blocks() = 0;
   // Waits until all files are where they go. Those since the last time, in their order.
   virtual Result<std::vector<FileDigest>> Drain() = 0;
   virtual void Fail(Errno error) = 0;

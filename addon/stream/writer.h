@@ -138,6 +138,8 @@ class BlockWriter {
   // former back, and waits for it if it is running.
   void OnFailure(std::function<void()> callback);
 
+  // Those of its files come from here.
+  [[nodiscard]] BlockPool& blocks() { return blocks_; }
   [[nodiscard]] uint64_t written() const { return written_; }
   [[nodiscard]] uint64_t spilled() const { return spilled_; }
   [[nodiscard]] bool failed() const { return failed_; }

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { PROGRAMS, titleOf } from '../programs/table.js'
-import { children, isAlive, processInfo, requires } from '../support/processes.js'
+import { children, isAlive, processInfo, requires, WITHOUT_OTHERS } from '../support/processes.js'
 import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
@@ -15,9 +15,6 @@ const world = useWorld()
 const NEW_ROOT = `
 mount -t tmpfs none . && cd "$PWD" && mkdir usr old && mount --bind /usr usr && ln -s usr/bin usr/lib usr/lib64 . &&
 pivot_root . old && exec sleep 1000`
-
-/** A new mount namespace begins with the mounts of everybody, and those of other tests are gone when it is restored. */
-const WITHOUT_OTHERS = `awk '$2 ~ "^/(tmp|run|var)/" { print $2 }' /proc/self/mounts | tac | xargs -r umount -l`
 
 describe('a job is dumped, restored, and verifies its state', () => {
   for (const program of PROGRAMS.filter(({ refused }) => refused === undefined)) {

@@ -3,7 +3,8 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { isAlive, processInfo } from '../support/processes.js'
+import { children, isAlive, processInfo, WITHOUT_OTHERS } from '../support/processes.js'
+import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { useWorld, World, type Job } from '../support/world.js'
 
@@ -130,6 +131,34 @@ describe('a dump in several streams', () => {
 })
 
 describe('memory', () => {
+  // Threads write to it until they stand still. It is read ahead, all of it or what the limit has room for.
+  test.each([
+    ['a directory', '512', []],
+    ['an archive', '512', ['--compression', 'lz4']],
+    ['streams, and little memory', '128', ['--streams', '2']],
+  ])('--leave-running, to %s (limit %s MiB): the running program and the checkpoint have the same', async (_, limit, flags) => {
+    const own = await ownWorld({ CEDANA_CHECKPOINT_MEMORY_LIMIT_MB: limit })
+    const [job, stays] = [await own.job('regions'), await own.job('regions')]
+    for (const one of [job, stays]) await own.dump(one, ['--leave-running', ...flags])
+    await stays.verify()
+    for (const pid of [...children(job.pid), job.pid]) process.kill(pid, 'SIGKILL')
+    await until('it is gone', () => processInfo(job.pid) === undefined)
+    await own.ok(['restore', 'job', job.jid])
+    await job.verify()
+  })
+
+  test('--leave-running of a process that is PID 1 in its namespace', async () => {
+    const script = `${WITHOUT_OTHERS} && exec setsid ${await program('regions')}`
+    const outer = await world.foreign('/usr/bin/unshare', ['-mpfiu', '--mount-proc', 'sh', '-c', script])
+    await outer.says(/^READY$/m)
+    const path = await world.dump({ ...outer, pid: children(outer.pid)[0]! }, ['--leave-running'])
+    process.kill(children(outer.pid)[0]!, 'SIGKILL')
+    await until('nothing is left', () => !isAlive(outer.pid))
+    const { stdout } = await world.ok(['restore', 'process', '--path', path])
+    process.kill(Number(/PID: (\d+)/.exec(stdout)?.[1]), 'SIGUSR1')
+    await outer.says(/^PASS$/m)
+  })
+
   test('--leave-running beyond the limit: the target waits for the disk, not for the compressor, and it is said', async () => {
     const own = await ownWorld({ CEDANA_CHECKPOINT_MEMORY_LIMIT_MB: '64' })
     const job = await own.job('memory', ['256', 'half'])

@@ -37,6 +37,7 @@ export const PROGRAMS: readonly Program[] = [
   { name: 'memory', args: ['16', 'half'] },
   { name: 'pipes' },
   { name: 'pty' },
+  { name: 'regions' },
   { name: 'seccomp' },
   { name: 'signals' },
   { name: 'sleep' },

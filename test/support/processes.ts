@@ -117,3 +117,6 @@ export function tree(root: number): number[] {
   for (const pid of found) for (const [child, parent] of parents) if (parent === pid) found.push(child)
   return found.flatMap((pid) => attempt(() => readdirSync(`/proc/${pid}/task`).map(Number)) ?? [])
 }
+
+/** A new mount namespace begins with the mounts of everybody, and those of other tests are gone when it is restored. */
+export const WITHOUT_OTHERS = `awk '$2 ~ "^/(tmp|run|var)/" { print $2 }' /proc/self/mounts | tac | xargs -r umount -l`

@@ -62,6 +62,13 @@ const badOption = (thrown: unknown): CedanaError | undefined =>
 const connectionLost = (thrown: unknown): boolean =>
   thrown instanceof NativeError && ['ECONNRESET', 'EPIPE', 'ECANCELED'].includes(thrown.code)
 
+interface DumpHooks {
+  /** Nothing is frozen before this is resolved; what CRIU does until then goes on. */
+  readonly isReady?: Promise<void> | undefined
+  /** The whole tree stands still, and nothing in it has been changed yet. */
+  readonly onStopped?: (() => void) | undefined
+}
+
 /** A CRIU that is loading, or waits for its request: started as soon as a dump is likely, since loading takes as long as the preparations. */
 export class DumpWorker {
   #pagesFd: number | undefined
@@ -102,9 +109,9 @@ export class DumpWorker {
 
   /**
    * Dumps up to the point of no return. Resolves when everything is written and the tree is frozen, rejects (tree running on) when CRIU refuses.
-   * Aborting the signal before that rolls back. Nothing is frozen before `isReady` is resolved; what CRIU does until then goes on.
+   * Aborting the signal before that rolls back.
    */
-  async dump(options: CriuOptions, signal: AbortSignal, isReady?: Promise<void>): Promise<FrozenDump> {
+  async dump(options: CriuOptions, signal: AbortSignal, { isReady, onStopped }: DumpHooks = {}): Promise<FrozenDump> {
     let verdict: (go: boolean) => void = () => undefined
     const decided = new Promise<boolean>((resolve) => (verdict = resolve))
     let reached: () => void = () => undefined
@@ -119,8 +126,12 @@ export class DumpWorker {
         this.session,
         'DUMP',
         { ...options, notify_scripts: true, ps: { fd: PAGES_FD } },
-        (script) => (script === 'pre-dump' ? (isReady ?? Promise.resolve()) : whenWritten()),
-        isReady ? ['pre-dump', 'post-dump'] : ['post-dump'],
+        async (script) => {
+          if (script === 'pre-dump') await isReady
+          if (script === 'query-ext-files') onStopped?.()
+          if (script === 'post-dump') await whenWritten()
+        },
+        [...(isReady ? ['pre-dump'] : []), ...(onStopped ? ['query-ext-files'] : []), 'post-dump'],
       )
       .then(
         (response) => {

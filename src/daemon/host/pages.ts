@@ -8,6 +8,8 @@ import type { Packer } from '../images/files.js'
 export interface PageServer {
   /** Resolves when memory for so many bytes, or as much as may be had, is touched. */
   prepare(bytes: number): Promise<void>
+  /** The tree has been stopped, and CRIU has not touched it yet: its memory is read meanwhile. */
+  readAhead(): void
   progress(): PageServerProgress
   /** Resolves when every page is durable. Throws NO_SPACE and the like. */
   finish(): Promise<{ readonly files: readonly NativeFileDigest[]; readonly receivedBytes: number; readonly zeroBytes: number }>
@@ -32,6 +34,9 @@ export function openPageServer({ packer, ...options }: PageServerRequest): PageS
   }
   return {
     prepare: (bytes) => native.pageServerPrepare(server, bytes).catch(() => undefined),
+    readAhead: () => {
+      native.pageServerReadAhead(server)
+    },
     progress: () => native.pageServerProgress(server),
     finish,
     failure: () =>

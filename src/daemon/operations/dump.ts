@@ -275,6 +275,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
   const prepared = plan.leaveRunning ? pages.prepare(total) : undefined
   // Beside CRIU's start, but not beside its dump: the target would stand still for that long. With the disk in its way it would in any case.
   const ready = fits ? prepared?.then(() => void (isFrozen = true)) : undefined
+  const onStopped = fits ? (): void => pages.readAhead() : undefined
   // What is being packed or written ends at once when the caller goes away, not when it is done.
   const breakOff = (): void => {
     void writer.packer?.abort()
@@ -304,7 +305,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     () =>
       watched('criu dump', received, async () => {
         const options = { ...plan.criu, images_dir_fd: writer.stagingFd, work_dir_fd: work.fd }
-        const dumped = await worker.dump(options, signal, ready).catch(async (thrown: unknown) => {
+        const dumped = await worker.dump(options, signal, { isReady: ready, onStopped }).catch(async (thrown: unknown) => {
           throw await work.explain(thrown, await pages.failure())
         })
         op.moved(received())
