@@ -48,6 +48,7 @@ beforeAll(async () => {
         let text = ''
         for await (const part of context.read(file)) text += Buffer.from(part).toString()
         await context.writeProgram(file + '.copy', text + context.environment.A)
+        await context.writeFile(file + '.note', 'noted')
         await context.announce({ pid: context.pid, startTicks: '1' })
       }`,
       upcoming: `async (host, { pid, note }) => {
@@ -168,11 +169,13 @@ describe('from one process to the other', () => {
         yield Buffer.from(`${path}:`)
         yield new Uint8Array(70_000).fill(97)
       },
+      writeFile: async (path, text) => void written.set(path, text),
       writeProgram: async (path, text) => void written.set(path, text),
     }
     await launch!(host, launching, { file: '/x' })
     expect(announced).toEqual([{ pid: 7, startTicks: '1' }])
     expect(written.get('/x.copy')).toBe(`/x:${'a'.repeat(70_000)}b`)
+    expect(written.get('/x.note')).toBe('noted')
   })
 
   test('a wake-up', async () => {

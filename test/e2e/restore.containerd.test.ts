@@ -1,5 +1,6 @@
 /** Containers of containerd, dumped and restored as tasks of containerd. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { type Snapshotter, useContainerd } from '../support/containerd.js'
 import { until } from '../support/wait.js'
@@ -117,6 +118,30 @@ describe('a container of containerd', () => {
     await containerd.ok('tasks', 'kill', '--signal', 'SIGKILL', id)
     await until('it has ended', async () => (await containerd.task(id)) === undefined)
     expect(await containerd.containers()).toContain(id)
+    await containerd.remove(id)
+  })
+
+  test('has its bind mounts again, one by a symbolic link too, and its record as it was', async () => {
+    const id = containerd.id('linked')
+    const outside = world.work()
+    mkdirSync(join(outside, 'dir'))
+    symlinkSync('dir', join(outside, 'link'))
+    const mount = (source: string, at: string, way: string): string[] => [
+      '--mount',
+      `type=bind,src=${join(outside, source)},dst=${at},options=rbind:${way}`,
+    ]
+    const flags = [...mount('dir', '/data', 'rw'), ...mount('link', '/linked', 'ro')]
+    await containerd.run(await containerd.busybox(), id, ['sh', '-c', `exec 3</linked; ${COUNTER}`], flags)
+    const mounts = async (): Promise<unknown> =>
+      (JSON.parse(await containerd.ok('containers', 'info', id)) as { Spec: { mounts: unknown } }).Spec.mounts
+    const before = await mounts()
+    const path = await dump(['containerd', id], [...containerd.flags, '--rootfs'])
+    for (const isThere of [true, false]) {
+      if (!isThere) await containerd.remove(id)
+      await world.ok(['restore', 'containerd', '--path', path])
+      expect(await containerd.exec(id, 'sh', '-c', `echo ${String(isThere)} > /data/file; cat /linked/file`)).toBe(`${String(isThere)}\n`)
+      expect(await mounts()).toEqual(before)
+    }
     await containerd.remove(id)
   })
 

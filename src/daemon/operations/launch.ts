@@ -53,6 +53,7 @@ function contextFor({ environment, signal }: Surroundings, { pidFile }: Launcher
       while (await exists(pidFile)) await sleep(HELD_EVERY_MS, undefined, { signal })
     },
     read: (path) => createReadStream(path, { highWaterMark: 1 << 20 }),
+    writeFile: (path, text) => writeWhole(path, text),
     writeProgram: (path, text) => writeWhole(path, text, 0o700),
   }
 }

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
+import { withoutLinks } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import type { LaunchContext } from '../contract/runtime.js'
 import { Containerd, found, isThereAlready } from './client.js'
@@ -20,7 +21,7 @@ import { BEGUN, MADE_FOR, nameOf } from './labels.js'
 import { leased } from './lease.js'
 import type { LaunchRequest, RestoreRequest, RunRequest } from './request.js'
 import type { SavedContainer } from './saved.js'
-import { Spec, specOf } from './spec.js'
+import { parseSpec, type Spec, specOf } from './spec.js'
 import { standIn, STAND_IN } from './stand-in.js'
 import { encodeRuncOptions, findContainer, type Identity, missing, RUNC, runcOptions } from './state.js'
 import { Undo } from './undo.js'
@@ -36,7 +37,7 @@ const END_MS = 3000
 const GROUPS = ['io.containerd.runc.v2.group', 'io.kubernetes.cri.sandbox-id']
 
 function isGrouped({ spec }: Container): boolean {
-  const { annotations } = Spec.parse(JSON.parse(Buffer.from(spec?.value ?? []).toString()))
+  const { annotations } = parseSpec(spec)
   return GROUPS.some((name) => annotations?.[name] !== undefined)
 }
 
@@ -102,6 +103,7 @@ class Launch {
     await this.#createTask(container, { asked, mounts, options: through })
     const bundle = known ?? (await this.#bundleOf(identity, work))
     const runc = { runc: options.binaryName || 'runc', isElsewhere: known !== undefined }
+    await this.#resolveLinks(container, bundle)
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc, { environment: this.context.environment, flags: asked.flags }))
     const { pid } = await this.containerd.call(TasksService.start, { containerId: identity.id })
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc))
@@ -109,6 +111,14 @@ class Launch {
     await Promise.all([asked.isThere ? undefined : this.#markMade(container, target), this.context.announce(target)])
     await this.#endInputOfShim(asked)
     await this.#superseded()
+  }
+
+  /** In what runc is given alone: to containerd the container is as it was made. */
+  async #resolveLinks({ spec }: Container, bundle: string): Promise<void> {
+    const config = parseSpec(spec)
+    const mounts = config.mounts ?? []
+    const resolved = await withoutLinks(this.host, mounts, bundle)
+    if (resolved !== mounts) await this.context.writeFile(`${bundle}/config.json`, JSON.stringify({ ...config, mounts: resolved }))
   }
 
   async #begin(asked: LaunchRequest, made: Made & { readonly options: Options | undefined }): Promise<void> {

@@ -10,7 +10,7 @@ import { SnapshotsService } from './gen/snapshots.js'
 import { found } from './client.js'
 import { findImage } from './images.js'
 import { connect, findContainer, findTask, type Identity, missing, runcIdentity, runcName, runcOptions } from './state.js'
-import { Spec } from './spec.js'
+import { parseSpec, Spec } from './spec.js'
 
 export const SAVED = 'containerd.json'
 /** The writable layer, as one more layer of an image. */
@@ -69,7 +69,7 @@ export async function lookAt(host: Host, identity: Identity): Promise<LiveContai
       ...(image === '' ? {} : { rootfsImageName: image }),
       ...(digest === undefined ? {} : { rootfsImageRef: digest }),
     },
-    spec: Spec.parse(JSON.parse(Buffer.from(container.spec?.value ?? []).toString())),
+    spec: parseSpec(container.spec),
     container: {
       image,
       runtime: runtime?.name ?? '',

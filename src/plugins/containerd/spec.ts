@@ -1,5 +1,6 @@
 /** The specification of a container made of an image, as containerd's own clients make it. */
 import { z } from 'zod'
+import type { Any } from './gen/google/protobuf/any.js'
 import { type ContainerEdits, edited } from './cdi.js'
 import type { ImageSettings } from './images.js'
 import type { Identity } from './state.js'
@@ -9,9 +10,15 @@ export const Spec = z.looseObject({
   process: z.looseObject({ terminal: z.boolean().optional(), env: z.array(z.string()).nullish() }),
   root: z.looseObject({ path: z.string() }),
   linux: z.looseObject({ cgroupsPath: z.string().nullish() }).nullish(),
+  mounts: z
+    .array(z.looseObject({ type: z.string().optional(), source: z.string().optional(), options: z.array(z.string()).nullish() }))
+    .nullish(),
   annotations: z.record(z.string(), z.string()).nullish(),
 })
 export type Spec = z.output<typeof Spec>
+
+/** As containerd keeps it with the container. */
+export const parseSpec = (spec: Any | undefined): Spec => Spec.parse(JSON.parse(Buffer.from(spec?.value ?? []).toString()))
 
 const cgroupOf = ({ namespace, id }: Identity): string => `/${namespace}/${id}`
 

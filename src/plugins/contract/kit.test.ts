@@ -16,6 +16,7 @@ import {
   standIn,
   tell,
   waitFor,
+  withoutLinks,
 } from './kit.js'
 import { CedanaError } from './errors.js'
 
@@ -144,5 +145,30 @@ it('claims, exit statuses and lists are what they are called', () => {
     columns: ['NAME'],
     rows: [{ cells: { NAME: 'web' }, state: { Name: 'web', Pid: 3 } }],
     messages: [],
+  })
+})
+
+describe('bind mounts', () => {
+  const mounts = [
+    { type: 'proc', source: 'proc' },
+    { type: 'bind', source: '/link' },
+    { type: 'none', source: 'data', options: ['rbind'] },
+  ]
+
+  it('are by what their sources lead to', async () => {
+    const asked: unknown[] = []
+    const host = ending({ stdout: '/target\0/bundle/data\0' }, asked)
+    expect(await withoutLinks(host, mounts, '/bundle')).toEqual([
+      mounts[0],
+      { type: 'bind', source: '/target' },
+      { ...mounts[2], source: '/bundle/data' },
+    ])
+    expect(asked).toEqual([['realpath', '--canonicalize-missing', '--zero', '--', '/link', '/bundle/data']])
+  })
+
+  it('are the same where none is a link', async () => {
+    expect(await withoutLinks(ending({ stdout: '/link\0/bundle/data\0' }), mounts, '/bundle')).toBe(mounts)
+    const plain = mounts.slice(0, 1)
+    expect(await withoutLinks(ending({ code: 1 }), plain, '/bundle')).toBe(plain)
   })
 })

@@ -115,6 +115,36 @@ export async function liveInit(host: Host, container: InspectedContainer): Promi
 /** Where whoever asked may have gone already, but what was made must be taken back. */
 export const patient = (host: Host): Host => ({ ...host, signal: new AbortController().signal })
 
+/** A mount of the OCI runtime specification, as far as it matters here. */
+export interface ContainerMount {
+  readonly type?: string | undefined
+  readonly source?: string | undefined
+  readonly options?: readonly string[] | null | undefined
+}
+
+export const isBind = ({ type, options }: ContainerMount): boolean =>
+  type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind')
+
+export const absoluteIn = (directory: string, path: string): string => (path.startsWith('/') ? path : `${directory}/${path}`)
+
+/**
+ * Bind mounts by what their sources lead to: runc and crun follow a symbolic link when they make a container, and CRIU, which mounts at a restore, does
+ * not. The same array when none is one. `bundle`: where relative sources begin.
+ */
+export async function withoutLinks<M extends ContainerMount>(host: Host, mounts: readonly M[], bundle: string): Promise<readonly M[]> {
+  const sourceOf = (mount: M): string | undefined =>
+    isBind(mount) && mount.source !== undefined ? absoluteIn(bundle, mount.source) : undefined
+  const sources = mounts.flatMap((mount) => sourceOf(mount) ?? [])
+  if (sources.length === 0) return mounts
+  const { code, stdout } = await host.exec(['realpath', '--canonicalize-missing', '--zero', '--', ...sources])
+  const targets = new Map(stdout.split('\0').map((target, index) => [sources[index], target]))
+  if (code !== 0 || sources.every((source) => targets.get(source) === source)) return mounts
+  return mounts.map((mount) => {
+    const source = sourceOf(mount)
+    return source === undefined ? mount : { ...mount, source: targets.get(source) }
+  })
+}
+
 /** Waits until `look` finds something. `directories`: something in them changes when it may; they need not exist yet. Ends by `host.signal`. */
 export async function waitFor<T>(host: Host, directories: readonly string[], look: () => Promise<T | undefined>): Promise<T> {
   using wakeups = host.wakeups()

@@ -77,6 +77,8 @@ export interface LaunchContext {
   announce(target: Pick<Target, 'pid' | 'startTicks'>): Promise<void>
   /** A file of a checkpoint that is being restored, in parts. */
   read(path: string): AsyncIterable<Uint8Array>
+  /** Makes a file, or replaces one. */
+  writeFile(path: string, text: string): Promise<void>
   /** Makes a program, or replaces one. */
   writeProgram(path: string, text: string): Promise<void>
 }

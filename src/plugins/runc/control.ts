@@ -2,13 +2,13 @@
 import { setTimeout } from 'node:timers/promises'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
-import { tell } from '../contract/kit.js'
+import { absoluteIn, isBind, tell } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import type { RemoveReason } from '../contract/runtime.js'
 import { configuredCgroups, freezerOf, isFrozen } from './cgroup.js'
 import { runtimeCommand } from './command-line.js'
 import { type HostMount, hostMounts, placeOf } from './host-mounts.js'
-import { absoluteIn, isBind, readSpec, type Spec } from './spec.js'
+import { readSpec, type Spec } from './spec.js'
 import { type ContainerState, findState, type Identity, identityOf, initOf, isCrun } from './state.js'
 
 const SIGKILL = 9

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises'
 import type { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
-import { userOf } from '../contract/kit.js'
+import { absoluteIn, isBind, userOf, withoutLinks } from '../contract/kit.js'
 import { externalKey, type OpenFile, type Snapshot, type StdioMode } from '../contract/job.js'
 import {
   type Command,
@@ -21,7 +21,7 @@ import { driverProblems, externalAtRestore } from './driver-mounts.js'
 import { CONTAINER, type SavedContainer } from './dump.js'
 import { decodeNetwork, NETWORK, networkCommands, networkProblems, withAddress } from './network.js'
 import type { RestoreOptions } from './options.js'
-import { absoluteIn, bundleFor, isBind, type Spec, specForRestore, withoutLinks } from './spec.js'
+import { bundleFor, type Spec, specForRestore } from './spec.js'
 import { findState, type Identity, identityOf, isCrun } from './state.js'
 
 type Options = z.output<typeof RestoreOptions>
@@ -38,14 +38,15 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const saved = await savedContainer(context)
   const identity = await chosenIdentity(context, options, saved)
   const found = await specForRestore(host, identity.bundle, await context.attachment(SPEC_DUMP))
-  const spec = await withoutLinks(host, found.spec, identity.bundle)
+  const mounts = await withoutLinks(host, found.spec.mounts, identity.bundle)
+  const spec = { ...found.spec, mounts: [...mounts] }
   const namespaces = spec.linux?.namespaces ?? []
   const streams = streamsOf(context, spec.process.terminal ?? false)
   const network = await networkOf(host, context, { namespaces, address: options.netnsEth0Ipv4Addr })
   const bundle = bundleFor(spec, identity.bundle, {
     terminal: streams.terminal,
     directory: context.directory,
-    isChanged: found.isSaved || spec !== found.spec,
+    isChanged: found.isSaved || mounts !== found.spec.mounts,
   })
   // Of a checkpoint that is older than these: none.
   const drivers = saved?.driverMounts ?? []

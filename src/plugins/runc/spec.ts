@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
+import { absoluteIn, isBind } from '../contract/kit.js'
 import type { Attachment } from '../contract/plan.js'
 
 const Namespace = z.looseObject({ type: z.string(), path: z.string().optional() })
@@ -61,19 +62,6 @@ export async function specForRestore(
 }
 const ROOTFS = 'rootfs'
 
-/** Sources of bind mounts by what they lead to: runc follows a symbolic link, and CRIU, which mounts them at a restore, does not. The same object when none is one. */
-export async function withoutLinks(host: Host, spec: Spec, bundle: string): Promise<Spec> {
-  const sources = spec.mounts.flatMap((mount) => (isBind(mount) && mount.source !== undefined ? [absoluteIn(bundle, mount.source)] : []))
-  if (sources.length === 0) return spec
-  const { code, stdout } = await host.exec(['realpath', '--canonicalize-missing', '--zero', '--', ...sources])
-  const targets = new Map(stdout.split('\0').map((target, index) => [sources[index], target]))
-  if (code !== 0 || sources.every((source) => targets.get(source) === source)) return spec
-  const mounts = spec.mounts.map((mount) =>
-    isBind(mount) && mount.source !== undefined ? { ...mount, source: targets.get(absoluteIn(bundle, mount.source)) } : mount,
-  )
-  return { ...spec, mounts }
-}
-
 function parseSpec(text: string, bundle: string): Spec {
   let parsed: unknown
   try {
@@ -91,11 +79,6 @@ const failed = (bundle: string, why: string, cause?: unknown): CedanaError =>
     cause,
     hint: `name a directory with config.json and a root file system by --bundle (see: runc spec)`,
   })
-
-export const absoluteIn = (directory: string, path: string): string => (path.startsWith('/') ? path : `${directory}/${path}`)
-
-export const isBind = ({ type, options }: Spec['mounts'][number]): boolean =>
-  type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind')
 
 export interface Terminal {
   readonly terminal: boolean

@@ -2,8 +2,9 @@
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
+import { absoluteIn, isBind } from '../contract/kit.js'
 import { ResolveOptions } from './options.js'
-import { absoluteIn, isBind, type Namespace, readSpec, type Spec } from './spec.js'
+import { type Namespace, readSpec, type Spec } from './spec.js'
 
 /** Which container: what a job of type runc remembers. */
 export interface Identity {
