@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path'
 import { credentials, type GrpcObject, loadPackageDefinition, type ServiceClientConstructor } from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 import { afterAll, beforeAll } from 'vitest'
-import { PAUSE, TestContainerd, type Surroundings } from './containerd.js'
+import { type ContainerdOptions, PAUSE, TestContainerd, type Surroundings } from './containerd.js'
 import { criuPath } from './plain-criu.js'
 import { until } from './wait.js'
 
@@ -35,6 +35,11 @@ export interface PodContainer {
 
 type Call = (request: object, done: (error: Error | null, response: Record<string, string>) => void) => void
 
+interface KubeletOptions extends Pick<ContainerdOptions, 'programs'> {
+  /** Of several in one world. */
+  readonly name?: string
+}
+
 export class Kubelet {
   readonly containerd: TestContainerd
   readonly #pods = new Set<Pod>()
@@ -43,8 +48,11 @@ export class Kubelet {
   #image = ''
   #count = 0
 
-  constructor(private readonly world: Surroundings) {
-    this.containerd = new TestContainerd(world, { cri: true, path: dirname(criuPath()) }, 'cri')
+  constructor(
+    private readonly world: Surroundings,
+    { name = 'cri', ...options }: KubeletOptions = {},
+  ) {
+    this.containerd = new TestContainerd(world, { ...options, cri: true, path: dirname(criuPath()) }, name)
   }
 
   async open(): Promise<void> {
@@ -144,8 +152,8 @@ export class Kubelet {
   }
 }
 
-export function useKubelet(world: Surroundings): Kubelet {
-  const kubelet = new Kubelet(world)
+export function useKubelet(world: Surroundings, options: KubeletOptions = {}): Kubelet {
+  const kubelet = new Kubelet(world, options)
   beforeAll(() => kubelet.open(), 60_000)
   afterAll(() => kubelet.close(), 120_000)
   return kubelet

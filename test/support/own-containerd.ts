@@ -22,6 +22,9 @@ import { join } from 'node:path'
 import { killMarked, markedProcesses } from './processes.js'
 import { until } from './wait.js'
 
+/** A newer containerd than the system's, where `scripts/setup --tests` has brought one. */
+export const NEWER = '/opt/cedana/containerd/bin'
+
 const BUSYBOX = '/bin/busybox'
 const CGROUPS = '/sys/fs/cgroup'
 /** Where containerd's shims have runc keep its state, whatever containerd's own directories are. */
@@ -45,6 +48,8 @@ export interface ContainerdOptions {
   readonly cri?: boolean
   /** In front of the PATH of containerd and its shims: where its own `runc restore` would find criu. Default: nothing. */
   readonly path?: string
+  /** Directory of its programs. Default: those that are found. */
+  readonly programs?: string
 }
 
 /** The configuration of an image, as in its OCI config. */
@@ -68,6 +73,14 @@ export interface CtrOutcome {
   readonly code: number
   readonly stdout: string
   readonly stderr: string
+}
+
+/** 1.6 is [1, 6]; undefined where there is none. `programs`: as above. */
+export function containerdVersion(programs?: string): readonly [number, number] | undefined {
+  const program = programs === undefined ? 'containerd' : join(programs, 'containerd')
+  if (programs !== undefined && !existsSync(program)) return undefined
+  const [, major, minor] = /\sv?(\d+)\.(\d+)\S*/.exec(execFileSync(program, ['--version'], { encoding: 'utf8' })) ?? []
+  return [Number(major), Number(minor)]
 }
 
 export class TestContainerd {
@@ -153,11 +166,11 @@ conf_dir = "${this.cni}/conf"
   async start(): Promise<void> {
     const log = openSync(this.log, 'a')
     const [, variable = '', value = ''] = /^([^=]*)=(.*)$/.exec(this.#mark) ?? []
-    const path = this.options.path === undefined ? '' : `${this.options.path}:`
-    const daemon = spawn('containerd', ['--config', join(this.#dir, 'config.toml')], {
+    const path = [this.options.programs, this.options.path, process.env.PATH].filter((one) => one !== undefined).join(':')
+    const daemon = spawn(this.#program('containerd'), ['--config', join(this.#dir, 'config.toml')], {
       // Not the mark of the world: that is for what cedana starts.
       // What it unpacks a checkpoint of its own into stays there.
-      env: { PATH: `${path}${process.env.PATH ?? ''}`, TMPDIR: this.#dir, [variable]: value },
+      env: { PATH: path, TMPDIR: this.#dir, [variable]: value },
       detached: true,
       stdio: ['ignore', log, log],
     })
@@ -184,16 +197,16 @@ conf_dir = "${this.cni}/conf"
     await this.start()
   }
 
-  /** Of the programs that are found: 1.6 is [1, 6]. */
-  static version(): readonly number[] {
-    const [, version = ''] = /\sv?(\d+(\.\d+)*)\S*/.exec(execFileSync('containerd', ['--version'], { encoding: 'utf8' })) ?? []
-    return version.split('.').map(Number)
+  #program(name: string): string {
+    return this.options.programs === undefined ? name : join(this.options.programs, name)
   }
 
   // --- its own command ---
 
   async ctr(...args: readonly string[]): Promise<CtrOutcome> {
-    const child = spawn('ctr', ['--address', this.address, '--namespace', this.namespace, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(this.#program('ctr'), ['--address', this.address, '--namespace', this.namespace, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
     let stdout = ''
     let stderr = ''
     child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()))
