@@ -238,6 +238,10 @@ std::optional<Errno> BlockWriter::error() {
 
 void BlockWriter::Enqueue(OutputFile* file, OutputFile::Part part) {
   const std::lock_guard lock(mutex_);
+  if (failed_) {  // those who store may have gone
+    if (part.block != nullptr) blocks_.Release(part.block);
+    return;
+  }
   part.ticket = tickets_++;
   jobs_.push_back({file, part});
   queued_.notify_one();
