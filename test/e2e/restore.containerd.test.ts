@@ -82,6 +82,8 @@ describe('a container of containerd', () => {
     expect(await containerd.exec(jid, 'sh', '-c', 'ls /later 2>/dev/null || true')).toBe('')
     const lines = (await containerd.exec(jid, 'cat', '/var/log/count')).trim().split('\n').slice(1).map(Number)
     expect(lines).toEqual(lines.map((_, index) => index + 1))
+    const [layer = ''] = await containerd.writableLayers()
+    expect(await containerd.ok('snapshots', 'info', layer)).not.toContain('gc.ref')
     await world.quick(['job', 'kill', jid])
     expect(await containerd.writableLayers()).toEqual([])
   })

@@ -12,7 +12,7 @@ import { Containerd, found, isThereAlready } from './client.js'
 import { type Container, ContainersService } from './gen/containers.js'
 import { ContentService, WriteAction, type WriteContentRequest } from './gen/content.js'
 import { DiffService } from './gen/diff.js'
-import { SnapshotsService } from './gen/snapshots.js'
+import { Kind, SnapshotsService } from './gen/snapshots.js'
 import { TasksService } from './gen/tasks.js'
 import type { Mount } from './gen/types.js'
 import { Options } from './gen/runc-options.js'
@@ -154,13 +154,19 @@ class Launch {
     const { id, snapshotter, snapshotKey: former } = container
     const { info } = await this.containerd.call(SnapshotsService.stat, { snapshotter, key: former })
     const key = `${id}-${randomBytes(4).toString('hex')}`
-    const mounts = await this.#prepare(key, snapshotter, info?.parent ?? '')
+    // By this the former, which no container names in the meantime, is not collected.
+    const label = `containerd.io/gc.ref.snapshot.${snapshotter}`
+    const mounts = await this.#prepare(key, snapshotter, info?.parent ?? '', { [label]: former })
     await this.#apply(layer, mounts)
     const point = (client: Containerd, snapshotKey: string): Promise<unknown> =>
       client.call(ContainersService.update, { container: { ...container, snapshotKey }, updateMask: ['snapshotkey'] })
     await point(this.containerd, key)
     this.#undo.add(() => point(this.#patient, former))
-    this.#superseded = () => found(this.#patient.call(SnapshotsService.remove, { snapshotter, key: former }))
+    this.#superseded = async () => {
+      await found(this.#patient.call(SnapshotsService.remove, { snapshotter, key: former }))
+      const unlabelled = { name: key, parent: '', kind: Kind.UNKNOWN, createdAt: undefined, updatedAt: undefined, labels: {} }
+      await this.#patient.call(SnapshotsService.update, { snapshotter, info: unlabelled, updateMask: [`labels.${label}`] })
+    }
     return { container: { ...container, snapshotKey: key }, mounts }
   }
 
@@ -214,8 +220,13 @@ class Launch {
     return leased({ containerd: this.containerd, patient: this.#patient }, work)
   }
 
-  async #prepare(key: string, snapshotter: string, parent: string): Promise<readonly Mount[]> {
-    const { mounts } = await this.containerd.call(SnapshotsService.prepare, { snapshotter, key, parent })
+  async #prepare(
+    key: string,
+    snapshotter: string,
+    parent: string,
+    labels: Readonly<Record<string, string>> = {},
+  ): Promise<readonly Mount[]> {
+    const { mounts } = await this.containerd.call(SnapshotsService.prepare, { snapshotter, key, parent, labels })
     this.#undo.add(() => this.#patient.call(SnapshotsService.remove, { snapshotter, key }))
     return mounts
   }

@@ -8,6 +8,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { handleUnaryCall, UntypedServiceImplementation } from "@grpc/grpc-js";
 import { Empty } from "./google/protobuf/empty.js";
+import { FieldMask } from "./google/protobuf/field_mask.js";
 import { Timestamp } from "./google/protobuf/timestamp.js";
 import { Mount } from "./types.js";
 
@@ -103,6 +104,16 @@ export interface Info_LabelsEntry {
 }
 
 export interface StatSnapshotResponse {
+  info: Info | undefined;
+}
+
+export interface UpdateSnapshotRequest {
+  snapshotter: string;
+  info: Info | undefined;
+  updateMask: string[] | undefined;
+}
+
+export interface UpdateSnapshotResponse {
   info: Info | undefined;
 }
 
@@ -1039,6 +1050,120 @@ export const StatSnapshotResponse: MessageFns<StatSnapshotResponse> = {
   },
 };
 
+function createBaseUpdateSnapshotRequest(): UpdateSnapshotRequest {
+  return { snapshotter: "", info: undefined, updateMask: undefined };
+}
+
+export const UpdateSnapshotRequest: MessageFns<UpdateSnapshotRequest> = {
+  encode(message: UpdateSnapshotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.snapshotter !== "") {
+      writer.uint32(10).string(message.snapshotter);
+    }
+    if (message.info !== undefined) {
+      Info.encode(message.info, writer.uint32(18).fork()).join();
+    }
+    if (message.updateMask !== undefined) {
+      FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateSnapshotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateSnapshotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.snapshotter = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.info = Info.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.updateMask = FieldMask.unwrap(FieldMask.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseUpdateSnapshotResponse(): UpdateSnapshotResponse {
+  return { info: undefined };
+}
+
+export const UpdateSnapshotResponse: MessageFns<UpdateSnapshotResponse> = {
+  encode(message: UpdateSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.info !== undefined) {
+      Info.encode(message.info, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateSnapshotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateSnapshotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.info = Info.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 export type SnapshotsService = typeof SnapshotsService;
 export const SnapshotsService = {
   prepare: {
@@ -1091,6 +1216,17 @@ export const SnapshotsService = {
     responseSerialize: (value: Empty): Buffer => Buffer.from(Empty.encode(value).finish()),
     responseDeserialize: (value: Buffer): Empty => Empty.decode(value),
   },
+  update: {
+    path: "/containerd.services.snapshots.v1.Snapshots/Update" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateSnapshotRequest): Buffer =>
+      Buffer.from(UpdateSnapshotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateSnapshotRequest => UpdateSnapshotRequest.decode(value),
+    responseSerialize: (value: UpdateSnapshotResponse): Buffer =>
+      Buffer.from(UpdateSnapshotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateSnapshotResponse => UpdateSnapshotResponse.decode(value),
+  },
   stat: {
     path: "/containerd.services.snapshots.v1.Snapshots/Stat" as const,
     requestStream: false as const,
@@ -1109,6 +1245,7 @@ export interface SnapshotsServer extends UntypedServiceImplementation {
   mounts: handleUnaryCall<MountsRequest, MountsResponse>;
   commit: handleUnaryCall<CommitSnapshotRequest, Empty>;
   remove: handleUnaryCall<RemoveSnapshotRequest, Empty>;
+  update: handleUnaryCall<UpdateSnapshotRequest, UpdateSnapshotResponse>;
   stat: handleUnaryCall<StatSnapshotRequest, StatSnapshotResponse>;
 }
 
