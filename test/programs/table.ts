@@ -17,6 +17,8 @@ export interface Program {
 }
 
 export const PROGRAMS: readonly Program[] = [
+  { name: 'advised' },
+  { name: 'advised', args: ['aio'] },
   { name: 'children' },
   { name: 'credentials', capability: 'CAP_SYS_RESOURCE' },
   { name: 'deleted' },
