@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { type Containerd, found } from './client.js'
 import { LeasesService } from './gen/leases.js'
+import { onceBack } from './undo.js'
 
 /** By then what was left is collected, whatever became of us. */
 const LEASE_MS = 60 * 60 * 1000
@@ -18,6 +19,6 @@ export async function leased<T>(
     return await work()
   } finally {
     containerd.useLease(undefined)
-    await found(patient.call(LeasesService.delete, { id }))
+    await found(onceBack(() => patient.call(LeasesService.delete, { id })))
   }
 }
