@@ -29,6 +29,14 @@ export interface PackerHandle {
 export interface ImagesHandle {
   readonly __opaque: 'images'
 }
+/** stream/memory-writer.cc: opaque. */
+export interface MemoryPlanHandle {
+  readonly __memoryPlan: never
+}
+/** stream/memory-writer.cc: opaque. */
+export interface MemoryWriterHandle {
+  readonly __memoryWriter: never
+}
 /** stream/unpack.cc: opaque, ends what it was given to. */
 export interface CancellationHandle {
   readonly __opaque: 'cancellation'
@@ -416,7 +424,23 @@ export interface Native {
    * `spillDirectory`. The descriptor is the handle's.
    */
   imagesMake(memoryBytes: number, spillDirectory: string): { images: ImagesHandle; directoryFd: number }
+  /** Removes all files. */
+  imagesClear(images: ImagesHandle): void
   imagesClose(images: ImagesHandle): void
+  /**
+   * Which pages of a process are written into its memory by ourselves, from its pagemap image and the ranges of addresses (start, end, ascending) that
+   * this may be done with. Null where not all of the pagemap is understood. CRIU gets `restPagemap`, and a pages file of `restSize`.
+   */
+  memoryPlan(
+    innerPid: number,
+    pagemap: Uint8Array,
+    ranges: Float64Array,
+  ): { plan: MemoryPlanHandle; pages: string; size: number; restSize: number; restPagemap: Uint8Array } | null
+  memoryWriter(plans: MemoryPlanHandle[]): MemoryWriterHandle
+  /** The tree stands there, and nothing of it has run. What it lacks is ESRCH for what waits for it. */
+  memoryWriterStart(writer: MemoryWriterHandle, rootPid: number): void
+  /** There will be no tree: what waits for it rejects with ECANCELED. */
+  memoryWriterStop(writer: MemoryWriterHandle): void
   /**
    * Extracts an archive, or that part of a file, into `images` (null: nowhere), digesting in passing. Files in directories are passed over, but for those in checkpoint/, which come
    * without it; names that lead out of a directory are refused. Truncation or a codec error: EBADMSG.
@@ -429,7 +453,10 @@ export interface Native {
     cancellation: CancellationHandle | null,
     onProgress: ((readBytes: number) => void) | null,
   ): Promise<Unpacked>
-  /** The same for all shards of a checkpoint, which must hold exactly the given images. */
+  /**
+   * The same for all shards of a checkpoint, which must hold exactly the given images. With a writer and `images`: without the pages that it writes, and
+   * without digests of the shards. With a writer and no `images`: those pages, into memory; they are all that is digested of the images.
+   */
   unpackShards(
     shardFds: number[],
     format: string,
@@ -437,14 +464,16 @@ export interface Native {
     images: ImagesHandle | null,
     cancellation: CancellationHandle | null,
     onProgress: ((readBytes: number) => void) | null,
+    writer: MemoryWriterHandle | null,
   ): Promise<Unpacked>
-  /** The same for plain files of a directory. */
+  /** The same for plain files of a directory; without `images` only pages files may be named. */
   copyImages(
     directoryFd: number,
     names: string[],
-    images: ImagesHandle,
+    images: ImagesHandle | null,
     cancellation: CancellationHandle | null,
     onProgress: ((readBytes: number) => void) | null,
+    writer: MemoryWriterHandle | null,
   ): Promise<Unpacked>
   /**
    * Contents of the named members of an archive or of one shard, up to maxBytes each, without extracting (members missing are left out). Null: all, of

@@ -84,13 +84,11 @@ class DigestWork {
 
   void Run() {
     const std::unique_ptr<std::byte[]> buffer(new std::byte[kReadBytes]);
-    const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(),
-                                                                         XXH3_freeState);
+    LeafHasher hasher;
     while (const auto next = Take()) {
       const auto [file, leaf] = *next;
-      XXH3_128bits_reset(state.get());
-      if (!ReadLeaf(*file, leaf, buffer.get(), state.get())) return;
-      file->leaves[leaf] = Canonical(XXH3_128bits_digest(state.get()));
+      if (!ReadLeaf(*file, leaf, buffer.get(), hasher)) return;
+      file->leaves[leaf] = hasher.Finish();
     }
   }
 
@@ -122,7 +120,7 @@ class DigestWork {
     return std::nullopt;
   }
 
-  bool ReadLeaf(const File& file, size_t leaf, std::byte* buffer, XXH3_state_t* state) {
+  bool ReadLeaf(const File& file, size_t leaf, std::byte* buffer, LeafHasher& hasher) {
     uint64_t position = leaf * kLeafBytes;
     const uint64_t end = std::min<uint64_t>(position + kLeafBytes, file.size);
     // Read ahead of the kernel's own window: it stays small while two threads alternate in a file.
@@ -133,7 +131,7 @@ class DigestWork {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return Fail(Errno::Last("read " + file.name)), false;
       if (got == 0) return Fail(Errno{"read " + file.name, EIO}), false;  // cut off meanwhile
-      XXH3_128bits_update(state, buffer, static_cast<size_t>(got));
+      hasher.Update({buffer, static_cast<size_t>(got)});
       position += static_cast<uint64_t>(got);
     }
     return true;
@@ -164,27 +162,43 @@ std::string CombineLeaves(const std::vector<LeafDigest>& leaves) {
   return Hex(DigestLeaf(leaves[0].data(), leaves.size() * sizeof(LeafDigest)));
 }
 
+struct LeafHasher::State {
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> xxh3{XXH3_createState(), XXH3_freeState};
+};
+
+LeafHasher::LeafHasher() : state_(std::make_unique<State>()) {
+  XXH3_128bits_reset(state_->xxh3.get());
+}
+LeafHasher::~LeafHasher() = default;
+
+void LeafHasher::Update(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(state_->xxh3.get(), bytes.data(), bytes.size());
+}
+
+LeafDigest LeafHasher::Finish() {
+  const LeafDigest digest = Canonical(XXH3_128bits_digest(state_->xxh3.get()));
+  XXH3_128bits_reset(state_->xxh3.get());
+  return digest;
+}
+
 struct FileHasher::State {
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> leaf{XXH3_createState(), XXH3_freeState};
+  LeafHasher leaf;
   size_t in_leaf = 0;
   std::vector<LeafDigest> leaves;
 
   void EndLeaf() {
-    leaves.push_back(Canonical(XXH3_128bits_digest(leaf.get())));
-    XXH3_128bits_reset(leaf.get());
+    leaves.push_back(leaf.Finish());
     in_leaf = 0;
   }
 };
 
-FileHasher::FileHasher() : state_(std::make_unique<State>()) {
-  XXH3_128bits_reset(state_->leaf.get());
-}
+FileHasher::FileHasher() : state_(std::make_unique<State>()) {}
 FileHasher::~FileHasher() = default;
 
 void FileHasher::Update(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t n = std::min(bytes.size(), kLeafBytes - state_->in_leaf);
-    XXH3_128bits_update(state_->leaf.get(), bytes.data(), n);
+    state_->leaf.Update(bytes.first(n));
     bytes = bytes.subspan(n);
     state_->in_leaf += n;
     if (state_->in_leaf == kLeafBytes) state_->EndLeaf();

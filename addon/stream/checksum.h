@@ -24,6 +24,21 @@ constexpr size_t kLeafBytes = kBlockBytes;
 using LeafDigest = std::array<std::byte, 16>;
 
 LeafDigest DigestLeaf(const std::byte* data, size_t size);
+// The same, bit by bit: what is digested is still in the cache for whatever is done with it next.
+class LeafHasher {
+ public:
+  LeafHasher();
+  LeafHasher(const LeafHasher&) = delete;
+  LeafHasher& operator=(const LeafHasher&) = delete;
+  ~LeafHasher();
+  void Update(std::span<const std::byte> bytes);
+  // Begins a new one.
+  LeafDigest Finish();
+
+ private:
+  struct State;
+  const std::unique_ptr<State> state_;
+};
 // Of the leaves of one file in order; none is the empty file.
 std::string CombineLeaves(const std::vector<LeafDigest>& leaves);
 std::string DigestBytes(const std::byte* data, size_t size);

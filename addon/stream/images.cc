@@ -1,5 +1,6 @@
 #include "stream/images.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -66,6 +67,7 @@ ImageDirectory::ImageDirectory(UniqueFd mount, UniqueFd root, uint64_t memory_by
     : mount_(std::move(mount)),
       root_(std::move(root)),
       spill_directory_(std::move(spill_directory)),
+      memory_bytes_(memory_bytes),
       memory_left_(memory_bytes) {}
 
 Result<UniqueFd> ImageDirectory::Create(const std::string& name, uint64_t size) {
@@ -108,6 +110,21 @@ std::optional<Errno> ImageDirectory::Write(int fd, std::span<const std::byte> da
     }
     at = end < data.size() ? end + slice(end).size() : end;
   }
+  return std::nullopt;
+}
+
+std::optional<Errno> ImageDirectory::Clear() {
+  const std::lock_guard lock(mutex_);
+  const int fd = ::openat(root_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const std::unique_ptr<DIR, int (*)(DIR*)> entries(fd < 0 ? nullptr : ::fdopendir(fd), ::closedir);
+  if (!entries) return Errno::Last("open tmpfs");
+  while (const dirent* entry = ::readdir(entries.get())) {
+    if (entry->d_type == DT_DIR) continue;
+    if (::unlinkat(root_.get(), entry->d_name, 0) < 0)
+      return Errno::Last(std::string("remove ") + entry->d_name);
+  }
+  spilled_.clear();
+  memory_left_ = memory_bytes_;
   return std::nullopt;
 }
 

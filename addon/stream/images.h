@@ -31,6 +31,8 @@ class ImageDirectory {
   Result<UniqueFd> Create(const std::string& name, uint64_t size);
   // Writes all that is not zero.
   static std::optional<Errno> Write(int fd, std::span<const std::byte> data, uint64_t offset);
+  // Removes all files, by whomever they were made.
+  std::optional<Errno> Clear();
   // Closes it for us; who has opened files of it keeps them.
   void Close();
 
@@ -40,8 +42,10 @@ class ImageDirectory {
   UniqueFd mount_;
   UniqueFd root_;
   const std::string spill_directory_;
+  const uint64_t memory_bytes_;
   std::mutex mutex_;
   uint64_t memory_left_;
+
   std::vector<UniqueFd> spilled_;
 };
 

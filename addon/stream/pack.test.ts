@@ -108,7 +108,7 @@ const merge = (shards: readonly Uint8Array[], format: string, files: Files, memo
     })
     const expected = [...files].map(([name, { length }]) => ({ name, size: length }))
     try {
-      return await intoMemory(memoryBytes, (images) => native.unpackShards(fds, format, expected, images, null, null))
+      return await intoMemory(memoryBytes, (images) => native.unpackShards(fds, format, expected, images, null, null, null))
     } finally {
       fds.forEach((fd) => closeSync(fd))
     }
@@ -557,7 +557,7 @@ describe('a directory in memory', () => {
     await inFolder(async (path, fd) => {
       writeFileSync(join(path, 'small'), content(1000, 1))
       writeFileSync(join(path, 'large'), content(2 << 20, 2))
-      const copied = await native.copyImages(fd, ['small', 'large'], images, null, null)
+      const copied = await native.copyImages(fd, ['small', 'large'], images, null, null, null)
       expect(copied.files).toEqual(['small', 'large'].map((name) => digestsOf(new Map([[name, readFileSync(join(path, name))]]))[0]))
       const seen = execFileSync('sh', ['-c', `cd /proc/${process.pid}/fd/${directoryFd} && md5sum small large && find . -type l`])
       const plain = execFileSync('sh', ['-c', 'md5sum small large; echo ./large'], { cwd: path })

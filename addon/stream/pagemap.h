@@ -1,10 +1,17 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace cedana {
+
+// Flags of a run of pages.
+constexpr uint32_t kPageInParent = 1;
+constexpr uint32_t kPagePresent = 4;  // its content is in the pages file
+constexpr unsigned kWidePagesSince = 40200;
 
 // The pagemap-*.img of one memory image in CRIU's format: which addresses the pages of a
 // pages-*.img belong to, in order.
@@ -27,5 +34,20 @@ class Pagemap {
   uint64_t pages_ = 0;
   uint32_t flags_ = 0;
 };
+
+struct PagemapEntry {
+  uint64_t address = 0;
+  uint64_t pages = 0;
+  uint32_t flags = 0;
+};
+
+struct PagemapImage {
+  uint32_t pages_id = 0;
+  unsigned criu_version = 0;  // of whoever wrote it, as far as that decides the fields
+  std::vector<PagemapEntry> entries;
+};
+
+// Nothing unless all of it is understood.
+std::optional<PagemapImage> ReadPagemap(std::string_view image);
 
 }  // namespace cedana

@@ -27,6 +27,9 @@ namespace {
 
 constexpr size_t kMemoryBytes = size_t{32} << 20;
 constexpr int kStorers = 2;
+constexpr unsigned kMostWriters = 4;  // of one memory, whose locks they share
+// Of a file that is on its way into memory: stays in the second-level cache from its digest on.
+constexpr size_t kPartBytes = size_t{256} << 10;
 constexpr auto kReportEvery = std::chrono::milliseconds(50);
 
 Errno Bad(const std::string& what) { return {"shard: " + what, EBADMSG}; }
@@ -95,22 +98,44 @@ std::optional<Piece> ParsePiece(const std::string& member) {
 // Puts pieces together, whichever thread has them.
 class Merge {
  public:
-  Merge(const std::vector<ImageSize>& images, ImageDirectory* directory) : directory_(directory) {
+  Merge(const std::vector<ImageSize>& images, ImageDirectory* directory, MemoryWriter* writer)
+      : directory_(directory), writer_(writer) {
     for (const auto& [name, size] : images) {
+      const MemoryPlan* plan = writer == nullptr ? nullptr : writer->Find(name);
+      if (writer != nullptr && directory == nullptr && plan == nullptr) continue;
       File& file = files_[name];
       file.size = size;
+      file.plan = plan;
       file.leaves.resize((size + kLeafBytes - 1) / kLeafBytes);
     }
   }
 
   std::optional<Errno> Create() {
     for (auto& [name, file] : files_) {
+      if (file.plan != nullptr && file.plan->size != file.size)
+        return Bad(name + " is not what its pagemap says");
       if (directory_ == nullptr) continue;
-      auto created = directory_->Create(name, file.size);
+      auto created =
+          directory_->Create(name, file.plan == nullptr ? file.size : file.plan->rest_size);
       if (!created.ok()) return created.error();
       file.fd = std::move(created.value());
     }
     return std::nullopt;
+  }
+
+  // Whether anything of that piece is looked at.
+  [[nodiscard]] bool IsWanted(const Piece& piece, uint64_t size) const {
+    const auto found = files_.find(piece.name);
+    // What is unknown is an error, unless it is known not to concern anybody.
+    if (found == files_.end()) return writer_ == nullptr || directory_ != nullptr;
+    const MemoryPlan* plan = found->second.plan;
+    if (plan == nullptr || directory_ == nullptr) return true;
+    bool is_wanted = false;
+    ForEachPart(plan->rest, piece.offset, size, [&](const auto&, uint64_t, uint64_t) {
+      is_wanted = true;
+      return false;
+    });
+    return is_wanted;
   }
 
   std::optional<Errno> Put(const Piece& piece, std::span<const std::byte> data) {
@@ -122,8 +147,11 @@ class Merge {
                       data.size() == std::min<uint64_t>(kLeafBytes, file.size - piece.offset);
     if (!fits) return Bad("a piece of " + piece.name + " that does not fit");
     if (data.empty()) return std::nullopt;
+    if (file.plan != nullptr && directory_ != nullptr) return KeepRest(file, piece.offset, data);
     const LeafDigest digest = DigestLeaf(data.data(), data.size());
-    if (file.fd.valid()) {
+    if (file.plan != nullptr) {
+      if (auto error = writer_->Write(*file.plan, piece.offset, data)) return error;
+    } else if (file.fd.valid()) {
       if (auto error = ImageDirectory::Write(file.fd.get(), data, piece.offset)) return error;
     }
     const std::lock_guard lock(mutex_);
@@ -135,6 +163,7 @@ class Merge {
   Result<std::vector<FileDigest>> Digests() {
     std::vector<FileDigest> digests;
     for (const auto& [name, file] : files_) {
+      if (file.plan != nullptr && directory_ != nullptr) continue;
       std::vector<LeafDigest> leaves;
       for (const auto& leaf : file.leaves) {
         if (!leaf) return Bad("a piece of " + name + " is missing");
@@ -148,33 +177,181 @@ class Merge {
  private:
   struct File {
     uint64_t size = 0;
+    const MemoryPlan* plan = nullptr;
     UniqueFd fd;
     std::vector<std::optional<LeafDigest>> leaves;
   };
 
+  static std::optional<Errno> KeepRest(const File& file, uint64_t offset,
+                                       std::span<const std::byte> data) {
+    std::optional<Errno> error;
+    ForEachPart(file.plan->rest, offset, data.size(),
+                [&](const auto& run, uint64_t at, uint64_t size) {
+                  error = ImageDirectory::Write(file.fd.get(), data.subspan(at - offset, size),
+                                                run.to + (at - run.offset));
+                  return !error;
+                });
+    return error;
+  }
+
   ImageDirectory* const directory_;
+  MemoryWriter* const writer_;
   std::map<std::string, File> files_;
   std::mutex mutex_;
 };
 
-Result<FileDigest> UnpackShard(UniqueFd shard, Format format, std::byte* block, Merge& merge,
-                               Progress& progress) {
-  const auto source = Source::Open(std::move(shard), format, true);
+// The digest of the shard, unless it is only looked at in part.
+Result<FileDigest> UnpackShard(UniqueFd shard, Format format, bool digest, std::byte* block,
+                               Merge& merge, Progress& progress) {
+  const auto source = Source::Open(std::move(shard), format, digest);
   if (!source.ok()) return source.error();
   TarReader tar(*source.value());
   while (true) {
     const uint64_t before = source.value()->consumed();
     const auto member = tar.Next();
     if (!member.ok()) return member.error();
-    if (!member.value()) return source.value()->Digest();
+    if (!member.value()) return digest ? source.value()->Digest() : FileDigest{};
     const auto piece = ParsePiece(member.value()->name);
     if (!piece || tar.left() > kLeafBytes) return Bad("no piece: " + member.value()->name);
+    if (!merge.IsWanted(*piece, tar.left())) continue;
     const std::span<std::byte> data(block, tar.left());
     if (auto error = tar.Read(data)) return *std::move(error);
     if (auto error = merge.Put(*piece, data)) return *std::move(error);
     if (auto error = progress.Report(source.value()->consumed() - before)) return *std::move(error);
   }
 }
+
+struct ImageSource {
+  UniqueFd fd;
+  uint64_t size;
+};
+
+Result<ImageSource> OpenImage(int directory_fd, const std::string& name) {
+  UniqueFd fd(::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat info {};
+  if (!fd.valid()) return Errno::Last("open " + name);
+  if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
+  if (!S_ISREG(info.st_mode)) return Errno{"read " + name, EISDIR};
+  return ImageSource{std::move(fd), static_cast<uint64_t>(info.st_size)};
+}
+
+// Some bytes, at least one.
+Result<size_t> ReadSome(int fd, const std::string& name, std::span<std::byte> out,
+                        uint64_t offset) {
+  ssize_t n;
+  do {
+    n = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return Errno::Last("read " + name);
+  if (n == 0) return Errno{"read " + name, EIO};  // cut off meanwhile
+  return static_cast<size_t>(n);
+}
+
+std::optional<Errno> CopyRun(int fd, const std::string& name, const MemoryPlan::Run& run,
+                             OutputFile& file, Progress& progress) {
+  for (uint64_t done = 0; done < run.bytes;) {
+    const std::span<std::byte> space = file.Space();
+    if (space.empty()) return std::nullopt;  // the writer keeps the reason
+    const size_t want = std::min<uint64_t>({space.size(), run.bytes - done, kChunkBytes});
+    const auto n = ReadSome(fd, name, space.first(want), run.offset + done);
+    if (!n.ok()) return n.error();
+    file.Commit(n.value());
+    done += n.value();
+    if (auto error = progress.Report(n.value())) return error;
+  }
+  return std::nullopt;
+}
+
+// What the threads of WritePages share: each takes the next leaf of the next file.
+class PageWork {
+ public:
+  PageWork(MemoryWriter& writer, Progress& progress) : writer_(writer), progress_(progress) {}
+
+  std::optional<Errno> Open(int directory_fd, const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      auto source = OpenImage(directory_fd, name);
+      if (!source.ok()) return source.error();
+      const MemoryPlan* plan = writer_.Find(name);
+      if (plan == nullptr || plan->size != source.value().size)
+        return Bad(name + " is not what its pagemap says");
+      const size_t leaves = (plan->size + kLeafBytes - 1) / kLeafBytes;
+      files_.push_back({plan, std::move(source.value().fd), std::vector<LeafDigest>(leaves)});
+    }
+    return std::nullopt;
+  }
+
+  void Run() {
+    const std::unique_ptr<std::byte[]> buffer(new std::byte[kPartBytes]);
+    LeafHasher hasher;
+    while (const auto next = Take()) {
+      const auto [file, leaf] = *next;
+      if (auto error = WriteLeaf(*file, leaf, buffer.get(), hasher)) return Fail(*std::move(error));
+      file->leaves[leaf] = hasher.Finish();
+    }
+  }
+
+  Result<Unpacked> Outcome() {
+    if (error_) return *error_;
+    Unpacked unpacked;
+    for (const File& file : files_) {
+      const MemoryPlan& plan = *file.plan;
+      unpacked.files.push_back({plan.pages_name, plan.size, CombineLeaves(file.leaves)});
+    }
+    return unpacked;
+  }
+
+ private:
+  struct File {
+    const MemoryPlan* plan;
+    UniqueFd fd;
+    std::vector<LeafDigest> leaves;
+  };
+
+  std::optional<std::pair<File*, size_t>> Take() {
+    const std::lock_guard lock(mutex_);
+    if (error_) return std::nullopt;
+    while (next_file_ < files_.size()) {
+      File& file = files_[next_file_];
+      if (next_leaf_ < file.leaves.size()) return std::pair{&file, next_leaf_++};
+      next_file_++;
+      next_leaf_ = 0;
+    }
+    return std::nullopt;
+  }
+
+  std::optional<Errno> WriteLeaf(const File& file, size_t leaf, std::byte* buffer,
+                                 LeafHasher& hasher) {
+    const MemoryPlan& plan = *file.plan;
+    uint64_t position = leaf * kLeafBytes;
+    const uint64_t end = std::min<uint64_t>(position + kLeafBytes, plan.size);
+    // Ahead of the kernel's own window, which stays small while two threads alternate in a file.
+    ::posix_fadvise(file.fd.get(), static_cast<off_t>(position), kLeafBytes, POSIX_FADV_WILLNEED);
+    while (position < end) {
+      const size_t want = std::min<uint64_t>(kPartBytes, end - position);
+      const auto n = ReadSome(file.fd.get(), plan.pages_name, {buffer, want}, position);
+      if (!n.ok()) return n.error();
+      const std::span<const std::byte> part(buffer, n.value());
+      hasher.Update(part);
+      if (auto error = writer_.Write(plan, position, part)) return error;
+      position += n.value();
+      if (auto error = progress_.Report(n.value())) return error;
+    }
+    return std::nullopt;
+  }
+
+  void Fail(Errno error) {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = std::move(error);
+  }
+
+  MemoryWriter& writer_;
+  Progress& progress_;
+  std::vector<File> files_;
+  std::mutex mutex_;
+  size_t next_file_ = 0;
+  size_t next_leaf_ = 0;
+  std::optional<Errno> error_;
+};
 
 }  // namespace
 
@@ -215,8 +392,9 @@ Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, Range range,
 
 Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
                               const std::vector<ImageSize>& images, ImageDirectory* directory,
-                              Progress& progress) {
-  Merge merge(images, directory);
+                              MemoryWriter* writer, Progress& progress) {
+  const bool is_rest = writer != nullptr && directory != nullptr;
+  Merge merge(images, directory, writer);
   if (auto error = merge.Create()) return *std::move(error);
   std::vector<FileDigest> stored(shards.size());
   std::mutex mutex;
@@ -225,8 +403,9 @@ Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
   const auto work = [&] {
     const UniqueBlock block = MakeBlock();
     for (size_t i = next++; i < shards.size(); i = next++) {
-      auto shard = block ? UnpackShard(std::move(shards[i]), format, block.get(), merge, progress)
-                         : Result<FileDigest>(Errno{"mmap", ENOMEM});
+      auto shard =
+          block ? UnpackShard(std::move(shards[i]), format, !is_rest, block.get(), merge, progress)
+                : Result<FileDigest>(Errno{"mmap", ENOMEM});
       const std::lock_guard lock(mutex);
       if (!shard.ok() && !failure) failure = shard.error();
       if (failure) next = shards.size();
@@ -244,40 +423,52 @@ Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
   if (failure) return *failure;
   auto files = merge.Digests();
   if (!files.ok()) return files.error();
+  if (is_rest) stored.clear();
   return Unpacked{std::move(files.value()), std::move(stored)};
 }
 
 Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
-                            ImageDirectory& directory, Progress& progress) {
-  auto writer = BlockWriter::Start({.memory_bytes = kMemoryBytes, .threads = kStorers});
-  if (!writer.ok()) return writer.error();
+                            ImageDirectory& directory, MemoryWriter* writer, Progress& progress) {
+  auto storing = BlockWriter::Start({.memory_bytes = kMemoryBytes, .threads = kStorers});
+  if (!storing.ok()) return storing.error();
   for (const std::string& name : names) {
-    const UniqueFd fd(
-        ::openat(from_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-    struct stat info {};
-    if (!fd.valid()) return Errno::Last("open " + name);
-    if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
-    if (!S_ISREG(info.st_mode)) return Errno{"read " + name, EISDIR};
-    const auto size = static_cast<uint64_t>(info.st_size);
-    const auto file = AddImage(*writer.value(), &directory, name, size);
+    const auto source = OpenImage(from_fd, name);
+    if (!source.ok()) return source.error();
+    const auto& [fd, size] = source.value();
+    const MemoryPlan* plan = writer == nullptr ? nullptr : writer->Find(name);
+    if (plan != nullptr && plan->size != size) return Bad(name + " is not what its pagemap says");
+    const auto file =
+        AddImage(*storing.value(), &directory, name, plan == nullptr ? size : plan->rest_size);
     if (!file.ok()) return file.error();
-    for (uint64_t left = size; left > 0;) {
-      const std::span<std::byte> space = file.value()->Space();
-      if (space.empty()) break;  // the writer keeps the reason
-      const size_t want = std::min<uint64_t>({space.size(), left, kChunkBytes});
-      const ssize_t n = ::read(fd.get(), space.data(), want);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return Errno::Last("read " + name);
-      if (n == 0) return Errno{"read " + name, EIO};  // cut off meanwhile
-      file.value()->Commit(static_cast<size_t>(n));
-      left -= static_cast<uint64_t>(n);
-      if (auto error = progress.Report(static_cast<uint64_t>(n))) return *std::move(error);
+    const std::vector<MemoryPlan::Run> whole = {{0, size, 0}};
+    for (const MemoryPlan::Run& run : plan == nullptr ? whole : plan->rest) {
+      if (auto error = CopyRun(fd.get(), name, run, *file.value(), progress))
+        return *std::move(error);
     }
     file.value()->Close();
   }
-  auto files = writer.value()->Finish();
+  auto files = storing.value()->Finish();
   if (!files.ok()) return files.error();
+  // Those of the rest are of no file that anybody knows.
+  std::erase_if(files.value(), [&](const FileDigest& file) {
+    return writer != nullptr && writer->Find(file.name) != nullptr;
+  });
   return Unpacked{std::move(files.value()), {}};
+}
+
+Result<Unpacked> WritePages(int from_fd, const std::vector<std::string>& names,
+                            MemoryWriter& writer, Progress& progress) {
+  PageWork work(writer, progress);
+  if (auto error = work.Open(from_fd, names)) return *std::move(error);
+  {
+    ThreadGroup threads;
+    const size_t cores = std::clamp(std::thread::hardware_concurrency(), 2U, kMostWriters);
+    for (size_t i = 1; i < cores; i++) {
+      if (!threads.Start([&work] { work.Run(); }).ok()) break;  // fewer threads do as well
+    }
+    work.Run();
+  }
+  return work.Outcome();
 }
 
 Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, Range range,
@@ -383,6 +574,53 @@ Napi::Value MakeJs(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// A plan, and what there is to know of it; null when there is none.
+Napi::Value PlanJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto pagemap = info[1].As<Napi::Uint8Array>();
+  const auto numbers = info[2].As<Napi::Float64Array>();  // addresses of pages fit
+  std::vector<AddressRange> ranges;
+  for (size_t i = 0; i + 1 < numbers.ElementLength(); i += 2)
+    ranges.push_back({static_cast<uint64_t>(numbers[i]), static_cast<uint64_t>(numbers[i + 1])});
+  auto planned = PlanMemory(
+      Uint(info[0]), {reinterpret_cast<const char*>(pagemap.Data()), pagemap.ByteLength()}, ranges);
+  if (!planned.ok()) return env.Null();
+  const auto plan = std::make_shared<MemoryPlan>(std::move(planned.value()));
+  const auto result = Napi::Object::New(env);
+  result.Set("plan", MakeHandle(env, plan));
+  result.Set("pages", plan->pages_name);
+  result.Set("size", static_cast<double>(plan->size));
+  result.Set("restSize", static_cast<double>(plan->rest_size));
+  result.Set("restPagemap",
+             Napi::Buffer<char>::Copy(env, plan->rest_pagemap.data(), plan->rest_pagemap.size()));
+  return result;
+}
+
+Napi::Value WriterJs(const Napi::CallbackInfo& info) {
+  auto plans = List<MemoryPlan>(
+      info[0], [](const Napi::Value& plan) { return *HandleOf<MemoryPlan>(plan); });
+  return MakeHandle(info.Env(), std::make_shared<MemoryWriter>(std::move(plans)));
+}
+
+Napi::Value WriterStartJs(const Napi::CallbackInfo& info) {
+  HandleOf<MemoryWriter>(info[0])->Start(Int(info[1]));
+  return info.Env().Undefined();
+}
+
+Napi::Value WriterStopJs(const Napi::CallbackInfo& info) {
+  HandleOf<MemoryWriter>(info[0])->Stop();
+  return info.Env().Undefined();
+}
+
+std::shared_ptr<MemoryWriter> WriterOf(const Napi::Value& value) {
+  return value.IsNull() ? nullptr : HandleOf<MemoryWriter>(value);
+}
+
+Napi::Value ClearJs(const Napi::CallbackInfo& info) {
+  const auto error = HandleOf<ImageDirectory>(info[0])->Clear();
+  return error ? Throw(info.Env(), *error) : info.Env().Undefined();
+}
+
 Napi::Value CloseJs(const Napi::CallbackInfo& info) {
   HandleOf<ImageDirectory>(info[0])->Close();
   return info.Env().Undefined();
@@ -441,18 +679,21 @@ Napi::Value ShardsJs(const Napi::CallbackInfo& info) {
     const int64_t size = image.Get("size").As<Napi::Number>().Int64Value();
     return ImageSize{Text(image.Get("name")), static_cast<uint64_t>(size)};
   });
-  return RunUnpack(info, 3,
-                   [shards = std::move(shards), format = *format, images = std::move(images)](
-                       ImageDirectory* directory, Progress& progress) mutable {
-                     return UnpackShards(std::move(shards), format, images, directory, progress);
-                   });
+  return RunUnpack(
+      info, 3,
+      [shards = std::move(shards), format = *format, images = std::move(images),
+       writer = WriterOf(info[6])](ImageDirectory* directory, Progress& progress) mutable {
+        return UnpackShards(std::move(shards), format, images, directory, writer.get(), progress);
+      });
 }
 
 Napi::Value CopyJs(const Napi::CallbackInfo& info) {
   return RunUnpack(info, 2,
-                   [from_fd = Int(info[0]), names = Texts(info[1])](ImageDirectory* directory,
-                                                                    Progress& progress) {
-                     return CopyImages(from_fd, names, *directory, progress);
+                   [from_fd = Int(info[0]), names = Texts(info[1]), writer = WriterOf(info[5])](
+                       ImageDirectory* directory, Progress& progress) {
+                     if (directory != nullptr)
+                       return CopyImages(from_fd, names, *directory, writer.get(), progress);
+                     return WritePages(from_fd, names, *writer, progress);
                    });
 }
 
@@ -507,9 +748,14 @@ void InitUnpack(Napi::Env env, Napi::Object exports) {
   exports.Set("cancellation", Napi::Function::New(env, CancellationJs));
   exports.Set("cancel", Napi::Function::New(env, CancelJs));
   exports.Set("imagesMake", Napi::Function::New(env, MakeJs));
+  exports.Set("imagesClear", Napi::Function::New(env, ClearJs));
   exports.Set("imagesClose", Napi::Function::New(env, CloseJs));
   exports.Set("unpackArchive", Napi::Function::New(env, ArchiveJs));
   exports.Set("unpackShards", Napi::Function::New(env, ShardsJs));
+  exports.Set("memoryPlan", Napi::Function::New(env, PlanJs));
+  exports.Set("memoryWriter", Napi::Function::New(env, WriterJs));
+  exports.Set("memoryWriterStart", Napi::Function::New(env, WriterStartJs));
+  exports.Set("memoryWriterStop", Napi::Function::New(env, WriterStopJs));
   exports.Set("copyImages", Napi::Function::New(env, CopyJs));
   exports.Set("archiveRead", Napi::Function::New(env, ReadJs));
   exports.Set("archiveList", Napi::Function::New(env, ListJs));

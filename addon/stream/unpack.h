@@ -18,6 +18,7 @@
 #include "stream/checksum.h"
 #include "stream/format.h"
 #include "stream/images.h"
+#include "stream/memory-writer.h"
 #include "stream/source.h"
 
 namespace cedana {
@@ -57,13 +58,18 @@ struct Unpacked {
 // What goes into `directory`; without one, everything is read and digested, and goes nowhere.
 Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, Range range,
                                ImageDirectory* directory, Progress& progress);
-// All shards, in any order; together they have to hold exactly these images.
+// All shards, in any order; together they have to hold exactly these images. With a `writer`, only
+// what it does not write goes into `directory`; without a directory, only what it writes is looked
+// at, and goes into memory.
 Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
                               const std::vector<ImageSize>& images, ImageDirectory* directory,
-                              Progress& progress);
-// Plain files of a directory.
+                              MemoryWriter* writer, Progress& progress);
+// Plain files of a directory. With a `writer`, without what it writes.
 Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
-                            ImageDirectory& directory, Progress& progress);
+                            ImageDirectory& directory, MemoryWriter* writer, Progress& progress);
+// What the writer writes of plain files of a directory, all of which are digested.
+Result<Unpacked> WritePages(int from_fd, const std::vector<std::string>& names,
+                            MemoryWriter& writer, Progress& progress);
 
 // The beginning of each named member, or of all but pages and ghost files, of which then only the
 // size is told. Stops as soon as all names were seen. Of a shard, the pieces that it has are put

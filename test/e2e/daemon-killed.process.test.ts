@@ -139,4 +139,20 @@ describe(`kill -9 of the daemon with ${JOBS} jobs alive`, () => {
     },
     60_000,
   )
+
+  test.each([0, 20, 60, 120])('%i ms after the tree of a restore began to be built, and its memory to be written', async (ms) => {
+    const job = await world.job('memory', ['192', 'half'])
+    await world.dump(job)
+    await daemon.killWhen(['restore', 'job', job.jid], async () => {
+      await until('it is being built', () => isAlive(job.pid))
+      await new Promise((done) => setTimeout(done, ms))
+    })
+    const row = await world.row(job.jid)
+    if (row?.[3] === 'halted') {
+      await until('nothing of it is left', () => !isAlive(job.pid))
+      await world.quick(['restore', 'job', job.jid])
+    }
+    await job.verify()
+    await bystandersAreWell()
+  })
 })

@@ -2,10 +2,11 @@ import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type BundleOptions, subnetOf, useContainers } from '../support/containers.js'
 import { isAlive } from '../support/processes.js'
+import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
@@ -163,6 +164,60 @@ describe('dump and restore of a job', () => {
     expect((await world.fails(['restore', 'job', one.jid])).stderr).toMatch(/pages-\d+.img has changed content/)
     expect(await status(one.id)).toBeUndefined()
     expect((await world.row(one.jid))?.[3]).toBe('halted')
+  })
+})
+
+describe('memory that is not restored by CRIU', () => {
+  type Change = NonNullable<BundleOptions['change']>
+  const large = async (word: string, change: Change = () => undefined): Promise<ContainerJob> => {
+    const regions = await program('regions', 'static')
+    const one = await job(word, {
+      args: ['/programs/regions', 'alone'],
+      change: (spec) => {
+        spec.mounts.push({ destination: '/programs', type: 'bind', source: dirname(regions), options: ['rbind', 'ro'] })
+        change(spec)
+      },
+    })
+    await until('it is ready', () => one.output().includes('READY'))
+    return one
+  }
+  const directBytes = (): number => Number([...readFileSync(world.daemonLog, 'utf8').matchAll(/"directBytes":(\d+)/g)].at(-1)?.[1] ?? 0)
+  const verify = async (one: ContainerJob, pid: number): Promise<void> => {
+    process.kill(pid, 'SIGUSR1')
+    await until('it has looked', () => /PASS|FAIL/.test(one.output()))
+    expect(one.output()).toMatch(/^PASS$/m)
+  }
+
+  test.each([
+    ['a directory', []],
+    ['streams', ['--streams', '2', '--compression', 'lz4']],
+  ])('is written into the container from %s, and damage is found before anything of it runs', async (_, flags) => {
+    const one = await large('direct')
+    const path = /Dumped to (.*)/.exec((await world.ok(['dump', 'job', one.jid, ...flags])).stdout)?.[1] ?? ''
+    const pages = join(path, readdirSync(path).find((name) => /^(pages-|img-1)/.test(name)) ?? '')
+    const whole = readFileSync(pages)
+    const bytes = Buffer.from(whole)
+    const at = Math.floor(bytes.length / 2)
+    bytes[at] = (bytes[at] ?? 0) ^ 1
+    writeFileSync(pages, bytes)
+    expect((await world.refuses(['restore', 'job', one.jid])).stderr).toContain('damaged')
+    expect(await status(one.id)).toBeUndefined()
+    writeFileSync(pages, whole)
+    const { stdout } = await world.ok(['restore', 'job', one.jid])
+    expect(directBytes()).toBeGreaterThan(24 << 20)
+    await verify(one, Number(/PID: (\d+)/.exec(stdout)?.[1]))
+  })
+
+  test('is, where nobody can be told that the tree is there: a PID namespace of the outside', async () => {
+    const holder = containers.container('holder', { args: ['sh', '-c', 'while :; do sleep 0.1; done'] })
+    const path = `/proc/${await holder.run()}/ns/pid`
+    const one = await large('shared', (spec) => {
+      spec.linux.namespaces = [...spec.linux.namespaces.filter(({ type }) => type !== 'pid'), { type: 'pid', path }]
+    })
+    const pid = await throughCheckpoint(one)
+    expect(directBytes()).toBe(0)
+    await verify(one, pid)
+    await holder.remove()
   })
 })
 

@@ -22,6 +22,10 @@ async function ownWorld(variables: Record<string, string>): Promise<World> {
 
 const streamsOf = (path: string): string[] => readdirSync(path).filter((name) => name !== 'manifest.json').sort() // prettier-ignore
 
+/** Of the last restore: what was not left to CRIU. */
+const directBytes = (own: World): number =>
+  Number([...readFileSync(own.daemonLog, 'utf8').matchAll(/"directBytes":(\d+)/g)].at(-1)?.[1] ?? 0)
+
 /** The failing dump leaves the target as it was, and nothing behind. */
 async function expectUntouched(job: Job, directory: string, before: readonly string[] = []): Promise<void> {
   expect(isAlive(job.pid)).toBe(true)
@@ -145,6 +149,58 @@ describe('memory', () => {
     await until('it is gone', () => processInfo(job.pid) === undefined)
     await own.ok(['restore', 'job', job.jid])
     await job.verify()
+  })
+
+  // Nearly all of it is private to one process: it is not restored by CRIU, but written into the tree.
+  test.each([
+    ['a directory', []],
+    ['streams', ['--streams', '2', '--compression', 'lz4']],
+    ['streams of zstd', ['--streams', '3', '--compression', 'zstd']],
+  ])('is written into the tree from %s', async (_, flags) => {
+    const own = await ownWorld({})
+    const job = await own.job('regions', ['alone'])
+    await own.dump(job, flags)
+    await own.quick(['restore', 'job', job.jid])
+    expect(directBytes(own)).toBeGreaterThan(24 << 20)
+    await job.verify()
+  })
+
+  test.each([
+    ['a directory', [], 'pages-1.img'],
+    ['streams', ['--streams', '2'], 'img-1'],
+  ])('that is damaged is found before anything runs, from %s', async (_, flags, name) => {
+    const job = await world.job('memory', ['48', 'random'])
+    const path = await world.dump(job, flags)
+    const damaged = join(path, name)
+    const whole = readFileSync(damaged)
+    for (const place of [0.1, 0.5, 0.9]) {
+      const bytes = Buffer.from(whole)
+      const at = Math.floor(bytes.length * place)
+      bytes[at] = (bytes[at] ?? 0) ^ 1
+      writeFileSync(damaged, bytes)
+      const { stderr } = await world.refuses(['restore', 'job', job.jid])
+      expect(stderr).toContain('damaged')
+      expect(isAlive(job.pid)).toBe(false)
+    }
+    writeFileSync(damaged, whole.subarray(0, whole.length / 2))
+    expect((await world.refuses(['restore', 'job', job.jid])).stderr).toContain('damaged')
+    writeFileSync(damaged, whole)
+    await world.quick(['restore', 'job', job.jid])
+    await job.verify()
+  })
+
+  test('is written into a tree in a PID namespace of its own', async () => {
+    const own = await ownWorld({})
+    const regions = `${await program('regions')} alone`
+    const script = `${WITHOUT_OTHERS} && exec setsid ${regions}`
+    const outer = await own.foreign('/usr/bin/unshare', ['-mpfiu', '--mount-proc', 'sh', '-c', script])
+    await outer.says(/^READY$/m)
+    const path = await own.dump({ ...outer, pid: children(outer.pid)[0]! })
+    await until('nothing is left', () => !isAlive(outer.pid))
+    const { stdout } = await own.ok(['restore', 'process', '--path', path])
+    expect(directBytes(own)).toBeGreaterThan(24 << 20)
+    process.kill(Number(/PID: (\d+)/.exec(stdout)?.[1]), 'SIGUSR1')
+    await outer.says(/^PASS$/m)
   })
 
   test('--leave-running of a process that is PID 1 in its namespace', async () => {

@@ -60,6 +60,18 @@ export class MortalDaemon {
     await this.#start()
   }
 
+  /** Runs the command, kills the daemon when it is time, and starts the next one. */
+  async killWhen(args: readonly string[], isTime: () => Promise<unknown>): Promise<void> {
+    const daemon = this.#process
+    if (!daemon) throw new Error('no daemon')
+    const ended = once(daemon, 'exit')
+    const outcome = this.world.cedana(args)
+    await isTime()
+    daemon.kill('SIGKILL')
+    await Promise.all([ended, outcome])
+    await this.#start()
+  }
+
   async close(): Promise<void> {
     const daemon = this.#process
     if (daemon && daemon.exitCode === null && daemon.signalCode === null) {

@@ -1,6 +1,6 @@
 /** `Files` without the addon: node:fs, MD5 for digests, and an archive that is JSON with a checksum. For tests of daemon/images. */
 import { createHash } from 'node:crypto'
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
 import { close, open as openCallback } from 'node:fs'
 import { join } from 'node:path'
@@ -105,6 +105,9 @@ export const plainFiles: Files = {
     return {
       fd,
       handle: {},
+      clear() {
+        for (const name of readdirSync(path)) rmSync(join(path, name))
+      },
       close() {
         closeSync(fd)
         rmSync(path, { recursive: true })
@@ -125,6 +128,11 @@ export const plainFiles: Files = {
   async copyImages(directoryFd, names, { into }) {
     const members = names.map((name) => ({ name, content: readFileSync(at(directoryFd, name)) }))
     return { files: await unpackInto(into, members), shards: [] }
+  },
+  // Memory is written by the addon alone.
+  planMemory: () => undefined,
+  memoryWriter() {
+    throw failed('ENOTSUP')
   },
   archiveList: (archiveFd) => Promise.resolve(unpack(archiveFd).map(({ name, content }) => ({ name, offset: 0, size: content.length }))),
   async archiveRead({ fd }, _isShard, names, maxBytes) {

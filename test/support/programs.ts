@@ -11,9 +11,9 @@ const CACHE = `/tmp/cedana-test-programs-${process.getuid?.() ?? 0}`
 
 const built = new Map<string, Promise<string>>()
 
-async function build(name: string): Promise<string> {
+async function build(name: string, flags: readonly string[]): Promise<string> {
   const headers = (await readdir(SOURCES)).filter((file) => file.endsWith('.h')).sort()
-  const hash = createHash('sha256').update(FLAGS.join(' '))
+  const hash = createHash('sha256').update(flags.join(' '))
   for (const file of [`${name}.c`, ...headers]) hash.update(await readFile(join(SOURCES, file)))
   // The program keeps its name, so that it can be recognized in lists of processes.
   const directory = join(CACHE, hash.digest('hex').slice(0, 16))
@@ -22,7 +22,7 @@ async function build(name: string): Promise<string> {
   await mkdir(directory, { recursive: true })
   const temporary = `${path}.${process.pid}`
   try {
-    await promisify(execFile)('cc', [...FLAGS, '-o', temporary, join(SOURCES, `${name}.c`)])
+    await promisify(execFile)('cc', [...flags, '-o', temporary, join(SOURCES, `${name}.c`)])
     await rename(temporary, path)
   } finally {
     await rm(temporary, { force: true })
@@ -30,9 +30,10 @@ async function build(name: string): Promise<string> {
   return path
 }
 
-/** Path of the built program. */
-export function program(name: string): Promise<string> {
-  let path = built.get(name)
-  if (path === undefined) built.set(name, (path = build(name)))
+/** Path of the built program; a static one runs in any root file system. */
+export function program(name: string, kind: 'dynamic' | 'static' = 'dynamic'): Promise<string> {
+  const key = `${name} ${kind}`
+  let path = built.get(key)
+  if (path === undefined) built.set(key, (path = build(name, kind === 'static' ? [...FLAGS, '-static'] : FLAGS)))
   return path
 }

@@ -194,8 +194,8 @@ export interface RestoreSession {
 export interface RestoreHooks {
   /** Before CRIU creates anything. A rejection makes it undo. */
   onReady(): Promise<void>
-  /** When the whole tree is there and nothing of it has run. */
-  onBuilt(): Promise<void>
+  /** When the whole tree is there, below this process, and nothing of it has run. */
+  onBuilt(rootPid: number): Promise<void>
 }
 
 /** The restore is driven from here, but CRIU itself is a child of the shim, which becomes the parent of the restored root. */
@@ -215,10 +215,10 @@ export function restoreSession(signal: AbortSignal): RestoreSession {
           session,
           'RESTORE',
           { ...options, notify_scripts: true, rst_sibling: true },
-          async (script) => {
+          async (script, pid) => {
             try {
               if (script === 'pre-restore') await hooks.onReady()
-              if (script === 'post-restore') await hooks.onBuilt()
+              if (script === 'post-restore') await hooks.onBuilt(pid ?? 0)
               if (signal.aborted) throw new CedanaError('CANCELLED', 'restore cancelled', { cause: signal.reason })
             } catch (thrown) {
               refused ??= thrown

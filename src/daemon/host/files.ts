@@ -2,7 +2,7 @@
 import { close, constants, write } from 'node:fs'
 import { promisify } from 'node:util'
 import { native } from '../../../addon/index.js'
-import type { CancellationHandle, ImagesHandle } from '../../../addon/native.js'
+import type { CancellationHandle, ImagesHandle, MemoryPlanHandle, MemoryWriterHandle } from '../../../addon/native.js'
 import { attempt } from '../images/failures.js'
 import type { Files, Ids, UnpackOptions } from '../images/files.js'
 
@@ -36,23 +36,32 @@ export const files: HostFiles = {
   },
   makeImages: (memoryBytes, spillDirectory) => {
     const { images, directoryFd } = native.imagesMake(memoryBytes, spillDirectory)
-    return { fd: directoryFd, handle: images, close: () => native.imagesClose(images) }
+    return { fd: directoryFd, handle: images, clear: () => native.imagesClear(images), close: () => native.imagesClose(images) }
   },
   unpackArchive: ({ fd, format, range = null }, options) =>
     cancellable(options, (cancellation, progress) => native.unpackArchive(fd, format, range, imagesOf(options), cancellation, progress)),
   unpackShards: (shardFds, format, expected, options) =>
     cancellable(options, (cancellation, progress) =>
-      native.unpackShards([...shardFds], format, [...expected], imagesOf(options), cancellation, progress),
+      native.unpackShards([...shardFds], format, [...expected], imagesOf(options), cancellation, progress, writerOf(options)),
     ),
   copyImages: (directoryFd, names, options) =>
     cancellable(options, (cancellation, progress) =>
-      native.copyImages(directoryFd, [...names], options.into.handle as ImagesHandle, cancellation, progress),
+      native.copyImages(directoryFd, [...names], imagesOf(options), cancellation, progress, writerOf(options)),
     ),
+  planMemory: (innerPid, pagemap, ranges) => {
+    const planned = native.memoryPlan(innerPid, pagemap, Float64Array.from(ranges))
+    return planned ? { ...planned, handle: planned.plan } : undefined
+  },
+  memoryWriter: (plans) => {
+    const handle = native.memoryWriter(plans.map((plan) => plan.handle as MemoryPlanHandle))
+    return { handle, start: (rootPid) => native.memoryWriterStart(handle, rootPid), stop: () => native.memoryWriterStop(handle) }
+  },
   archiveList: (archiveFd) => native.archiveList(archiveFd),
   archiveRead: ({ fd, format, range = null }, isShard, names, maxBytes) =>
     native.archiveRead(fd, format, range, isShard, names && [...names], maxBytes),
 }
 
+const writerOf = ({ writer }: UnpackOptions): MemoryWriterHandle | null => (writer?.handle ?? null) as MemoryWriterHandle | null
 const imagesOf = ({ into }: UnpackOptions): ImagesHandle | null => (into?.handle ?? null) as ImagesHandle | null
 
 async function cancellable<T>(

@@ -3,7 +3,7 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import * as images from './criu-images.js'
 import type { Decoded, ImageKind, Shape } from './criu-images.js'
 import { type ContainedContainer, CONTAINER_FILES, readContainer, ROOTFS_DIFF } from './container.js'
-import type { ImageFile, ImageSource } from './reader.js'
+import type { ImageFile, ImageSource } from './files.js'
 import { decodeState, STATE } from './state.js'
 
 export interface ContainedFile {

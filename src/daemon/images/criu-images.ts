@@ -113,7 +113,11 @@ export const IDS = { magic: 0x54432030, shape: { files: uint(2) } } as const
 export const FS = { magic: 0x51403912, shape: { workingDirectory: uint(1), root: uint(2) } } as const
 export const MM = {
   magic: 0x57492820,
-  shape: { stack: uint(5), executable: uint(12), areas: messages(14, { start: uint(1), end: uint(2), shared: uint(4), status: uint(7) }) },
+  shape: {
+    stack: uint(5),
+    executable: uint(12),
+    areas: messages(14, { start: uint(1), end: uint(2), shared: uint(4), protection: uint(5), flags: uint(6), status: uint(7) }),
+  },
 } as const
 export const PAGEMAP = {
   magic: 0x56084025,

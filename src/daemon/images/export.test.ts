@@ -11,7 +11,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { files } from '../host/files.js'
 import { readContents } from './contents.js'
 import { ArchiveExport, type ExportFormat } from './export.js'
-import { CheckpointReader, peek, verify, type ImageSource } from './reader.js'
+import type { ImageSource } from './files.js'
+import { CheckpointReader, peek, verify } from './reader.js'
 
 const PSTREE = fileURLToPath(new URL('../../../test/fixtures/plain-dump/pstree.img', import.meta.url))
 const caller = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [] }

@@ -11,11 +11,11 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import { CONFIG_DUMP, SPEC_DUMP } from '../../plugins/contract/plan.js'
 import { CONTAINER_FILES, DELETED_FILES, readContainer, ROOTFS_DIFF } from './container.js'
 import { attempt, errnoOf, failure } from './failures.js'
-import { at, HEAD_BYTES, OPEN_DIRECTORY, OPEN_NEW, sync, type Files, type Ids, type Packer } from './files.js'
+import { at, HEAD_BYTES, OPEN_DIRECTORY, OPEN_NEW, sync, type Files, type Ids, type Packer, type ImageSource } from './files.js'
 import { checkName, formatOf, partialName, requireLocal, type ArchiveFormat, type Maker } from './layout.js'
 import { MANIFEST, type Manifest } from './manifest.js'
 import { annotationsOf, around, nameOf } from './oci-export.js'
-import { isPages, type ImageSource } from './reader.js'
+import { isPages } from './reader.js'
 
 /** Where the others look for CRIU's images; the reader (addon/stream/tar.cc) takes them from there. */
 const IMAGE_FOLDER = 'checkpoint/'

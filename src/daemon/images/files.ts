@@ -15,6 +15,17 @@ export interface FileDigest {
   /** XXH3-128, 32 hex digits. */
   readonly digest: string
 }
+export interface ImageFile {
+  readonly name: string
+  readonly size: number
+}
+/** The files of a checkpoint, wherever they are. */
+export interface ImageSource {
+  readonly path: string
+  list(): Promise<readonly ImageFile[]>
+  /** Contents by name; those that do not exist are left out. */
+  read(names: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>>
+}
 export interface ArchiveMember {
   readonly name: string
   readonly size: number
@@ -68,7 +79,26 @@ export interface Packer {
 export interface ImageDirectory {
   readonly fd: number
   readonly handle: object
+  clear(): void
   close(): void
+}
+/** The pages of a process: some are written into its memory by ourselves, and CRIU gets images of the rest. */
+export interface MemoryPlan {
+  readonly handle: object
+  /** The file that all are in, and its size. */
+  readonly pages: string
+  readonly size: number
+  readonly restSize: number
+  /** In place of its pagemap. */
+  readonly restPagemap: Uint8Array
+}
+/** Writes the memory of a tree that CRIU has built, and of which nothing has run. */
+export interface MemoryWriter {
+  readonly handle: object
+  /** The tree is there. */
+  start(rootPid: number): void
+  /** There will be none: what waits for it rejects with ECANCELED. */
+  stop(): void
 }
 export interface UnpackOptions {
   /** undefined: everything is read, and goes nowhere. */
@@ -76,6 +106,8 @@ export interface UnpackOptions {
   readonly signal: AbortSignal
   /** Bytes of the checkpoint that were read. */
   readonly onProgress?: ((readBytes: number) => void) | undefined
+  /** Of shards and plain files: what it writes does not go into `into`; without `into`, only that is read, and goes into memory. */
+  readonly writer?: MemoryWriter | undefined
 }
 export interface Unpacked {
   readonly files: readonly FileDigest[]
@@ -107,7 +139,10 @@ export interface Files {
     expected: readonly { readonly name: string; readonly size: number }[],
     options: UnpackOptions,
   ): Promise<Unpacked>
-  copyImages(directoryFd: number, names: readonly string[], options: UnpackOptions & { readonly into: ImageDirectory }): Promise<Unpacked>
+  copyImages(directoryFd: number, names: readonly string[], options: UnpackOptions): Promise<Unpacked>
+  /** The pages of a process whose addresses are in these ranges (start, end, ascending) are ours. Undefined: the pagemap is not understood. */
+  planMemory(innerPid: number, pagemap: Uint8Array, ranges: readonly number[]): MemoryPlan | undefined
+  memoryWriter(plans: readonly MemoryPlan[]): MemoryWriter
   /** All files of a plain tar, those in directories too, and where in it they are. */
   archiveList(archiveFd: number): Promise<readonly (FileRange & { readonly name: string })[]>
   /** The named members of an archive or of one shard, at most `maxBytes` of each. Null: all, of pages and ghost files the size only. */

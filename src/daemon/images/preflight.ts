@@ -5,7 +5,7 @@ import { externalKey, type OpenFile, type ProcessFacts, type Snapshot, type Sock
 import type { Inherit, Problem } from '../../plugins/contract/plan.js'
 import { readNeeds, type NeededAddress, type NeededFile } from './contents.js'
 import type { Manifest } from './manifest.js'
-import type { ImageSource } from './reader.js'
+import type { ImageSource } from './files.js'
 
 /** What the user said; undefined: decide by what is there. */
 export interface GivenSwitches {

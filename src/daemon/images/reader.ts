@@ -3,9 +3,10 @@
  * into memory; for a look inside (`peek`) and for `verify` they are read where they are.
  */
 import { constants, closeSync, fstatSync, lstatSync, openSync, readSync } from 'node:fs'
-import { open, readdir } from 'node:fs/promises'
+import { open, readdir, writeFile } from 'node:fs/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Problem } from '../../plugins/contract/plan.js'
+import { type DirectMemory, directMemory, WORTHWHILE_BYTES } from './direct-memory.js'
 import { attempt, errnoOf, failure } from './failures.js'
 import {
   at,
@@ -16,6 +17,9 @@ import {
   type Files,
   type Ids,
   type ImageDirectory,
+  type ImageFile,
+  type ImageSource,
+  type MemoryWriter,
   type StoredArchive,
   type Unpacked,
   type UnpackOptions,
@@ -29,18 +33,6 @@ const INVENTORY = 'inventory.img'
 /** Named in the message; the rest is counted. */
 const MAX_NAMED = 3
 
-export interface ImageFile {
-  readonly name: string
-  readonly size: number
-}
-/** The files of a checkpoint, wherever they are. */
-export interface ImageSource {
-  readonly path: string
-  list(): Promise<readonly ImageFile[]>
-  /** Contents by name; those that do not exist are left out. */
-  read(names: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>>
-}
-
 export interface ReadRequest {
   readonly caller: Ids
   readonly path: string
@@ -50,8 +42,10 @@ export interface OpenRequest extends ReadRequest {
   readonly memoryBytes: number
   readonly spillDirectory: string
   readonly signal: AbortSignal
-  /** Bytes of the checkpoint that were unpacked. */
-  readonly onProgress?: (readBytes: number) => void
+  /** For a restore: pages may be left out of CRIU's images, for `verifyPages` to write into the tree that was told of by `built`. */
+  readonly direct?: boolean
+  /** Bytes of the checkpoint that were unpacked, or of pages that were written. */
+  readonly onProgress?: (readBytes: number, what: 'images' | 'pages') => void
 }
 
 interface Opened {
@@ -383,6 +377,8 @@ async function unpackRaw(
   try {
     for (const { name } of expected) fds.push(openSync(at(fd, name), OPEN_UNTRUSTED))
     const unpacked = await files.unpackShards(fds, shards.format, manifest.files, options)
+    // Shards that were looked at in part are looked at again.
+    if (options.into && options.writer) return unpacked
     const faults = compare(
       expected,
       unpacked.shards.map((found, index) => ({ ...found, name: expected[index]?.name ?? '' })),
@@ -406,9 +402,18 @@ export class CheckpointReader {
     /** Directory of CRIU's images; open until `close`. */
     readonly imagesFd: number,
     private readonly found: FoundManifest | undefined,
-    /** Where they were unpacked; the digests came for free then. */
-    private readonly unpacked: { readonly images: ImageDirectory; readonly digests: readonly FileDigest[] } | undefined,
+    /** Undefined: they are where they were. */
+    private unpacked: Unpacking | undefined,
   ) {}
+
+  get #direct(): Direct | undefined {
+    return this.unpacked?.direct
+  }
+
+  /** Written into the tree, not restored by CRIU. */
+  get directBytes(): number {
+    return this.#direct?.plans.reduce((bytes, { size, restSize }) => bytes + size - restSize, 0) ?? 0
+  }
 
   /** The directory of CRIU's images as a path that other processes of root can open until `close`. */
   get imagesPath(): string {
@@ -427,36 +432,37 @@ export class CheckpointReader {
 
   static async open(files: Files, request: OpenRequest): Promise<CheckpointReader> {
     const opened = await openPath(files, request)
-    if (!opened.format && !opened.shards && isOutOfReach(request.caller)) return CheckpointReader.#inPlace(files, opened)
     try {
-      return await CheckpointReader.#unpack(files, request, opened)
-    } finally {
-      closeSync(opened.fd)
-    }
-  }
-
-  static async #inPlace(files: Files, { fd, path }: Opened): Promise<CheckpointReader> {
-    try {
-      return new CheckpointReader(files, path, fd, await readManifest(files, new DirectorySource(fd, path)), undefined)
+      const isInPlace = !opened.format && !opened.shards && isOutOfReach(request.caller)
+      const before = opened.shards && (await shardsManifest(files, opened))
+      const direct = request.direct ? await lookForDirect(files, request, opened, before) : undefined
+      if (isInPlace && !direct) return await CheckpointReader.#inPlace(files, opened)
+      const reader = await CheckpointReader.#unpack(files, request, opened, { before, direct })
+      if (!direct) closeSync(opened.fd)
+      return reader
     } catch (thrown) {
-      closeSync(fd)
+      closeSync(opened.fd)
       throw thrown
     }
   }
 
-  static async #unpack(files: Files, request: OpenRequest, opened: Opened): Promise<CheckpointReader> {
-    const { path, memoryBytes, spillDirectory, signal, onProgress } = request
-    const before = opened.shards && (await shardsManifest(files, opened))
+  static async #inPlace(files: Files, { fd, path }: Opened): Promise<CheckpointReader> {
+    return new CheckpointReader(files, path, fd, await readManifest(files, new DirectorySource(fd, path)), undefined)
+  }
+
+  static async #unpack(
+    files: Files,
+    request: OpenRequest,
+    opened: Opened,
+    { before, direct }: { readonly before: FoundManifest | undefined; readonly direct: Direct | undefined },
+  ): Promise<CheckpointReader> {
+    const { path, memoryBytes, spillDirectory } = request
     const images = await attempt('make a directory in memory', () => files.makeImages(memoryBytes, spillDirectory))
     try {
-      const options = { into: images, signal, onProgress }
-      const unpacked = await unpack(files, opened, options, before?.manifest)
-        .then(async (done) => done ?? files.copyImages(opened.fd, await plainFiles(opened), options))
-        .catch((thrown: unknown) => {
-          throw failure(thrown, `unpack ${path} into memory and ${spillDirectory}`)
-        })
+      const digests = await fill(files, request, opened, { images, manifest: before?.manifest, writer: direct?.writer })
+      for (const [name, content] of direct?.pagemaps ?? []) await writeFile(at(images.fd, name), content)
       const found = before ?? (await readManifest(files, new DirectorySource(images.fd, path)))
-      return new CheckpointReader(files, path, images.fd, found, { images, digests: unpacked.files })
+      return new CheckpointReader(files, path, images.fd, found, { images, digests, direct })
     } catch (thrown) {
       images.close()
       throw thrown
@@ -473,39 +479,132 @@ export class CheckpointReader {
     return [{ severity: 'warning', id: 'no-manifest', message: `${this.path} was not made by cedana: its images are not verified` }]
   }
 
-  /** All that decides what CRIU does: the sizes of all files, and the content of all but the pages. */
-  async verifyImages(): Promise<void> {
-    await this.#verify(({ name }) => !isPages(name))
+  /** The tree is there, below this process, and waits for its pages. */
+  built(rootPid: number): void {
+    this.#direct?.writer.start(rootPid)
   }
 
-  /** The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. CRIU is at work meanwhile. */
+  /** There will be no tree: `verifyPages` rejects with CANCELLED, if it waits for it. */
+  notBuilt(): void {
+    this.#direct?.writer.stop()
+  }
+
+  /** All of it for CRIU, in the same directory. */
+  async withoutDirect(request: OpenRequest): Promise<void> {
+    if (!this.unpacked?.direct) return
+    const { images, direct } = this.unpacked
+    images.clear()
+    const digests = await fill(this.files, request, direct.opened, { images, manifest: this.manifest, writer: undefined })
+    this.unpacked = { images, digests, direct: undefined }
+    closeSync(direct.opened.fd)
+  }
+
+  /** All that decides what CRIU does: the sizes of all files, and the content of all but the pages. */
+  async verifyImages(): Promise<void> {
+    await this.#verify(({ name }) => !isPages(name), false)
+  }
+
+  /**
+   * The memory of the processes: nearly all of the bytes, and without any effect until a restored process runs. CRIU is at work meanwhile. What is
+   * written directly is then in the memory of the tree, which has to be `built` for it.
+   */
   async verifyPages(): Promise<void> {
     await this.#verify(({ name }) => isPages(name), true)
   }
 
-  async #verify(concerned: (file: FileDigest) => boolean, beside = false): Promise<void> {
-    const { manifest } = this
-    if (!manifest) return
-    const reading = compareAll(
-      manifest,
-      this.path,
-      this.images,
-      this.unpacked?.digests ?? ((names) => this.files.digestFiles(this.imagesFd, names, beside)),
-      concerned,
-    )
+  async #verify(concerned: (file: FileDigest) => boolean, pages: boolean): Promise<void> {
+    const reading = this.#compare(concerned, pages)
     this.#readings.push(reading)
     await reading
+  }
+
+  async #compare(concerned: (file: FileDigest) => boolean, pages: boolean): Promise<void> {
+    const { manifest, unpacked } = this
+    const direct = this.#direct
+    const written = direct && (pages ? await direct.write() : direct.plans.map(({ pages: name, size }) => ({ name, size, digest: '' })))
+    if (!manifest) return
+    const known = unpacked && [...unpacked.digests, ...(written ?? [])]
+    await compareAll(manifest, this.path, this.images, known ?? ((names) => this.files.digestFiles(this.imagesFd, names, pages)), concerned)
   }
 
   /** Gives up what was unpacked. May be called again. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    this.notBuilt()
     // A descriptor that is closed under a reader may be another file a moment later.
     await Promise.allSettled(this.#readings)
+    if (this.#direct) closeSync(this.#direct.opened.fd)
     if (this.unpacked) this.unpacked.images.close()
     else closeSync(this.imagesFd)
   }
+}
+
+/** A directory in memory, and what came for free with it. */
+interface Unpacking {
+  readonly images: ImageDirectory
+  readonly digests: readonly FileDigest[]
+  readonly direct: Direct | undefined
+}
+
+/** Pages that are written into the tree. */
+interface Direct extends DirectMemory {
+  readonly opened: Opened
+  readonly writer: MemoryWriter
+  /** Their digests. */
+  write(): Promise<readonly FileDigest[]>
+}
+
+/** Whose parts need not be unpacked to be passed over: such shards may be read twice. */
+const SKIPPABLE: ReadonlySet<ArchiveFormat> = new Set(['tar', 'lz4', 'zstd'])
+
+/** Of what root has made, for root, who alone may write to any memory. */
+async function lookForDirect(
+  files: Files,
+  request: OpenRequest,
+  opened: Opened,
+  before: FoundManifest | undefined,
+): Promise<Direct | undefined> {
+  const isSlow = opened.shards !== undefined && !SKIPPABLE.has(opened.shards.format)
+  if (opened.format || isSlow || request.caller.uid !== 0 || process.geteuid?.() !== 0) return undefined
+  const source =
+    opened.shards && before ? new ShardSource(files, opened, opened.shards, before.manifest) : new DirectorySource(opened.fd, opened.path)
+  const images = await source.list()
+  // Most checkpoints are small, and not to wait for a closer look.
+  if (images.reduce((bytes, { name, size }) => bytes + (isPages(name) ? size : 0), 0) < WORTHWHILE_BYTES) return undefined
+  const found = before ?? (await readManifest(files, source))
+  if (!found || compareSizes(found.manifest.files, images).length > 0) return undefined
+  const memory = await directMemory(files, source, { images, isCopied: !opened.shards })
+  if (!memory) return undefined
+  const writer = files.memoryWriter(memory.plans)
+  const options = { into: undefined, signal: request.signal, writer, onProgress: (bytes: number) => request.onProgress?.(bytes, 'pages') }
+  const names = memory.plans.map(({ pages }) => pages)
+  const write = (): Promise<readonly FileDigest[]> =>
+    attempt(`restore the memory from ${request.path}`, async () => {
+      const unpacked = await unpack(files, opened, options, found.manifest)
+      return (unpacked ?? (await files.copyImages(opened.fd, names, options))).files
+    })
+  return { ...memory, opened, writer, write }
+}
+
+/** CRIU's images, or all that it is to have of them, in a directory in memory; their digests. */
+async function fill(
+  files: Files,
+  { path, spillDirectory, signal, onProgress }: OpenRequest,
+  opened: Opened,
+  {
+    images,
+    manifest,
+    writer,
+  }: { readonly images: ImageDirectory; readonly manifest: Manifest | undefined; readonly writer: MemoryWriter | undefined },
+): Promise<readonly FileDigest[]> {
+  const options = { into: images, signal, writer, onProgress: (bytes: number) => onProgress?.(bytes, 'images') }
+  const unpacked = await unpack(files, opened, options, manifest)
+    .then(async (done) => done ?? files.copyImages(opened.fd, await plainFiles(opened), options))
+    .catch((thrown: unknown) => {
+      throw failure(thrown, `unpack ${path} into memory and ${spillDirectory}`)
+    })
+  return unpacked.files
 }
 
 const plainFiles = async ({ fd }: Opened): Promise<string[]> =>

@@ -203,19 +203,28 @@ export function configFile(options: CriuOptions, inherit: readonly Inherit[]): s
 const quote = (word: string): string => (/^\$[A-Z_]+$/.test(word) ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`)
 const shell = (argv: readonly string[]): string => argv.map(quote).join(' ')
 
+/** Files by which a tree that is built and stands still is asked for, and let run. */
+export interface Gate {
+  /** Has the PID of its root, when it is there. */
+  readonly built: string
+  /** Says that it may run, or with `.not` that it may not. */
+  readonly open: string
+  /** The process that is to say it: when it is gone, the tree may not run. */
+  readonly keeper: number
+}
+
 /**
- * An action script of CRIU (criu(8), --action-script), which runs it at each stage. The commands are for the moment when the namespaces are there. When
- * the tree is built and stands still, `gate` is waited for: a file that says that it may run, or with `.not` that it may not, which is also so when the
- * process that was to say it is gone.
+ * An action script of CRIU (criu(8), --action-script), which runs it at each stage. The commands are for the moment when the namespaces are there.
  */
-export function actionScript(commands: readonly Command[], { gate, keeper }: { readonly gate: string; readonly keeper: number }): string {
+export function actionScript(commands: readonly Command[], { built, open, keeper }: Gate): string {
   // What is there at the start decides: the first command of several that make one thing makes the condition of the others true.
   const conditions = [...new Set(commands.flatMap(({ unless }) => (unless ? [shell(unless)] : [])))]
   const tests = conditions.map((condition, index) => `made${index}=false; ${condition} >/dev/null 2>&1 && made${index}=true`)
   const lines = commands.map(({ argv, unless }) =>
     unless ? `$made${conditions.indexOf(shell(unless))} || ${shell(argv)} || exit 1` : `${shell(argv)} || exit 1`,
   )
-  const wait = `while kill -0 ${keeper}; do [ ! -e ${quote(gate)} ] || exit 0; [ ! -e ${quote(`${gate}.not`)} ] || exit 1; sleep 0.01; done; exit 1`
-  const stages = ['case "$CRTOOLS_SCRIPT_ACTION" in', 'setup-namespaces) ;;', `post-restore) ${wait} ;;`, '*) exit 0 ;;', 'esac']
+  const wait = `while kill -0 ${keeper}; do [ ! -e ${quote(open)} ] || exit 0; [ ! -e ${quote(`${open}.not`)} ] || exit 1; sleep 0.01; done; exit 1`
+  const tell = `echo "$CRTOOLS_INIT_PID" > ${quote(built)}`
+  const stages = ['case "$CRTOOLS_SCRIPT_ACTION" in', 'setup-namespaces) ;;', `post-restore) ${tell}; ${wait} ;;`, '*) exit 0 ;;', 'esac']
   return ['#!/bin/sh', ...stages, ...tests, ...lines, ''].join('\n')
 }

@@ -3,8 +3,9 @@
  * the tree (a container) and has CRIU restore into them. Whichever it is, nothing of the tree runs before all of the checkpoint is verified.
  */
 import { closeSync } from 'node:fs'
-import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { StdioMode } from '../../plugins/contract/job.js'
 import type { Command, CriuOptions, Inherit, Problem, Program } from '../../plugins/contract/plan.js'
@@ -13,7 +14,7 @@ import * as processes from '../host/processes.js'
 import { launchShim, type LaunchedShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
 import type { CheckpointReader } from '../images/reader.js'
 import type { JobRecord } from '../jobs/job.js'
-import { actionScript, configFile } from './criu-options.js'
+import { actionScript, configFile, type Gate } from './criu-options.js'
 import { CRIU_RESTORE_LOG, type CriuWork } from './criu-work.js'
 import { type Environment, refuseProblems } from './environment.js'
 import { startProgram, toldPid } from './program.js'
@@ -46,6 +47,14 @@ export function checking(reader: CheckpointReader, problems: Promise<readonly Pr
   const verified = Promise.all([images, pages])
   for (const one of [problems, verified]) one.catch(() => undefined)
   return { problems, images, pages, verified }
+}
+
+/** Throws what the checks have found, when the tree could not be built. */
+async function damage(reader: CheckpointReader, { verified }: Checks): Promise<void> {
+  reader.notBuilt()
+  await verified.catch((thrown: unknown) => {
+    if (CedanaError.from(thrown).code !== 'CANCELLED') throw thrown
+  })
 }
 
 export interface TreeRequest {
@@ -91,6 +100,8 @@ function inheritFds(inherit: readonly Inherit[]): {
   return { fds, open }
 }
 
+const TOLD_EVERY_MS = 3
+
 type Argv = readonly [string, ...string[]]
 
 export async function restoreByCriu(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
@@ -125,7 +136,10 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
       refuseProblems(await checks.problems)
       await checks.images
     },
-    onBuilt: () => checks.pages,
+    onBuilt: (rootPid: number) => {
+      reader.built(rootPid)
+      return checks.pages
+    },
   }
   const options = { ...plan.criu, ...own.options, images_dir_fd: reader.imagesFd, work_dir_fd: work.fd, inherit_fd: fds }
   try {
@@ -138,7 +152,7 @@ export async function restoreByCriu(env: Environment, tree: TreeRequest): Promis
     await launched.catch(() => undefined)
     // What was foreseen, or a damaged checkpoint, explains whatever CRIU had to say.
     if (!signal.aborted) refuseProblems(await checks.problems)
-    await checks.verified
+    await damage(reader, checks)
     throw await work.explain(await preferShim(thrown, launched))
   }
 }
@@ -168,7 +182,7 @@ export const programWork = (directory: string): string => join(directory, 'criu'
 const PROGRAM_LOG = 'restore.log'
 
 export async function restoreByProgram(env: Environment, tree: TreeRequest): Promise<RestoredTree> {
-  const { type, request, signal, binary, plan, directory, work, pending, job, stdio } = tree
+  const { type, request, signal, binary, plan, reader, directory, work, pending, job, stdio } = tree
   const { program } = plan
   if (!program) throw new CedanaError('BUG', 'no program to restore by')
   const checks = tree.check()
@@ -177,11 +191,11 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
   await checks.images
   // The program does not wait for us, but CRIU does for its action script, where it can run one.
   if (!plan.setup) await checks.pages
-  const gate = join(directory, 'verified')
+  const gate = { built: join(directory, 'built'), open: join(directory, 'verified'), keeper: process.pid }
   void checks.pages
     .then(
-      () => writeFile(gate, ''),
-      () => writeFile(`${gate}.not`, ''),
+      () => writeFile(gate.open, ''),
+      () => writeFile(`${gate.open}.not`, ''),
     )
     .catch(() => undefined)
   await mkdir(programWork(directory), { mode: 0o700 })
@@ -199,6 +213,10 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
     stdinEnded: pending?.ended,
     signal,
   })
+  const isOver = new AbortController()
+  void toldBuilt(gate.built, isOver.signal).then((rootPid) => {
+    if (rootPid !== undefined) reader.built(rootPid)
+  })
   try {
     const { pid, startTicks } = await launched
     // The images are needed for as long as the restore takes, which a program that stays does not tell by ending.
@@ -211,28 +229,40 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
   } catch (thrown) {
     if (signal.aborted) throw thrown
     // A damaged checkpoint explains whatever CRIU had to say.
-    await checks.verified
+    await damage(reader, checks)
     await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)
     const error = CedanaError.from(thrown)
     const isLauncher = error.detail['step'] === 'launcher'
     throw await work.explain(
       isLauncher ? new CedanaError('CRIU_RESTORE_FAILED', error.message, { cause: error, detail: error.detail }) : error,
     )
+  } finally {
+    isOver.abort()
   }
+}
+
+/** The PID that CRIU's action script writes down. */
+async function toldBuilt(path: string, isOver: AbortSignal): Promise<number | undefined> {
+  while (!isOver.aborted) {
+    const [, pid] = /^(\d+)\n$/.exec((await readFile(path, 'utf8').catch(() => '')) || '') ?? []
+    if (pid !== undefined) return Number(pid)
+    await sleep(TOLD_EVERY_MS)
+  }
+  return undefined
 }
 
 /** The environment in which a program finds our CRIU, and CRIU our options. */
 async function criuFor(
   directory: string,
   searchPath: string,
-  { binary, plan, gate }: { readonly binary: criu.CriuBinary; readonly plan: TreePlan; readonly gate: string },
+  { binary, plan, gate }: { readonly binary: criu.CriuBinary; readonly plan: TreePlan; readonly gate: Gate },
 ): Promise<Record<string, string>> {
   const [bin, config] = [join(directory, 'bin'), join(directory, 'criu.conf')]
   await mkdir(bin, { mode: 0o700 })
   const quoted = binary.command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
   await writeFile(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o700 })
   const script = join(directory, 'actions')
-  if (plan.setup) await writeFile(script, actionScript(plan.setup, { gate, keeper: process.pid }), { mode: 0o700 })
+  if (plan.setup) await writeFile(script, actionScript(plan.setup, gate), { mode: 0o700 })
   const actions = plan.setup ? `action-script ${script}\n` : ''
   await writeFile(config, configFile(plan.criu, plan.inherit) + actions, { mode: 0o600 })
   return { PATH: `${bin}:${searchPath}`, CRIU_CONFIG_FILE: config }

@@ -17,7 +17,7 @@ import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import type { Manifest } from '../images/manifest.js'
 import { externalInherits, liveFacts, restoreProblems } from '../images/preflight.js'
-import { CheckpointReader } from '../images/reader.js'
+import { CheckpointReader, type OpenRequest } from '../images/reader.js'
 import { decodeState, STATE } from '../images/state.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
@@ -129,19 +129,21 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     },
   })
 
+  const opening: OpenRequest = {
+    caller: call.caller,
+    path,
+    ...unpackingLimits(env),
+    signal,
+    direct: !request.dryRun,
+    onProgress: (bytes, what) => {
+      op.progress({ phase: what === 'images' ? 'open checkpoint' : 'criu restore', bytes, totalBytes: 0, frozen: false })
+    },
+  }
   const reader = await op.step(
     'open checkpoint',
     async () => {
       await ensureDirectories(env)
-      return CheckpointReader.open(files, {
-        caller: call.caller,
-        path,
-        ...unpackingLimits(env),
-        signal,
-        onProgress: (bytes) => {
-          op.progress({ phase: 'open checkpoint', bytes, totalBytes: 0, frozen: false })
-        },
-      })
+      return CheckpointReader.open(files, opening)
     },
     { always: (opened) => opened.close() },
   )
@@ -177,6 +179,8 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
   })
   const known = [...(gpu?.problems ?? []), ...(planning.runtime.program ? streamProblems(planning.runtime.program, stdio) : [])]
   const plan = await op.step('plan', () => withProblems(planRestore(env, call.caller, request, planning), known))
+  // Who cannot be told when the tree is there finds all of it in CRIU's images.
+  if (plan.program && !plan.setup) await op.step('unpack pages', () => reader.withoutDirect(opening))
   const check = (): Checks => checking(reader, lookAhead(env, { reader, snapshot, plan, criuVersion: binary.version }))
   const state = request.withState ? snapshot : undefined
   if (request.dryRun) {
@@ -275,7 +279,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     ...warnings(problems),
     ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.targetPid, call.caller))),
   ]
-  env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path }, 'restored')
+  env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path, directBytes: reader.directBytes }, 'restored')
   return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state, plan: undefined })
 }
 
