@@ -1,6 +1,7 @@
 /**
  * Opens checkpoints: as the caller, without following links, without changing anything of them. For a restore an archive, or shards, are unpacked
- * into memory; for a look inside (`peek`) and for `verify` they are read where they are.
+ * into memory, but for pages that go into the restored tree by another way (direct-memory); for a look inside (`peek`) and for `verify` they are
+ * read where they are.
  */
 import { constants, closeSync, fstatSync, lstatSync, openSync, readSync } from 'node:fs'
 import { open, readdir, writeFile } from 'node:fs/promises'
@@ -574,7 +575,11 @@ async function lookForDirect(
   if (images.reduce((bytes, { name, size }) => bytes + (isPages(name) ? size : 0), 0) < WORTHWHILE_BYTES) return undefined
   const found = before ?? (await readManifest(files, source))
   if (!found || compareSizes(found.manifest.files, images).length > 0) return undefined
-  const memory = await directMemory(files, source, { images, isCopied: !opened.shards })
+  const memory = await directMemory(files, source, { images, isCopied: !opened.shards }).catch((thrown: unknown) => {
+    // The verification says it better, and of all files.
+    if (CedanaError.from(thrown).code === 'IMAGE_CORRUPT') return undefined
+    throw thrown
+  })
   if (!memory) return undefined
   const writer = files.memoryWriter(memory.plans)
   const options = { into: undefined, signal: request.signal, writer, onProgress: (bytes: number) => request.onProgress?.(bytes, 'pages') }
