@@ -1,8 +1,9 @@
 /** Containers of containerd, dumped and restored as tasks of containerd. */
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { type Snapshotter, useContainerd } from '../support/containerd.js'
+import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
 
@@ -69,6 +70,25 @@ describe('a container of containerd', () => {
       await until('it goes on', async () => (await lines()).length > counted.length)
       await world.quick(['job', 'kill', '--all', '--yes']).catch(() => containerd.remove(id))
     }
+  })
+
+  test.each([
+    ['a directory', []],
+    ['streams', ['--streams', '2', '--compression', 'zstd']],
+  ])('has its memory written into it, from %s', async (_, flags) => {
+    const root = world.work()
+    copyFileSync(await program('regions', 'static'), join(root, 'regions'))
+    const image = await containerd.image('regions', [root], {})
+    const jid = world.jid('large')
+    await world.ok(['run', 'containerd', image, '--jid', jid, ...containerd.flags, '--', '/regions', 'alone'])
+    const output = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8')
+    await until('it is ready', () => output().includes('READY'))
+    await dump(['job', jid], flags)
+    await world.ok(['restore', 'job', jid])
+    expect(world.directBytes()).toBeGreaterThan(24 << 20)
+    process.kill((await containerd.task(jid))?.pid ?? 0, 'SIGUSR1')
+    await until('it has looked', () => /PASS|FAIL/.test(output()))
+    expect(output()).toMatch(/^PASS$/m)
   })
 
   test('goes back to what it had written at the dump, though it went on', async () => {

@@ -181,7 +181,6 @@ describe('memory that is not restored by CRIU', () => {
     await until('it is ready', () => one.output().includes('READY'))
     return one
   }
-  const directBytes = (): number => Number([...readFileSync(world.daemonLog, 'utf8').matchAll(/"directBytes":(\d+)/g)].at(-1)?.[1] ?? 0)
   const verify = async (one: ContainerJob, pid: number): Promise<void> => {
     process.kill(pid, 'SIGUSR1')
     await until('it has looked', () => /PASS|FAIL/.test(one.output()))
@@ -204,7 +203,7 @@ describe('memory that is not restored by CRIU', () => {
     expect(await status(one.id)).toBeUndefined()
     writeFileSync(pages, whole)
     const { stdout } = await world.ok(['restore', 'job', one.jid])
-    expect(directBytes()).toBeGreaterThan(24 << 20)
+    expect(world.directBytes()).toBeGreaterThan(24 << 20)
     await verify(one, Number(/PID: (\d+)/.exec(stdout)?.[1]))
   })
 
@@ -215,7 +214,7 @@ describe('memory that is not restored by CRIU', () => {
       spec.linux.namespaces = [...spec.linux.namespaces.filter(({ type }) => type !== 'pid'), { type: 'pid', path }]
     })
     const pid = await throughCheckpoint(one)
-    expect(directBytes()).toBe(0)
+    expect(world.directBytes()).toBe(0)
     await verify(one, pid)
     await holder.remove()
   })

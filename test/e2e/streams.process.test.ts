@@ -22,10 +22,6 @@ async function ownWorld(variables: Record<string, string>): Promise<World> {
 
 const streamsOf = (path: string): string[] => readdirSync(path).filter((name) => name !== 'manifest.json').sort() // prettier-ignore
 
-/** Of the last restore: what was not left to CRIU. */
-const directBytes = (own: World): number =>
-  Number([...readFileSync(own.daemonLog, 'utf8').matchAll(/"directBytes":(\d+)/g)].at(-1)?.[1] ?? 0)
-
 /** The failing dump leaves the target as it was, and nothing behind. */
 async function expectUntouched(job: Job, directory: string, before: readonly string[] = []): Promise<void> {
   expect(isAlive(job.pid)).toBe(true)
@@ -161,7 +157,7 @@ describe('memory', () => {
     const job = await own.job('regions', ['alone'])
     await own.dump(job, flags)
     await own.quick(['restore', 'job', job.jid])
-    expect(directBytes(own)).toBeGreaterThan(24 << 20)
+    expect(own.directBytes()).toBeGreaterThan(24 << 20)
     await job.verify()
   })
 
@@ -198,7 +194,7 @@ describe('memory', () => {
     const path = await own.dump({ ...outer, pid: children(outer.pid)[0]! })
     await until('nothing is left', () => !isAlive(outer.pid))
     const { stdout } = await own.ok(['restore', 'process', '--path', path])
-    expect(directBytes(own)).toBeGreaterThan(24 << 20)
+    expect(own.directBytes()).toBeGreaterThan(24 << 20)
     process.kill(Number(/PID: (\d+)/.exec(stdout)?.[1]), 'SIGUSR1')
     await outer.says(/^PASS$/m)
   })

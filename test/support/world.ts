@@ -103,6 +103,11 @@ export class World {
   get pluginDir(): string {
     return join(this.dir, 'lib')
   }
+  /** Of the last restore: memory that was not left to CRIU. */
+  directBytes(): number {
+    return Number([...readFileSync(this.daemonLog, 'utf8').matchAll(/"directBytes":(\d+)/g)].at(-1)?.[1] ?? 0)
+  }
+
   get daemonLog(): string {
     return join(this.dir, 'daemon.log')
   }
