@@ -1,7 +1,6 @@
 #include "stream/checksum.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #if __has_include(<xxh_x86dispatch.h>)
 #include <xxh_x86dispatch.h>  // the library has a way for each vector unit, the header alone the oldest
@@ -18,6 +17,7 @@
 #include "base/async.h"
 #include "base/fd.h"
 #include "base/values.h"
+#include "stream/images.h"
 #include "stream/threads.h"
 
 // Of OpenSSL's, which node carries and lets addons use, without its headers.
@@ -61,19 +61,16 @@ std::string Hex(std::span<const std::byte> digest) {
 // What the threads of DigestFiles share: each takes the next leaf of the next file.
 class DigestWork {
  public:
-  explicit DigestWork(size_t files) : files_(files) {}
+  DigestWork(size_t files, const TakePart& take) : take_(take), files_(files) {}
 
   std::optional<Errno> Open(int directory_fd, const std::vector<std::string>& names) {
     for (size_t i = 0; i < names.size(); i++) {
       File& file = files_[i];
       file.name = names[i];
-      file.fd.Reset(
-          ::openat(directory_fd, names[i].c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-      struct stat info {};
-      if (!file.fd.valid()) return Errno::Last("open " + file.name);
-      if (::fstat(file.fd.get(), &info) < 0) return Errno::Last("stat " + file.name);
-      if (!S_ISREG(info.st_mode)) return Errno{"read " + file.name, EISDIR};
-      file.size = static_cast<uint64_t>(info.st_size);
+      auto image = OpenImage(directory_fd, names[i]);
+      if (!image.ok()) return image.error();
+      file.fd = std::move(image.value().fd);
+      file.size = image.value().size;
       file.leaves.resize(std::max<uint64_t>((file.size + kLeafBytes - 1) / kLeafBytes, 1));
       leaves_ += file.leaves.size();
     }
@@ -87,7 +84,7 @@ class DigestWork {
     LeafHasher hasher;
     while (const auto next = Take()) {
       const auto [file, leaf] = *next;
-      if (!ReadLeaf(*file, leaf, buffer.get(), hasher)) return;
+      if (auto error = ReadLeaf(*file, leaf, buffer.get(), hasher)) return Fail(*std::move(error));
       file->leaves[leaf] = hasher.Finish();
     }
   }
@@ -120,21 +117,24 @@ class DigestWork {
     return std::nullopt;
   }
 
-  bool ReadLeaf(const File& file, size_t leaf, std::byte* buffer, LeafHasher& hasher) {
+  std::optional<Errno> ReadLeaf(const File& file, size_t leaf, std::byte* buffer,
+                                LeafHasher& hasher) {
     uint64_t position = leaf * kLeafBytes;
     const uint64_t end = std::min<uint64_t>(position + kLeafBytes, file.size);
     // Read ahead of the kernel's own window: it stays small while two threads alternate in a file.
     ::posix_fadvise(file.fd.get(), static_cast<off_t>(position), kLeafBytes, POSIX_FADV_WILLNEED);
     while (position < end) {
       const size_t want = std::min<uint64_t>(kReadBytes, end - position);
-      const ssize_t got = ::pread(file.fd.get(), buffer, want, static_cast<off_t>(position));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return Fail(Errno::Last("read " + file.name)), false;
-      if (got == 0) return Fail(Errno{"read " + file.name, EIO}), false;  // cut off meanwhile
-      hasher.Update({buffer, static_cast<size_t>(got)});
-      position += static_cast<uint64_t>(got);
+      const auto got = ReadImage(file.fd.get(), file.name, {buffer, want}, position);
+      if (!got.ok()) return got.error();
+      const std::span<const std::byte> part(buffer, got.value());
+      hasher.Update(part);
+      if (take_) {
+        if (auto error = take_(file.name, position, part)) return error;
+      }
+      position += got.value();
     }
-    return true;
+    return std::nullopt;
   }
 
   void Fail(Errno error) {
@@ -142,6 +142,7 @@ class DigestWork {
     if (!error_) error_ = std::move(error);
   }
 
+  const TakePart& take_;
   std::vector<File> files_;
   size_t leaves_ = 0;
   std::mutex mutex_;
@@ -218,8 +219,8 @@ std::string DigestBytes(const std::byte* data, size_t size) {
 }
 
 Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
-                                            bool beside) {
-  DigestWork work(names.size());
+                                            bool beside, const TakePart& take) {
+  DigestWork work(names.size(), take);
   if (auto error = work.Open(directory_fd, names)) return *std::move(error);
   {
     ThreadGroup threads;

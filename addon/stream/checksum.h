@@ -5,7 +5,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -66,8 +68,11 @@ struct FileDigest {
 
 // Files of a directory, in the order of `names`, read by as many threads as there are cores (up to
 // four). `beside`: beside something that waits for nothing else than its core, which is left to it.
+// `take` gets each part on the thread that has digested it, while it is in the cache.
+using TakePart = std::function<std::optional<Errno>(const std::string& name, uint64_t offset,
+                                                    std::span<const std::byte> part)>;
 Result<std::vector<FileDigest>> DigestFiles(int directory_fd, const std::vector<std::string>& names,
-                                            bool beside);
+                                            bool beside, const TakePart& take = {});
 
 // SHA-256 of a part of a file, 64 hex digits: what OCI names blobs by. One thread.
 Result<std::string> Sha256(int fd, uint64_t offset, uint64_t size);

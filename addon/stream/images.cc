@@ -52,6 +52,26 @@ Result<UniqueFd> Nameless(const std::string& directory) {
 
 }  // namespace
 
+Result<ImageFile> OpenImage(int directory_fd, const std::string& name) {
+  UniqueFd fd(::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat info {};
+  if (!fd.valid()) return Errno::Last("open " + name);
+  if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
+  if (!S_ISREG(info.st_mode)) return Errno{"read " + name, EISDIR};
+  return ImageFile{std::move(fd), static_cast<uint64_t>(info.st_size)};
+}
+
+Result<size_t> ReadImage(int fd, const std::string& name, std::span<std::byte> out,
+                         uint64_t offset) {
+  ssize_t n;
+  do {
+    n = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return Errno::Last("read " + name);
+  if (n == 0) return Errno{"read " + name, EIO};  // cut off meanwhile
+  return static_cast<size_t>(n);
+}
+
 Result<std::shared_ptr<ImageDirectory>> ImageDirectory::Make(uint64_t memory_bytes,
                                                              std::string spill_directory) {
   auto mount = Mount();

@@ -16,6 +16,16 @@
 
 namespace cedana {
 
+struct ImageFile {
+  UniqueFd fd;
+  uint64_t size;
+};
+// A regular file, not through a link.
+Result<ImageFile> OpenImage(int directory_fd, const std::string& name);
+// Some bytes, at least one.
+Result<size_t> ReadImage(int fd, const std::string& name, std::span<std::byte> out,
+                         uint64_t offset);
+
 // A directory of images that exists only while somebody has it open: a tmpfs that is mounted
 // nowhere. Its files are in memory up to a limit; each of the others is a link to a nameless file
 // on disk that we hold open. Other processes (root's) reach it as /proc/PID/fd/FD.

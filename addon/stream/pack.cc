@@ -1,7 +1,6 @@
 #include "stream/pack.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "base/async.h"
 #include "base/handle.h"
 #include "base/values.h"
+#include "stream/images.h"
 
 namespace cedana {
 
@@ -156,12 +156,9 @@ std::optional<Errno> Packer::AddFile(int directory_fd, const std::string& name,
                                      const std::string& folder) {
   const auto file = Create(name, IsBulk(name), folder);
   if (!file.ok()) return file.error();
-  const UniqueFd fd(
-      ::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  struct stat info {};
-  if (!fd.valid()) return Errno::Last("open " + name);
-  if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
-  if (!S_ISREG(info.st_mode)) return Errno{"read " + name, EISDIR};
+  const auto image = OpenImage(directory_fd, name);
+  if (!image.ok()) return image.error();
+  const UniqueFd& fd = image.value().fd;
   static_cast<void>(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL));
   while (true) {
     const std::span<std::byte> space = file.value()->Space();

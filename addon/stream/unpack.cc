@@ -1,7 +1,6 @@
 #include "stream/unpack.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,9 +26,6 @@ namespace {
 
 constexpr size_t kMemoryBytes = size_t{32} << 20;
 constexpr int kStorers = 2;
-constexpr unsigned kMostWriters = 4;  // of one memory, whose locks they share
-// Of a file that is on its way into memory: stays in the second-level cache from its digest on.
-constexpr size_t kPartBytes = size_t{256} << 10;
 constexpr auto kReportEvery = std::chrono::milliseconds(50);
 
 Errno Bad(const std::string& what) { return {"shard: " + what, EBADMSG}; }
@@ -221,39 +217,13 @@ Result<FileDigest> UnpackShard(UniqueFd shard, Format format, bool digest, std::
   }
 }
 
-struct ImageSource {
-  UniqueFd fd;
-  uint64_t size;
-};
-
-Result<ImageSource> OpenImage(int directory_fd, const std::string& name) {
-  UniqueFd fd(::openat(directory_fd, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  struct stat info {};
-  if (!fd.valid()) return Errno::Last("open " + name);
-  if (::fstat(fd.get(), &info) < 0) return Errno::Last("stat " + name);
-  if (!S_ISREG(info.st_mode)) return Errno{"read " + name, EISDIR};
-  return ImageSource{std::move(fd), static_cast<uint64_t>(info.st_size)};
-}
-
-// Some bytes, at least one.
-Result<size_t> ReadSome(int fd, const std::string& name, std::span<std::byte> out,
-                        uint64_t offset) {
-  ssize_t n;
-  do {
-    n = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
-  } while (n < 0 && errno == EINTR);
-  if (n < 0) return Errno::Last("read " + name);
-  if (n == 0) return Errno{"read " + name, EIO};  // cut off meanwhile
-  return static_cast<size_t>(n);
-}
-
 std::optional<Errno> CopyRun(int fd, const std::string& name, const MemoryPlan::Run& run,
                              OutputFile& file, Progress& progress) {
   for (uint64_t done = 0; done < run.bytes;) {
     const std::span<std::byte> space = file.Space();
     if (space.empty()) return std::nullopt;  // the writer keeps the reason
     const size_t want = std::min<uint64_t>({space.size(), run.bytes - done, kChunkBytes});
-    const auto n = ReadSome(fd, name, space.first(want), run.offset + done);
+    const auto n = ReadImage(fd, name, space.first(want), run.offset + done);
     if (!n.ok()) return n.error();
     file.Commit(n.value());
     done += n.value();
@@ -261,97 +231,6 @@ std::optional<Errno> CopyRun(int fd, const std::string& name, const MemoryPlan::
   }
   return std::nullopt;
 }
-
-// What the threads of WritePages share: each takes the next leaf of the next file.
-class PageWork {
- public:
-  PageWork(MemoryWriter& writer, Progress& progress) : writer_(writer), progress_(progress) {}
-
-  std::optional<Errno> Open(int directory_fd, const std::vector<std::string>& names) {
-    for (const std::string& name : names) {
-      auto source = OpenImage(directory_fd, name);
-      if (!source.ok()) return source.error();
-      const MemoryPlan* plan = writer_.Find(name);
-      if (plan == nullptr || plan->size != source.value().size)
-        return Bad(name + " is not what its pagemap says");
-      const size_t leaves = (plan->size + kLeafBytes - 1) / kLeafBytes;
-      files_.push_back({plan, std::move(source.value().fd), std::vector<LeafDigest>(leaves)});
-    }
-    return std::nullopt;
-  }
-
-  void Run() {
-    const std::unique_ptr<std::byte[]> buffer(new std::byte[kPartBytes]);
-    LeafHasher hasher;
-    while (const auto next = Take()) {
-      const auto [file, leaf] = *next;
-      if (auto error = WriteLeaf(*file, leaf, buffer.get(), hasher)) return Fail(*std::move(error));
-      file->leaves[leaf] = hasher.Finish();
-    }
-  }
-
-  Result<Unpacked> Outcome() {
-    if (error_) return *error_;
-    Unpacked unpacked;
-    for (const File& file : files_) {
-      const MemoryPlan& plan = *file.plan;
-      unpacked.files.push_back({plan.pages_name, plan.size, CombineLeaves(file.leaves)});
-    }
-    return unpacked;
-  }
-
- private:
-  struct File {
-    const MemoryPlan* plan;
-    UniqueFd fd;
-    std::vector<LeafDigest> leaves;
-  };
-
-  std::optional<std::pair<File*, size_t>> Take() {
-    const std::lock_guard lock(mutex_);
-    if (error_) return std::nullopt;
-    while (next_file_ < files_.size()) {
-      File& file = files_[next_file_];
-      if (next_leaf_ < file.leaves.size()) return std::pair{&file, next_leaf_++};
-      next_file_++;
-      next_leaf_ = 0;
-    }
-    return std::nullopt;
-  }
-
-  std::optional<Errno> WriteLeaf(const File& file, size_t leaf, std::byte* buffer,
-                                 LeafHasher& hasher) {
-    const MemoryPlan& plan = *file.plan;
-    uint64_t position = leaf * kLeafBytes;
-    const uint64_t end = std::min<uint64_t>(position + kLeafBytes, plan.size);
-    // Ahead of the kernel's own window, which stays small while two threads alternate in a file.
-    ::posix_fadvise(file.fd.get(), static_cast<off_t>(position), kLeafBytes, POSIX_FADV_WILLNEED);
-    while (position < end) {
-      const size_t want = std::min<uint64_t>(kPartBytes, end - position);
-      const auto n = ReadSome(file.fd.get(), plan.pages_name, {buffer, want}, position);
-      if (!n.ok()) return n.error();
-      const std::span<const std::byte> part(buffer, n.value());
-      hasher.Update(part);
-      if (auto error = writer_.Write(plan, position, part)) return error;
-      position += n.value();
-      if (auto error = progress_.Report(n.value())) return error;
-    }
-    return std::nullopt;
-  }
-
-  void Fail(Errno error) {
-    const std::lock_guard lock(mutex_);
-    if (!error_) error_ = std::move(error);
-  }
-
-  MemoryWriter& writer_;
-  Progress& progress_;
-  std::vector<File> files_;
-  std::mutex mutex_;
-  size_t next_file_ = 0;
-  size_t next_leaf_ = 0;
-  std::optional<Errno> error_;
-};
 
 }  // namespace
 
@@ -458,17 +337,21 @@ Result<Unpacked> CopyImages(int from_fd, const std::vector<std::string>& names,
 
 Result<Unpacked> WritePages(int from_fd, const std::vector<std::string>& names,
                             MemoryWriter& writer, Progress& progress) {
-  PageWork work(writer, progress);
-  if (auto error = work.Open(from_fd, names)) return *std::move(error);
-  {
-    ThreadGroup threads;
-    const size_t cores = std::clamp(std::thread::hardware_concurrency(), 2U, kMostWriters);
-    for (size_t i = 1; i < cores; i++) {
-      if (!threads.Start([&work] { work.Run(); }).ok()) break;  // fewer threads do as well
-    }
-    work.Run();
+  for (const std::string& name : names) {
+    const auto file = OpenImage(from_fd, name);
+    if (!file.ok()) return file.error();
+    const MemoryPlan* plan = writer.Find(name);
+    if (plan == nullptr || plan->size != file.value().size)
+      return Bad(name + " is not what its pagemap says");
   }
-  return work.Outcome();
+  const auto write = [&](const std::string& name, uint64_t offset,
+                         std::span<const std::byte> part) -> std::optional<Errno> {
+    if (auto error = writer.Write(*writer.Find(name), offset, part)) return error;
+    return progress.Report(part.size());
+  };
+  auto files = DigestFiles(from_fd, names, false, write);
+  if (!files.ok()) return files.error();
+  return Unpacked{std::move(files.value()), {}};
 }
 
 Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, Range range,
