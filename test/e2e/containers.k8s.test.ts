@@ -4,8 +4,9 @@ import { cpSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { useContainers } from '../support/containers.js'
-import { containerdVersion, NEWER } from '../support/containerd.js'
+import { containerdVersion } from '../support/containerd.js'
 import { useKubelet } from '../support/cri.js'
+import { checkpointctl, hasCheckpointctl, PEERS } from '../support/peers.js'
 import { Registry } from '../support/registry.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
@@ -90,6 +91,20 @@ describe.each(['container', 'pod'])('a container of a pod, with the PID namespac
     await until('the job has ended', async () => (await world.inspect(jid))['is_running'] === false)
   })
 
+  test.skipIf(!hasCheckpointctl)('its archive tells checkpointctl what it is (requires checkpointctl)', async () => {
+    const pod = await kubelet.pod('shown', { pid })
+    const { id, output } = await pod.container('web', COUNT)
+    await until('it counts', () => output().includes('5\n'))
+    await world.ok(['dump', 'k8s', id, '--leave-running', '--rootfs', '--name', `shown-${pid}`, ...address()])
+    const archive = join(world.dir, `shown-${pid}.tar`)
+    await world.ok(['checkpoint', 'export', join(world.checkpoints, `shown-${pid}`), archive])
+    const [shown] = JSON.parse(checkpointctl('inspect', '--format', 'json', '--ps-tree', archive)) as [object]
+    const tree = { command: 'sh' }
+    expect(shown).toMatchObject({ container_name: 'web', id, image: 'test.local/busybox:1', engine: 'containerd', process_tree: tree })
+    expect(checkpointctl('inspect', '--metadata', archive)).toMatch(new RegExp(`Pod name: ${pod.name}\n.* namespace: default\n`))
+    await pod.remove()
+  })
+
   test('ended by its dump, it comes back as one of runc among the namespaces of its pod', async () => {
     const pod = await kubelet.pod('moved', { pid })
     const { id, output } = await pod.container('web', COUNT)
@@ -144,10 +159,10 @@ describe('a checkpoint of a container of a pod', () => {
 
 /** It was made to be with 2.1, and is to be taken out with 2.4. */
 const restores = ([major, minor]: readonly [number, number] = [0, 0]): boolean => major === 2 && minor >= 1 && minor < 4
-const isNewer = !restores(containerdVersion()) && restores(containerdVersion(NEWER))
+const isNewer = !restores(containerdVersion()) && restores(containerdVersion(PEERS))
 
 describe.skipIf(!isNewer && !restores(containerdVersion()))('the CRI of a containerd from 2.1 on', () => {
-  const node = useKubelet(world, isNewer ? { name: 'newer', programs: NEWER } : { name: 'newer' })
+  const node = useKubelet(world, isNewer ? { name: 'newer', programs: PEERS } : { name: 'newer' })
 
   test('restores a checkpoint into a pod, from the image made of it', async () => {
     const { containerd } = node

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { useContainerd } from '../support/containerd.js'
 import { type Spec, useContainers } from '../support/containers.js'
+import { checkpointctl, hasCheckpointctl } from '../support/peers.js'
 import { criuPath } from '../support/plain-criu.js'
 import { IMAGE, usePodman } from '../support/podman.js'
 import { until } from '../support/wait.js'
@@ -105,6 +106,26 @@ describe('cedana checkpoint export', () => {
       await world.ok(path === returned ? ['dump', 'job', jid] : ['kill', jid])
       await until('the runtime has removed its own', () => !containers.known().includes(id))
     }
+  })
+
+  test.skipIf(!hasCheckpointctl)('checkpointctl shows what is in it (requires checkpointctl)', async () => {
+    const container = containers.container('shown', { args: COUNT })
+    await container.run()
+    await until('it counts', () => container.output().includes('5\n'))
+    await world.ok(['dump', 'runc', container.id, '--name', 'shown', '--compression', 'zstd', ...root()])
+    const archive = join(world.dir, 'shown.tar.zst')
+    await world.ok(['checkpoint', 'export', join(world.checkpoints, 'shown.tar.zst'), archive])
+    expect(checkpointctl('show', archive)).toMatch(/ runc .* containerd /)
+    const looks = ['--ps-tree-cmd', '--files', '--mounts', '--sockets', '--metadata']
+    const [shown] = JSON.parse(checkpointctl('inspect', '--format', 'json', ...looks, archive)) as [object]
+    const files = expect.arrayContaining([{ type: '', fd: 'cwd', path: '/' }]) as unknown
+    expect(shown).toMatchObject({
+      id: container.id,
+      runtime: 'runc',
+      process_tree: { pid: 1, command: 'sh', cmdline: `${COUNT.join(' ')} ` },
+      file_descriptors: expect.arrayContaining([{ pid: 1, open_files: files }]) as unknown,
+    })
+    expect(checkpointctl('memparse', archive)).toMatch(/\n1 +sh +\d+\.\d KiB/)
   })
 
   test('of a process is refused', async () => {

@@ -22,9 +22,6 @@ import { join } from 'node:path'
 import { killMarked, markedProcesses } from './processes.js'
 import { until } from './wait.js'
 
-/** A newer containerd than the system's, where `scripts/setup --tests` has brought one. */
-export const NEWER = '/opt/cedana/containerd/bin'
-
 const BUSYBOX = '/bin/busybox'
 const CGROUPS = '/sys/fs/cgroup'
 /** Where containerd's shims have runc keep its state, whatever containerd's own directories are. */
