@@ -86,9 +86,10 @@ export class CliCommand extends Command {
     return this.inherited.has(option) && option.helpGroupHeading === GLOBAL
   }
 
-  /** A command's own flag takes the place of an inherited one of the same name. */
+  /** A command's own flag takes the place of an inherited one of the same name, or letter. */
   override addOption(option: Option): this {
-    const shadowed = this.options.find((one) => this.inherited.has(one) && one.long === option.long)
+    const isTaken = (one: Option): boolean => one.long === option.long || (one.short !== undefined && one.short === option.short)
+    const shadowed = this.options.find((one) => this.inherited.has(one) && isTaken(one))
     if (shadowed !== undefined) {
       const options = this.options as Option[]
       if (this.isGlobal(shadowed)) this.taken.add(shadowed.attributeName())

@@ -1,4 +1,5 @@
 /** The tree of commands. Only the branch that is run is built; without one, all are names and summaries for help. */
+import { Option } from 'commander'
 import { CliCommand, type App } from './command.js'
 import { COLOUR_MODES } from './render/style.js'
 
@@ -140,6 +141,8 @@ const ENTRIES: readonly Entry[] = [
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'panic', 'disabled']
 
+const counted = (_value: string, before: number | undefined): number => (before ?? 0) + 1
+
 function globalOptions(program: CliCommand): void {
   program
     .option('--config <JSON>', 'settings for this call, merged over the configuration file')
@@ -151,6 +154,7 @@ function globalOptions(program: CliCommand): void {
     .tristate('profiling', 'show what took how long')
     .option('--profiling-path <FILE>', 'write that to a file, as JSON')
     .choice('--log-level <LEVEL>', 'least severe message to log', LOG_LEVELS)
+    .addOption(new Option('-v, --verbose', 'same as --log-level debug; given twice: trace').preset('').argParser(counted))
     .choice('--color <WHEN>', 'colours: auto (on terminals), always or never', COLOUR_MODES)
 }
 

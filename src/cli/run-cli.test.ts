@@ -219,6 +219,31 @@ describe('dump', () => {
     })
   })
 
+  test('-v: every step on standard error, and the log of what is done here', async () => {
+    const progress = { phase: 'criu dump', bytes: 0, totalBytes: 0, frozen: true }
+    const slow: Engine['dump'] = async (_request, asked) => {
+      asked?.onProgress?.(progress)
+      return dumped
+    }
+    const levels = async (...words: string[]) => {
+      const seen = {
+        engine: { dump: slow },
+        world: { openLocal: vi.fn<World['openLocal']>(async () => ({ dump: slow, close: () => {} }) as never) },
+      }
+      const { stdout, stderr } = await runFake([...words, '-q', '--no-profiling', '--address', '/run/c.sock'], seen)
+      const [config] = seen.world.openLocal.mock.lastCall ?? []
+      return { stdout, stderr, level: config?.log_level_no_server }
+    }
+    const said = 'asking the daemon at /run/c.sock\ncriu dump\n'
+    expect(await levels('dump', 'process', '1')).toMatchObject({ stdout: '/tmp/d1\n', stderr: '' })
+    expect(await levels('dump', 'process', '1', '-v')).toMatchObject({ stdout: '/tmp/d1\n', stderr: said })
+    expect(await levels('--log-level', 'debug', 'dump', 'process', '1')).toMatchObject({ stderr: said })
+    expect((await levels('dump', 'process', '1', '--no-server')).level).toBe('warn')
+    expect((await levels('-v', 'dump', 'process', '1', '--no-server')).level).toBe('debug')
+    expect((await levels('dump', 'process', '-vv', '1', '--no-server')).level).toBe('trace')
+    expect((await levels('dump', 'process', '--verbose', '--log-level', 'error', '1', '--no-server')).level).toBe('error')
+  })
+
   test('a dry run shows the plan, and fails when the dump would', async () => {
     const problem = { severity: 'error' as const, id: 'io-uring', message: 'uses io_uring', hint: 'turn it off', pid: 7 }
     const refused = { ...dumped, plan: { criu: { pid: 7 } }, problems: [problem] }

@@ -1,6 +1,7 @@
 /** One command being carried out: its configuration, where it prints and in which form, and the engine it asks. */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { DEFAULT_ADDRESS } from '../daemon/api/endpoint.js'
 import type { Engine, Step } from '../daemon/api/engine.js'
 import type { Config, ConfigSources, KeyDescription } from '../daemon/config.js'
 import type * as PluginAuthorModule from '../daemon/plugins/author.js'
@@ -64,6 +65,8 @@ interface GlobalOptions {
   readonly profiling?: boolean
   readonly profilingPath?: string
   readonly logLevel?: string
+  /** How often it was said. */
+  readonly verbose?: number
   readonly color?: ColourMode
   readonly db?: string
 }
@@ -129,6 +132,11 @@ export class Session {
     this.world.stderr.write(`${text}\n`)
   }
 
+  /** What goes on, for who asked to see it. */
+  readonly debug = (text: string): void => {
+    if (this.logLevel === 'debug' || this.logLevel === 'trace') this.note(this.errorStyle('grey', text))
+  }
+
   loadConfig(): Promise<Config> {
     this.config ??= this.readConfig()
     return this.config
@@ -141,9 +149,15 @@ export class Session {
       await this.world.writeConfig(mergeConfig === true ? 'merge' : 'init', this.configSources())
   }
 
+  /** What the command line says of it. */
+  private get logLevel(): string | undefined {
+    const { logLevel, verbose = 0 } = this.options
+    return logLevel ?? (verbose === 0 ? undefined : verbose === 1 ? 'debug' : 'trace')
+  }
+
   private configSources(): ConfigSources {
-    const { config, configDir, address, protocol, profiling, profilingPath, db, logLevel } = this.options
-    const level = logLevel === undefined ? {} : { CEDANA_LOG_LEVEL: logLevel, CEDANA_LOG_LEVEL_NO_SERVER: logLevel }
+    const { config, configDir, address, protocol, profiling, profilingPath, db } = this.options
+    const level = this.logLevel === undefined ? {} : { CEDANA_LOG_LEVEL: this.logLevel, CEDANA_LOG_LEVEL_NO_SERVER: this.logLevel }
     const env = { ...this.world.env, ...level }
     return { configJson: config, configDir, address, protocol, profiling, profilingPath, db, env, uid: this.world.caller.uid }
   }
@@ -159,8 +173,9 @@ export class Session {
   /** Asks the engine and hangs up, whatever happens. */
   async ask<T>(question: (engine: Engine) => Promise<T>, where: Where = {}): Promise<T> {
     const config = await this.loadConfig()
-    const engine =
-      where.local === true ? await this.world.openLocal(config, { withJobs: where.withJobs ?? false }) : await this.world.connect(config)
+    const isLocal = where.local === true
+    if (!isLocal) this.debug(`asking the daemon at ${config.address || DEFAULT_ADDRESS[config.protocol]}`)
+    const engine = isLocal ? await this.world.openLocal(config, { withJobs: where.withJobs ?? false }) : await this.world.connect(config)
     try {
       return await question(engine)
     } finally {

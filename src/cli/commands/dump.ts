@@ -36,7 +36,7 @@ async function printResult(session: Session, result: DumpResult): Promise<void> 
 }
 
 async function carryOut(session: Session, flags: DumpFlags, chosen: Chosen): Promise<number | void> {
-  const progress = new ProgressLine(session.world.stderr)
+  const progress = new ProgressLine(session.world.stderr, session.debug)
   const asked = { signal: session.signal, onProgress: progress.update }
   const where = { local: flags.server === false, withJobs: chosen.jid !== '' }
   const resultFile = flags.resultFile !== undefined && flags.dryRun !== true ? await openResultFile(session, flags.resultFile) : undefined

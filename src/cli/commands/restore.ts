@@ -63,7 +63,7 @@ async function carryOut(
   flags: RestoreFlags,
   chosen: Pick<RestoreRequest, 'jid' | 'type' | 'options'>,
 ): Promise<number | void> {
-  const progress = new ProgressLine(session.world.stderr)
+  const progress = new ProgressLine(session.world.stderr, session.debug)
   const asked = { signal: session.signal, onProgress: progress.update }
   const restore = request(session, flags, chosen)
   const where = { local: flags.server === false, withJobs: chosen.jid !== '' }

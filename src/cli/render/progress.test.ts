@@ -11,7 +11,7 @@ test('phase, bytes, rate, time, frozen', () => {
 test('shown after a second, not too often, erased at the end', () => {
   const written: string[] = []
   let now = 0
-  const line = new ProgressLine({ isTTY: true, columns: 30, write: (text) => written.push(text) }, () => now)
+  const line = new ProgressLine({ isTTY: true, columns: 30, write: (text) => written.push(text) }, undefined, () => now)
   line.update(step)
   expect(written).toEqual([])
   now = 1000
@@ -25,9 +25,16 @@ test('shown after a second, not too often, erased at the end', () => {
 test('silent where there is no terminal', () => {
   const written: string[] = []
   let now = 0
-  const line = new ProgressLine({ isTTY: false, write: (text) => written.push(text) }, () => now)
+  const line = new ProgressLine({ isTTY: false, write: (text) => written.push(text) }, undefined, () => now)
   now = 5000
   line.update(step)
   line.end()
   expect(written).toEqual([])
+})
+
+test('each step is told of once', () => {
+  const steps: string[] = []
+  const line = new ProgressLine({ write: () => {} }, (text) => steps.push(text))
+  for (const phase of ['plan', 'criu dump', 'criu dump', 'seal']) line.update({ ...step, phase })
+  expect(steps).toEqual(['plan', 'criu dump', 'seal'])
 })

@@ -15,15 +15,23 @@ interface Terminal {
 export class ProgressLine {
   private readonly startedAt: number
   private shownAt = 0
+  private phase = ''
 
+  /** `log` is told of each step, shown on the line or not. */
   constructor(
     private readonly terminal: Terminal,
+    private readonly log: (text: string) => void = () => {},
     private readonly now: () => number = Date.now,
   ) {
     this.startedAt = now()
   }
 
   readonly update = (progress: Progress): void => {
+    if (progress.phase !== this.phase) {
+      this.end()
+      this.log(progress.phase)
+    }
+    this.phase = progress.phase
     const now = this.now()
     if (this.terminal.isTTY !== true || now - this.startedAt < SHOW_AFTER_MS || now - this.shownAt < REDRAW_MS) return
     this.shownAt = now
