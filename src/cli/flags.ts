@@ -54,7 +54,11 @@ const repeat = (value: string, previous: readonly string[] | undefined): readonl
 function toOption({ flag, property }: Field, prefix: string, world: World): Option {
   const { type, description = '', short, default: fallback } = property
   const isDefault = fallback !== undefined && fallback !== false && fallback !== '' && !(Array.isArray(fallback) && fallback.length === 0)
-  const known = [...(property.variable === undefined ? [] : [`$${property.variable}`]), ...(isDefault ? [JSON.stringify(fallback)] : [])]
+  const { variable: named, otherwise } = property
+  const known = [
+    ...(named === undefined ? [] : [`$${named}`]),
+    ...(isDefault ? [JSON.stringify(fallback)] : otherwise === undefined ? [] : [otherwise]),
+  ]
   const text = `${prefix}${description}${known.length > 0 ? ` (default: ${known.join(' or ')})` : ''}`
   const lead = short === undefined ? '' : `-${short}, `
   const value = property.value ?? (type === 'integer' || type === 'number' ? 'N' : flag.toUpperCase().replaceAll('-', '_'))
@@ -70,6 +74,12 @@ function toOption({ flag, property }: Field, prefix: string, world: World): Opti
 
 const label = ({ key, property }: Field): string =>
   property.value ?? (property.type === 'array' ? key.replace(/s$/, '') : key).toUpperCase()
+
+/** The arguments that have to be said, as in an example. */
+export const sampleArguments = (fields: readonly Field[]): readonly string[] =>
+  fields
+    .filter(({ property, isRequired }) => property.positional === true && isRequired)
+    .map((field) => field.property.sample ?? label(field))
 
 /**
  * Flags and arguments of a schema. `prefix`: flags of another plugin's target, offered on `job` sub-commands. What is there already stays, but what

@@ -47,6 +47,8 @@ export interface ContainerdOptions {
   readonly path?: string
   /** Directory of its programs. Default: those that are found. */
   readonly programs?: string
+  /** Where it keeps content, snapshots and its database. Default: in its own directory. */
+  readonly root?: string
 }
 
 /** The configuration of an image, as in its OCI config. */
@@ -134,7 +136,7 @@ export class TestContainerd {
     mkdirSync(this.#dir, { recursive: true })
     const disabled = this.options.cri === true ? UNUSED : [...UNUSED, CRI]
     const config = `version = 2
-root = "${this.#dir}/root"
+root = "${this.options.root ?? join(this.#dir, 'root')}"
 state = "${this.#dir}/state"
 disabled_plugins = ${JSON.stringify(disabled)}
 [grpc]

@@ -365,9 +365,9 @@ export class World {
     return JSON.parse((await this.quick(['job', 'inspect', jid, '--output', 'json'])).stdout) as Record<string, unknown>
   }
 
-  /** Mounts a file system of a limited size; unmounted at the end. */
-  smallDisk(kib: number): string {
-    const path = this.work()
+  /** Mounts a file system of a limited size, by default below a new directory; unmounted at the end. */
+  smallDisk(kib: number, path = this.work()): string {
+    mkdirSync(path, { recursive: true })
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${kib}k`, 'small', path])
     this.#mounts.push(path)
     return path

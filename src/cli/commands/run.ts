@@ -1,6 +1,7 @@
 import type { RunRequest } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 import { findExecutable } from '../executable.js'
+import { fieldsOf, type Options, sampleArguments } from '../flags.js'
 import type { Session } from '../session.js'
 import { absolute, outputFlags, stdioFlags, stdioOf, windowSize, type StdioFlags } from '../shared-flags.js'
 import { start } from '../start.js'
@@ -61,12 +62,16 @@ async function runType({ command, manifest, read }: TypeCommand): Promise<void> 
   })
 }
 
+async function sampleOf(options: Options | undefined): Promise<string> {
+  if ((await executableField(options)) !== undefined) return '--jid train -- python3 train.py'
+  return ['--jid web', ...sampleArguments(await fieldsOf(options))].join(' ')
+}
+
 export async function run(command: CliCommand): Promise<void> {
   runFlags(command)
   for (const one of await typeCommands(command, 'run', ['run'], (name) => `start a job of type ${name}`)) {
     await runType(one)
-    const what = (await executableField(one.manifest.options.run)) === undefined ? '--jid web' : '--jid train -- python3 train.py'
-    one.command.example(`cedana run ${one.manifest.name} ${what}`)
+    one.command.example(`cedana run ${one.manifest.name} ${await sampleOf(one.manifest.options.run)}`)
   }
 }
 

@@ -18,7 +18,8 @@ const MEANINGS: Readonly<Record<string, ErrorCode>> = {
   EBADMSG: 'IMAGE_CORRUPT',
   ECANCELED: 'CANCELLED',
 }
-const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
+type Hints = Readonly<Partial<Record<ErrorCode, string>>>
+const HINTS: Hints = {
   NO_SPACE: 'free some space, choose another directory with --dir, or compress with --compression',
   PERMISSION_DENIED: 'name a file or directory that you may use',
 }
@@ -30,12 +31,12 @@ export function errnoOf(thrown: unknown): string | undefined {
 }
 
 /** `attempted`: what was being done, as in `write /ckpt/x` (`cannot write /ckpt/x: no space left on device`). CedanaErrors pass through. */
-export function failure(thrown: unknown, attempted: string): CedanaError {
+export function failure(thrown: unknown, attempted: string, hints: Hints = HINTS): CedanaError {
   if (thrown instanceof CedanaError) return thrown
   const errno = errnoOf(thrown)
   if (errno === undefined) return CedanaError.from(thrown)
   const code = MEANINGS[errno] ?? 'STORAGE_FAILED'
-  const hint = HINTS[code]
+  const hint = hints[code]
   return new CedanaError(code, `cannot ${attempted}: ${TEXTS.get(errno) ?? errno}`, {
     cause: thrown,
     detail: { errno },

@@ -2,7 +2,7 @@
  * CRIU's work directory, private to the daemon and gone after the operation. Of a failed one the log is kept, and turned into what the user can use:
  * the first real error in plain words, those lines, and where the log is.
  */
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readFileSync } from 'node:fs'
 import { copyFile, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
@@ -35,10 +35,13 @@ export class CriuWork {
     return readFile(join(this.directory, this.logName)).catch(() => Buffer.alloc(0))
   }
 
-  /** How long the tree stood still, in microseconds; 0 when CRIU has not said. */
+  /** How long the tree stood still, in microseconds; 0 when CRIU has not said, or had no room to. */
   frozenUs(): number {
-    const path = join(this.directory, STATISTICS)
-    return existsSync(path) ? (readImage(STATS, STATISTICS, readFileSync(path))[0]?.dump?.frozen ?? 0) : 0
+    try {
+      return readImage(STATS, STATISTICS, readFileSync(join(this.directory, STATISTICS)))[0]?.dump?.frozen ?? 0
+    } catch {
+      return 0
+    }
   }
 
   /** What CRIU's refusal means. `pages`: what broke the page server, which CRIU knows only as a closed socket. */
@@ -49,16 +52,27 @@ export class CriuWork {
     if (pages && !BROKEN.includes(String(pages.detail['errno']))) return pages
     const text = (await this.log()).toString('utf8')
     if (text === '') return error
-    const kept = join(this.kept.directory, `${basename(this.directory)}.log`)
-    await copyFile(join(this.directory, this.logName), kept)
-    await removeOldLogs(this.kept.directory, this.kept.count)
+    const kept = await this.#keepLog()
     const { lines, cause } = explainCriuLog(text)
     const what = error.code === 'CRIU_DUMP_FAILED' ? 'dump' : 'restore'
     return new CedanaError(error.code, `criu ${what} failed: ${cause?.message ?? lines[0] ?? error.message}`, {
       cause: error,
-      hint: cause?.hint ?? `read the log ${kept}`,
-      detail: { ...error.detail, criu: lines, log: kept, ...(cause ? { causeId: cause.id } : {}) },
+      hint: cause?.hint ?? (kept === undefined ? 'free some space for its log in the directory of the daemon' : `read the log ${kept}`),
+      detail: { ...error.detail, criu: lines, ...(kept === undefined ? {} : { log: kept }), ...(cause ? { causeId: cause.id } : {}) },
     })
+  }
+
+  /** Undefined where there is no room for it. */
+  async #keepLog(): Promise<string | undefined> {
+    const kept = join(this.kept.directory, `${basename(this.directory)}.log`)
+    try {
+      await copyFile(join(this.directory, this.logName), kept)
+      await removeOldLogs(this.kept.directory, this.kept.count)
+      return kept
+    } catch {
+      await rm(kept, { force: true }).catch(() => undefined)
+      return undefined
+    }
   }
 
   async close(): Promise<void> {

@@ -200,7 +200,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
 
   const directory = request.dir || env.config.checkpoint.dir
   const name = request.name || defaultName(found.type, found.job?.jid, unixNanoseconds())
-  const total = dumpSize(snapshot) + (gpu?.deviceBytes ?? 0)
+  const total = plan.runtime.save === 'only' ? 0 : dumpSize(snapshot) + (gpu?.deviceBytes ?? 0)
   const work = await op.step('open work directory', () => CriuWork.open(env, 'dump', CRIU_DUMP_LOG), { always: (opened) => opened.close() })
   const writer = await op.step(
     'open checkpoint',

@@ -1,5 +1,5 @@
 /** A program that a plugin's plan names, started as the root of a job or as what brings the root up. */
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
@@ -7,6 +7,7 @@ import type { ExitStatus, StdioMode, Target } from '../../plugins/contract/job.j
 import type { Program } from '../../plugins/contract/plan.js'
 import { bootId, isAlive, readText } from '../host/processes.js'
 import { launchShim, type LaunchedShim, type ShimRequest } from '../host/shim.js'
+import { writeWhole } from '../host/write-whole.js'
 import type { EndReason, JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
 import type { Environment } from './environment.js'
@@ -30,10 +31,10 @@ interface Start extends Pick<ShimRequest, 'logAsUser' | 'windowSize' | 'waitAtta
 export async function startProgram(env: Environment, { type, directory, program, stdio, log, ...request }: Start): Promise<LaunchedShim> {
   for (const { name, content } of program.files ?? []) {
     await mkdir(dirname(join(directory, name)), { recursive: true, mode: 0o700 })
-    await writeFile(join(directory, name), content, { mode: 0o600 })
+    await writeWhole(join(directory, name), content)
   }
   const order = orderFor(env, type, program)
-  if (order) await writeFile(join(directory, LAUNCH), JSON.stringify(order), { mode: 0o600 })
+  if (order) await writeWhole(join(directory, LAUNCH), JSON.stringify(order))
   const streams = program.streams ?? { stdio }
   const isClosed = stdio === 'log' && streams.stdio === 'pipe'
   const kept = streams.log ?? log

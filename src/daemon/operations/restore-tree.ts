@@ -3,7 +3,7 @@
  * the tree (a container) and has CRIU restore into them. Whichever it is, nothing of the tree runs before all of the checkpoint is verified.
  */
 import { closeSync } from 'node:fs'
-import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../../plugins/contract/errors.js'
@@ -12,6 +12,7 @@ import type { Command, CriuOptions, Inherit, Problem, Program } from '../../plug
 import * as criu from '../host/criu.js'
 import * as processes from '../host/processes.js'
 import { launchShim, type LaunchedShim, SHIM_SLOTS, shimOpenSlot } from '../host/shim.js'
+import { writeWhole } from '../host/write-whole.js'
 import type { CheckpointReader } from '../images/reader.js'
 import type { JobRecord } from '../jobs/job.js'
 import { actionScript, configFile, type Gate } from './criu-options.js'
@@ -192,10 +193,13 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
   // The program does not wait for us, but CRIU does for its action script, where it can run one.
   if (!plan.setup) await checks.pages
   const gate = { built: join(directory, 'built'), open: join(directory, 'verified'), keeper: process.pid }
+  // There already: when it is time to open it no disk can be full.
+  const shut = join(directory, 'unverified')
+  await writeWhole(shut, '')
   void checks.pages
     .then(
-      () => writeFile(gate.open, ''),
-      () => writeFile(`${gate.open}.not`, ''),
+      () => rename(shut, gate.open),
+      () => rename(shut, `${gate.open}.not`),
     )
     .catch(() => undefined)
   await mkdir(programWork(directory), { mode: 0o700 })
@@ -232,9 +236,10 @@ export async function restoreByProgram(env: Environment, tree: TreeRequest): Pro
     await damage(reader, checks)
     await copyFile(join(programWork(directory), PROGRAM_LOG), join(work.directory, CRIU_RESTORE_LOG)).catch(() => undefined)
     const error = CedanaError.from(thrown)
-    const isLauncher = error.detail['step'] === 'launcher'
+    // What a launcher knows a remedy for needs no log of CRIU's.
+    const isUnclear = error.detail['step'] === 'launcher' && error.hint === undefined
     throw await work.explain(
-      isLauncher ? new CedanaError('CRIU_RESTORE_FAILED', error.message, { cause: error, detail: error.detail }) : error,
+      isUnclear ? new CedanaError('CRIU_RESTORE_FAILED', error.message, { cause: error, detail: error.detail }) : error,
     )
   } finally {
     isOver.abort()
@@ -260,10 +265,10 @@ async function criuFor(
   const [bin, config] = [join(directory, 'bin'), join(directory, 'criu.conf')]
   await mkdir(bin, { mode: 0o700 })
   const quoted = binary.command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
-  await writeFile(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o700 })
+  await writeWhole(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, 0o700)
   const script = join(directory, 'actions')
-  if (plan.setup) await writeFile(script, actionScript(plan.setup, gate), { mode: 0o700 })
+  if (plan.setup) await writeWhole(script, actionScript(plan.setup, gate), 0o700)
   const actions = plan.setup ? `action-script ${script}\n` : ''
-  await writeFile(config, configFile(plan.criu, plan.inherit) + actions, { mode: 0o600 })
+  await writeWhole(config, configFile(plan.criu, plan.inherit) + actions)
   return { PATH: `${bin}:${searchPath}`, CRIU_CONFIG_FILE: config }
 }

@@ -4,7 +4,6 @@
  * byte of its memory has. A failure leaves no process behind.
  */
 import { randomBytes } from 'node:crypto'
-import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Caller, Snapshot, StdioMode, Target } from '../../plugins/contract/job.js'
@@ -15,6 +14,7 @@ import * as criu from '../host/criu.js'
 import { files } from '../host/files.js'
 import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
+import { writeWhole } from '../host/write-whole.js'
 import type { Manifest } from '../images/manifest.js'
 import { externalInherits, liveFacts, restoreProblems } from '../images/preflight.js'
 import { CheckpointReader, type OpenRequest } from '../images/reader.js'
@@ -408,6 +408,6 @@ async function pendingInput(
   const bytes = section && (await reader.images.read([PENDING_STDIN])).get(PENDING_STDIN)
   if (!bytes) return undefined
   const file = join(directory, PENDING_STDIN)
-  await writeFile(file, bytes, { mode: 0o600 })
+  await writeWhole(file, bytes)
   return { file, ended: (section.data as { readonly ended?: boolean }).ended === true }
 }

@@ -32,6 +32,14 @@ function errorOf(thrown: unknown, { address }: Place, signal: AbortSignal | unde
   if (!(thrown instanceof CallFailed)) return CedanaError.from(thrown)
   const { status, details } = thrown
   if (status === STATUS.UNAVAILABLE) return unreachable({ address }, thrown)
+  // Of its own disk, which it tells of among all that has no code of its own.
+  const [full] = /(?:\w+ \S+: )?(?:no space left on device|disk quota exceeded)/.exec(details) ?? []
+  if (full !== undefined)
+    return new CedanaError('NO_SPACE', `containerd: ${full}`, {
+      cause: thrown,
+      hint: 'free some space there: it is the disk of containerd',
+      detail: { grpc: status, containerd: details },
+    })
   return new CedanaError(CODES[status] ?? 'HOST_UNFIT', `containerd: ${details}`, { cause: thrown, detail: { grpc: status } })
 }
 

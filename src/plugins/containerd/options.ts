@@ -29,7 +29,10 @@ const creation = {
 }
 
 export const RunOptions = z.strictObject({
-  image: z.string().min(1, 'missing image').meta({ positional: true, description: 'image, or directory with a root file system' }),
+  image: z
+    .string()
+    .min(1, 'missing image')
+    .meta({ positional: true, sample: 'docker.io/library/nginx:latest', description: 'image, or directory with a root file system' }),
   args: z.array(z.string()).default([]).meta({ positional: true, description: 'command and its arguments, after --' }),
   id: id.optional().meta({ description: 'container id (default: the job id)' }),
   ...place,
@@ -47,11 +50,11 @@ export const RestoreOptions = z.strictObject({
   address: place.address
     .unwrap()
     .optional()
-    .meta(place.address.meta() ?? {}),
+    .meta({ ...place.address.meta(), otherwise: 'the one it was dumped from' }),
   namespace: place.namespace
     .unwrap()
     .optional()
-    .meta(place.namespace.meta() ?? {}),
+    .meta({ ...place.namespace.meta(), otherwise: 'the one it was dumped from' }),
   ...creation,
 })
 

@@ -78,13 +78,21 @@ async function diff(containerd: Containerd, { snapshotter, snapshotKey: key }: C
   }
 }
 
+const FULL: readonly string[] = ['No space left on device', 'Disk quota exceeded']
+
 /** By a program: as much as a container has written does not pass through this process. */
-async function copyBlob(host: Host, containerd: Containerd, { digest }: Descriptor, path: string): Promise<void> {
+async function copyBlob(host: Host, containerd: Containerd, { digest, size }: Descriptor, path: string): Promise<void> {
   const { plugins } = await containerd.call(IntrospectionService.plugins, { filters: ['type==io.containerd.content.v1'] })
   const root = plugins.find(({ id }) => id === 'content')?.exports['root']
   if (root === undefined) throw new CedanaError('HOST_UNFIT', 'containerd does not say where its content is')
-  const { code, stderr } = await host.exec(['cp', '--reflink=auto', '--sparse=never', `${root}/blobs/${digest.replace(':', '/')}`, path])
-  if (code !== 0) throw new CedanaError('STORAGE_FAILED', `cannot copy the writable layer: ${stderr.trim()}`)
+  const from = `${root}/blobs/${digest.replace(':', '/')}`
+  const { code, stderr } = await host.exec(['env', 'LC_ALL=C', 'cp', '--reflink=auto', '--sparse=never', from, path])
+  if (code === 0) return
+  const reason = stderr.trim().split(': ').at(-1) ?? ''
+  const message = `cannot write the writable layer, ${(size / 2 ** 20).toFixed(1)} MiB, into the checkpoint: ${reason.toLowerCase()}`
+  throw FULL.includes(reason)
+    ? new CedanaError('NO_SPACE', message, { hint: 'free some space there or choose another directory with --dir' })
+    : new CedanaError('STORAGE_FAILED', message)
 }
 
 interface Commit {

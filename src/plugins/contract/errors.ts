@@ -75,6 +75,11 @@ export class CedanaError extends Error {
     if (isAlike(thrown)) return new CedanaError(thrown.code, thrown.message, { cause: thrown, detail: thrown.detail, ...hintOf(thrown) })
     if (thrown instanceof Error && thrown.name === 'AbortError')
       return new CedanaError('CANCELLED', 'operation cancelled', { cause: thrown })
+    if (isOfFullDisk(thrown))
+      return new CedanaError('NO_SPACE', `${reasonOf(thrown)}: ${thrown.syscall ?? 'write'} ${thrown.path ?? ''}`.trimEnd(), {
+        cause: thrown,
+        hint: 'free some space there',
+      })
     const message = thrown instanceof Error ? thrown.message : String(thrown)
     return new CedanaError('BUG', message, { cause: thrown })
   }
@@ -87,6 +92,10 @@ export function reasonOf(thrown: unknown): string {
 }
 
 const hintOf = ({ hint }: CedanaError): { readonly hint?: string } => (hint === undefined ? {} : { hint })
+
+/** No bug, whoever has met with it unprepared. */
+const isOfFullDisk = (thrown: unknown): thrown is NodeJS.ErrnoException =>
+  thrown instanceof Error && 'code' in thrown && (thrown.code === 'ENOSPC' || thrown.code === 'EDQUOT')
 
 /** One of a plugin that carries a copy of this file. */
 const isAlike = (thrown: unknown): thrown is CedanaError =>

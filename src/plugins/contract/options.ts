@@ -20,6 +20,10 @@ export interface OptionMeta {
   readonly path?: boolean
   /** A variable of the client's environment that says it where the command line does not. */
   readonly variable?: string
+  /** What counts where neither says it, in words, of an option without a default. */
+  readonly otherwise?: string
+  /** For examples, of an argument that has to be said. */
+  readonly sample?: string
   /** Accepted, not shown in help. */
   readonly hidden?: boolean
 }
