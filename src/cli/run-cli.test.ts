@@ -28,6 +28,9 @@ describe('misuse is one line and exit code 2', () => {
     [['dump', 'nothing'], "Error: unknown command 'nothing' of cedana dump, which has: job, process, runc, containerd, k8s\n"],
     [['dump'], 'Error: cedana dump needs one of: job, process, runc, containerd, k8s (see cedana dump --help)\n'],
     [['dump', 'process'], "Error: missing required argument 'PID'\n"],
+    [['dump', 'job'], "Error: missing argument 'JID'\n  → or say --latest\n"],
+    [['logs', 'train', '-l'], 'Error: --latest says which one: leave train out\n'],
+    [['checkpoint', 'verify'], "Error: missing argument 'CHECKPOINT'\n  → or say --latest\n"],
     [['dump', 'process', '1', '--comprssion', 'gzip'], "Error: unknown option '--comprssion', did you mean --compression?\n"],
     [['ps', '-o', 'xml'], /^Error: option '-o, --output <FORMAT>' argument 'xml' is invalid\. Allowed choices are table.*\n$/],
     [['exec', 'sh', '-c', 'date'], "Error: unknown option '-c'\n  → options of the program come after --: cedana exec -- sh -c …\n"],
@@ -140,6 +143,38 @@ describe('jobs', () => {
     expect((await runFake(['ps', '--sort', 'x'], { engine: { listJobs } })).stderr).toMatch(/^Error: no column x: choose among job, type/)
     expect((await runFake(['ps'], { engine: { listJobs: async () => [] } })).stdout).toBe('No jobs found\n')
     expect((await runFake(['ps', '-o', 'json'], { engine: { listJobs: async () => [] } })).stdout).toBe('[]\n')
+  })
+
+  test('the latest: wherever one is named, and in a list', async () => {
+    const jobs = async () => [
+      fakeJob({ jid: 'first', createdAt: 1 }),
+      fakeJob({ jid: 'last', createdAt: 3 }),
+      fakeJob({ jid: 'mid', createdAt: 2 }),
+    ]
+    const asked = vi.fn(async (request: unknown) => request)
+    const engine = {
+      listJobs: jobs,
+      getJob: async (jid: string) => (await asked(jid), fakeJob({ jid })),
+      dump: async ({ jid }: { readonly jid: string }) => (await asked(jid), dumped),
+      restore: async ({ jid }: { readonly jid: string }) => (
+        await asked(jid),
+        { ...started, problems: [], state: undefined, plan: undefined }
+      ),
+      freeze: async ({ jid }: { readonly jid: string }) => (await asked(jid), { type: 'process', pid: 3 }),
+      killJobs: async ({ jids }: { readonly jids: readonly string[] }) => (await asked(jids.join()), []),
+      deleteJobs: async ({ jids }: { readonly jids: readonly string[] }) => (await asked(jids.join()), []),
+    } as Partial<Engine>
+    for (const argv of [['job', 'inspect'], ['dump', 'job'], ['restore', 'job'], ['freeze', 'job'], ['kill'], ['delete']]) {
+      asked.mockClear()
+      expect(await runFake([...argv, '--latest'], { engine })).toMatchObject({ code: 0, stderr: '' })
+      expect(asked.mock.calls).toEqual([['last']])
+    }
+    expect((await runFake(['ps', '-ql'], { engine })).stdout).toBe('last\n')
+    expect((await runFake(['dump', 'job', '-l', '--no-server'], { engine })).connections).toEqual(['local with jobs', 'local with jobs'])
+    expect(await runFake(['logs', '-l'], { engine: { listJobs: async () => [] } })).toMatchObject({
+      code: 1,
+      stderr: 'Error: NotFound: there are no jobs\n',
+    })
   })
 
   test('kill asks only on a terminal', async () => {
@@ -341,6 +376,22 @@ test('checkpoints by id, and by paths of this directory', async () => {
   const inspectCheckpoint = vi.fn<Engine['inspectCheckpoint']>(async () => ({ checkpoint: {}, manifest: {}, contents: {} }) as never)
   await runFake(['checkpoint', 'inspect', './d'], { engine: { inspectCheckpoint } })
   expect(inspectCheckpoint.mock.lastCall?.[0]).toBe('/work/dir/d')
+})
+
+test('the latest checkpoint', async () => {
+  const view = { jid: 'train', type: 'process', path: '/p', size: 1, compression: 'none', exists: true }
+  const engine = {
+    listCheckpoints: async () => [
+      { ...view, id: 'c1', time: 1 },
+      { ...view, id: 'c3', time: 3 },
+    ],
+    verifyCheckpoint: async (id: string) => ({ path: id, files: 1, bytes: 1 }),
+  }
+  expect((await runFake(['checkpoint', 'verify', '-l', '-q'], { engine })).stdout).toBe('c3\n')
+  expect((await runFake(['checkpoints', '-l', '-q'], { engine })).stdout).toBe('c3\n')
+  expect((await runFake(['checkpoint', 'delete', '-l'], { engine: { listCheckpoints: async () => [] } })).stderr).toBe(
+    'Error: NotFound: there are no checkpoints\n',
+  )
 })
 
 test('query: the columns for people, keys for programs', async () => {

@@ -5,7 +5,7 @@ import type { ParsedOptions } from '../plugins/contract/options.js'
 import type { Verb } from '../plugins/contract/runtime.js'
 import { type DescribedRuntime, unsupported } from '../plugins/description.js'
 import type { CliCommand, Handler } from './command.js'
-import { nonEmpty } from './shared-flags.js'
+import { jobArgument, jobOf, type LatestFlag } from './latest.js'
 import { addFields, check, collect, fieldsOf, type Options, takesNumber } from './flags.js'
 
 /** Reads what the command line says, by the schema; nothing is left unchecked. */
@@ -87,7 +87,7 @@ export async function jobCommand(
   schema: string,
   summary: string,
 ): Promise<{ command: CliCommand; read: Reader }> {
-  const command = parent.add('job', summary).argument('<JID>', 'job id', nonEmpty)
+  const command = jobArgument(parent.add('job', summary))
   const manifests = (await parent.app.plugins()).filter(({ verbs }) => verbs[verb] !== undefined)
   const fields = await Promise.all(manifests.map(async ({ name, options }) => ({ name, fields: await fieldsOf(options[schema]) })))
   const flags = fields.flatMap((one) => addFields(command, one.fields, `(${one.name}) `))
@@ -103,7 +103,9 @@ export async function targetCommands(
   const { command } = await jobCommand(parent, verb, 'none', `${verb} a job`)
   command
     .example(`cedana ${verb} job train`)
-    .does((session, flags, args) => handler({ jid: args[0] ?? '', type: '', target: {} })(session, flags, args))
+    .does<LatestFlag>(async (session, flags, args) =>
+      handler({ jid: await jobOf(session, args[0], flags), type: '', target: {} })(session, flags, args),
+    )
   for (const { command: sub, manifest, read, sample } of await typeCommands(
     parent,
     verb,

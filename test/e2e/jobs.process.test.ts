@@ -1,8 +1,10 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { isAlive, processInfo } from '../support/processes.js'
+import { program } from '../support/programs.js'
 import { until } from '../support/wait.js'
 import { CEDANA, useWorld } from '../support/world.js'
 
@@ -168,6 +170,28 @@ describe('job kill', () => {
     expect((await world.fails(['job', 'kill', '--all'], { stdin: 'y\n' })).stderr).toContain('--yes')
     expect(isAlive(job.pid)).toBe(true)
     expect((await world.ok(['job', 'kill', '--all', '--yes'])).stdout).toContain(`Killed job ${job.jid}`)
+  })
+})
+
+describe('a job that is named by less than its id', () => {
+  test('the beginning of a random id, or --latest, in every verb; a name of its own counts whole', async () => {
+    const random = async (jid: string) =>
+      world.quick(['exec', '--jid', jid, '--out', join(world.dir, `${jid}.log`), '--', await program('counter')])
+    await random('brave_hopper7')
+    await random('brave_hertz1')
+    const named = await world.job('counter')
+    expect((await world.quick(['job', 'inspect', 'brave_ho', '-q'])).stdout).toBe('brave_hopper7\n')
+    expect((await world.refuses(['dump', 'job', 'brave'])).stderr).toMatch(/brave fits several jobs: .*brave_hertz1/)
+    expect((await world.refuses(['kill', named.jid.slice(0, -1)])).stderr).toContain('no jobs found')
+    expect((await world.quick(['freeze', 'job', '--latest'])).stdout).toContain(`PID ${named.pid}`)
+    await world.quick(['unfreeze', 'job', '--latest'])
+    await world.quick(['dump', 'job', 'brave_ho'])
+    expect((await world.quick(['checkpoints', 'brave_ho', '-ql'])).stdout).toMatch(/^\S+\n$/)
+    await world.quick(['checkpoint', 'verify', '--latest'])
+    await world.quick(['restore', 'job', 'brave_ho'])
+    expect((await world.quick(['kill', 'brave_ho', 'brave_he'])).stdout).toBe('Killed job brave_hopper7\nKilled job brave_hertz1\n')
+    expect((await world.quick(['kill', '-l'])).stdout).toBe(`Killed job ${named.jid}\n`)
+    await world.quick(['delete', 'brave_ho', 'brave_he', named.jid])
   })
 })
 

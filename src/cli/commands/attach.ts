@@ -1,10 +1,11 @@
 import { DEFAULT_DETACH_KEYS, parseDetachKeys } from '../attach/detach-keys.js'
 import type { CliCommand } from '../command.js'
 import { usageError } from '../exit-codes.js'
+import { jobArgument, jobOf, latestFlag, type LatestFlag } from '../latest.js'
 import type { Session } from '../session.js'
 import { nonEmpty } from '../shared-flags.js'
 
-interface AttachFlags {
+interface AttachFlags extends LatestFlag {
   readonly detachKeys?: string
 }
 
@@ -23,22 +24,21 @@ async function attachTo(session: Session, target: { readonly jid: string; readon
 }
 
 export function attach(command: CliCommand): void {
-  command
-    .argument('<PID>', 'PID, or id, of a job', nonEmpty)
+  latestFlag(command.argument('[PID]', 'PID, or id, of a job', nonEmpty), 'the job that was made last')
     .option(...DETACH_KEYS)
     .note(ENDING)
     .example('cedana attach 4711')
-    .does<AttachFlags>((session, flags, [target = '']) => {
+    .does<AttachFlags>(async (session, flags, [name]) => {
+      const target = await jobOf(session, name, flags)
       const isPid = /^\d+$/.test(target) && Number(target) > 0 && Number(target) <= 0x7fffffff
       return attachTo(session, isPid ? { jid: '', pid: Number(target) } : { jid: target, pid: 0 }, flags)
     })
 }
 
 export function attachJob(command: CliCommand): void {
-  command
-    .argument('<JID>', 'job id', nonEmpty)
+  jobArgument(command)
     .option(...DETACH_KEYS)
     .note(ENDING)
     .example('cedana job attach train')
-    .does<AttachFlags>((session, flags, [jid = '']) => attachTo(session, { jid, pid: 0 }, flags))
+    .does<AttachFlags>(async (session, flags, [name]) => attachTo(session, { jid: await jobOf(session, name, flags), pid: 0 }, flags))
 }

@@ -1,7 +1,8 @@
 import type { CliCommand } from '../command.js'
+import { checkpointArgument, checkpointOf, type LatestFlag } from '../latest.js'
 import { SECTIONS, sectionTable, type SectionName } from '../render/contents.js'
 import type { Session } from '../session.js'
-import { checkpointName, outputFlags } from '../shared-flags.js'
+import { outputFlags } from '../shared-flags.js'
 
 const TYPES = {
   container: 'container',
@@ -22,7 +23,7 @@ function printSections(session: Session, contents: object): void {
 }
 
 export function checkpointInspect(command: CliCommand): void {
-  outputFlags(command)
+  outputFlags(checkpointArgument(command))
     .choice(
       '-t, --type <SECTION>',
       'only the container, processes (ps), open files (fd), memory (mem, rss), sockets (sk) or GPU state (gpu)',
@@ -33,8 +34,8 @@ export function checkpointInspect(command: CliCommand): void {
       'cedana checkpoint inspect --type fd /tmp/dump-process-1.tar.gz',
       'cedana checkpoint inspect -o json 4be1',
     )
-    .does<{ readonly type?: keyof typeof TYPES }>(async (session, { type }, [name = '']) => {
-      const id = checkpointName(session.world, name)
+    .does<{ readonly type?: keyof typeof TYPES } & LatestFlag>(async (session, { type, ...flags }, [name]) => {
+      const id = await checkpointOf(session, name, flags)
       const { checkpoint, manifest, contents } = await session.ask((engine) => engine.inspectCheckpoint(id, { signal: session.signal }))
       const section = type === undefined ? undefined : TYPES[type]
       if (session.isStructured) {

@@ -1,5 +1,6 @@
 import type { CheckpointView } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
+import { checkpointArgument, checkpointOf, latestCheckpoint, latestFlag, type LatestFlag } from '../latest.js'
 import { printListing, type Listing } from '../render/listing.js'
 import { formatSize, formatTime } from '../render/units.js'
 import { absolute, checkpointName, listFlags, outputFlags } from '../shared-flags.js'
@@ -25,26 +26,24 @@ const checkpointListing = (checkpoints: readonly CheckpointView[], jid: string):
 })
 
 export function checkpointList(command: CliCommand): void {
-  listFlags(command.argument('[JID]', 'job id; not said: all jobs'))
+  latestFlag(listFlags(command.argument('[JID]', 'job id; not said: all jobs')), 'only the checkpoint that was made last')
     .example('cedana checkpoints train', 'cedana checkpoints -o wide')
-    .does(async (session, _options, [jid = '']) => {
+    .does<LatestFlag>(async (session, { latest = false }, [jid = '']) => {
       const checkpoints = await session.ask((engine) => engine.listCheckpoints(jid, { signal: session.signal }))
-      await printListing(session, checkpointListing(checkpoints, jid))
+      await printListing(session, checkpointListing(latest ? latestCheckpoint(checkpoints) : checkpoints, jid))
     })
 }
-
-const ID = ['<CHECKPOINT>', 'checkpoint id, the beginning of one, or a path'] as const
 
 export function checkpoint(command: CliCommand): void {
   const list = command.add('list', 'list checkpoints')
   list.alias('ls')
   checkpointList(list)
-  checkpointInspect(command.add('inspect', 'show what is in a checkpoint: processes, open files, memory, sockets').argument(...ID))
+  checkpointInspect(command.add('inspect', 'show what is in a checkpoint: processes, open files, memory, sockets'))
 
-  outputFlags(command.add('verify', 'read a checkpoint and compare it with its checksums').argument(...ID))
+  outputFlags(checkpointArgument(command.add('verify', 'read a checkpoint and compare it with its checksums')))
     .example('cedana checkpoint verify 4be1')
-    .does(async (session, _options, [name = '']) => {
-      const id = checkpointName(session.world, name)
+    .does<LatestFlag>(async (session, flags, [name]) => {
+      const id = await checkpointOf(session, name, flags)
       const result = await session.ask((engine) => engine.verifyCheckpoint(id, { signal: session.signal }))
       if (session.isStructured) return session.printDocument(result, session.format!)
       session.print(
@@ -58,7 +57,7 @@ export function checkpoint(command: CliCommand): void {
   outputFlags(
     command
       .add('export', 'write a checkpoint of a container as the archive that podman, CRI-O, containerd and checkpointctl know')
-      .argument(...ID)
+      .argument('<CHECKPOINT>', 'checkpoint id, the beginning of one, or a path')
       .argument('<FILE>', file),
     { alias: false },
   )
@@ -77,10 +76,10 @@ export function checkpoint(command: CliCommand): void {
       session.print(session.options.quiet === true ? result.path : `Exported to ${result.path} (${formatSize(result.size)})`)
     })
 
-  outputFlags(command.add('delete', 'remove a checkpoint from disk and from its job').argument(...ID))
+  outputFlags(checkpointArgument(command.add('delete', 'remove a checkpoint from disk and from its job')))
     .example('cedana checkpoint delete 4be1')
-    .does(async (session, _options, [name = '']) => {
-      const id = checkpointName(session.world, name)
+    .does<LatestFlag>(async (session, flags, [name]) => {
+      const id = await checkpointOf(session, name, flags)
       const result = await session.ask((engine) => engine.deleteCheckpoint(id, { signal: session.signal }))
       if (session.isStructured) return session.printDocument(result, session.format!)
       session.print(session.options.quiet === true ? result.path : `Deleted ${result.path}`)

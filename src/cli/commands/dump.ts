@@ -1,6 +1,7 @@
 import type { DumpRequest, DumpResult } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
 import { dumpFlags, type DumpFlags } from '../dump-flags.js'
+import { jobOf, type LatestFlag } from '../latest.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
 import { openResultFile } from '../result-file.js'
@@ -58,9 +59,10 @@ export async function dump(command: CliCommand): Promise<void> {
   const job = await jobCommand(command, 'dump', 'dump', 'dump a job')
   job.command
     .example('cedana dump job train', 'cedana dump job --leave-running --compression zstd train', 'cedana dump job --dry-run train')
-    .does<DumpFlags>((session, flags, args) =>
-      carryOut(session, flags, { jid: args[0] ?? '', type: '', target: {}, options: job.read([], flags) }),
-    )
+    .does<DumpFlags & LatestFlag>(async (session, flags, args) => {
+      const jid = await jobOf(session, args[0], flags, { local: flags.server === false, withJobs: true })
+      return carryOut(session, flags, { jid, type: '', target: {}, options: job.read([], flags) })
+    })
   for (const { command: sub, manifest, read, sample } of await typeCommands(
     command,
     'dump',

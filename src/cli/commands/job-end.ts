@@ -2,11 +2,12 @@ import { constants } from 'node:os'
 import { Option } from 'commander'
 import type { CliCommand } from '../command.js'
 import { CliError, usageError } from '../exit-codes.js'
+import { jobOf, latestFlag, type LatestFlag } from '../latest.js'
 import { confirm } from '../prompt.js'
 import type { Session } from '../session.js'
 import { duration } from '../shared-flags.js'
 
-interface Selection {
+interface Selection extends LatestFlag {
   readonly all?: boolean
   readonly yes?: boolean
   readonly force?: boolean
@@ -22,7 +23,9 @@ function signalNumber(text: string): number {
 }
 
 /** Undefined: the answer was no. Job ids together with --all: only these. */
-async function selected(session: Session, verb: string, missing: string, jids: readonly string[], { all, yes, force }: Selection) {
+async function selected(session: Session, verb: string, missing: string, names: readonly string[], flags: Selection) {
+  const { all, yes, force, latest } = flags
+  const jids = latest === true ? [await jobOf(session, names[0], flags)] : names
   if (jids.length > 0) return { jids, all: false }
   if (all !== true) throw new CliError(missing)
   const isSure = yes === true || force === true || (await confirm(session, `Are you sure you want to ${verb} all jobs? [y/n]: `))
@@ -30,8 +33,8 @@ async function selected(session: Session, verb: string, missing: string, jids: r
 }
 
 const selection = (command: CliCommand, verb: string): CliCommand =>
-  command
-    .argument('[JID...]', 'job ids')
+  latestFlag(command, 'the job that was made last')
+    .argument('[JID...]', 'job ids, or beginnings of those that were made up')
     .option('-a, --all', `${verb} all jobs`)
     .option('-y, --yes', 'do not ask')
     .addOption(new Option('-f, --force', 'same as --yes').hideHelp())

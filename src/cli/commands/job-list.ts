@@ -1,5 +1,6 @@
 import type { JobView } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
+import { latestFlag, type LatestFlag, latestJob } from '../latest.js'
 import { printListing, type Listing } from '../render/listing.js'
 import type { Colour } from '../render/style.js'
 import { formatAge, formatSize, formatTime } from '../render/units.js'
@@ -63,7 +64,7 @@ const jobListing = (jobs: readonly JobView[], now: number): Listing<JobView> => 
 })
 
 export function jobList(command: CliCommand): void {
-  listFlags(command)
+  latestFlag(listFlags(command), 'only the job that was made last')
     .option('-a, --all', 'also jobs of other hosts')
     .example(
       'cedana ps',
@@ -72,12 +73,12 @@ export function jobList(command: CliCommand): void {
       'cedana ps --sort -size',
       "cedana ps -o json | jq '.[] | select(.is_running)'",
     )
-    .does<{ readonly all?: boolean }>(async (session, { all = false }) => {
+    .does<{ readonly all?: boolean } & LatestFlag>(async (session, { all = false, latest = false }) => {
       const { signal } = session
       // Documents and the wide table show everything.
       const { filter, sort } = session.options
-      const brief = !session.isStructured && session.format !== 'wide' && filter === undefined && sort === undefined
+      const brief = !session.isStructured && session.format !== 'wide' && filter === undefined && sort === undefined && !latest
       const jobs = await session.ask((engine) => engine.listJobs({ allHosts: all, jids: [], brief }, { signal }))
-      await printListing(session, jobListing(jobs, Date.now()))
+      await printListing(session, jobListing(latest ? latestJob(jobs) : jobs, Date.now()))
     })
 }

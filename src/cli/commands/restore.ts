@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from 'commander'
 import type { RestoreRequest, RestoreResult } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
+import { jobOf, type LatestFlag } from '../latest.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
 import type { Session } from '../session.js'
@@ -80,7 +81,10 @@ export async function restore(command: CliCommand): Promise<void> {
   const job = await jobCommand(command, 'restore', 'restore', 'restore a job')
   job.command
     .example('cedana restore job train', 'cedana restore job --attach train', 'cedana restore job --path /backup/train.tar.zst train')
-    .does<RestoreFlags>((session, flags, args) => carryOut(session, flags, { jid: args[0] ?? '', type: '', options: job.read([], flags) }))
+    .does<RestoreFlags & LatestFlag>(async (session, flags, args) => {
+      const jid = await jobOf(session, args[0], flags, { local: flags.server === false, withJobs: true })
+      return carryOut(session, flags, { jid, type: '', options: job.read([], flags) })
+    })
   for (const { command: sub, manifest, read } of await typeCommands(
     command,
     'restore',

@@ -1,4 +1,4 @@
-/** Job ids: which are allowed, and random ones that people can say and remember. */
+/** Job ids: which are allowed, random ones that people can say and remember, and which of them is meant. */
 import { randomInt } from 'node:crypto'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { JobId } from '../../plugins/contract/job.js'
@@ -39,3 +39,21 @@ const pick = (words: readonly string[]): string => words[randomInt(words.length)
 
 /** `<adjective>_<surname><digit>`, as `brave_hopper7`. Not checked to be free. */
 export const randomJobId = (): JobId => `${pick(adjectives)}_${pick(surnames)}${randomInt(10)}` as JobId
+
+function isRandom(jid: string): boolean {
+  const [, adjective = '', surname = ''] = /^([a-z]+)_([a-z]+)\d$/.exec(jid) ?? []
+  return adjectives.includes(adjective) && surnames.includes(surname)
+}
+
+const SHORTEST = 4
+
+/**
+ * The id that is meant: it itself, or the beginning of a random one. A name that somebody chose is never meant by less: who kills `web` does not mean
+ * `web-2`. Undefined: none. Throws BAD_OPTIONS: it fits several.
+ */
+export function meantBy(name: string, jids: readonly string[]): string | undefined {
+  if (jids.includes(name)) return name
+  const fitting = name.length < SHORTEST ? [] : jids.filter((jid) => jid.startsWith(name) && isRandom(jid))
+  if (fitting.length > 1) throw new CedanaError('BAD_OPTIONS', `${name} fits several jobs: ${fitting.join(', ')}`)
+  return fitting[0]
+}

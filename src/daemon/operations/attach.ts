@@ -6,14 +6,11 @@ import { targetOf } from '../jobs/table.js'
 import { mayUseJob } from './authorize.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
+import { namedJob } from './target.js'
 import type { AttachInput, AttachOutput, AttachRequest, Call, WindowSize } from './verbs.js'
 
 function findJob(env: Environment, call: Call, request: AttachRequest): JobRecord {
-  if (request.jid !== '') {
-    const job = env.jobs.get(request.jid)
-    mayUseJob(call.caller, job)
-    return job
-  }
+  if (request.jid !== '') return namedJob(env, call.caller, request.jid)
   if (request.pid === 0) throw new CedanaError('BAD_OPTIONS', 'missing PID')
   const job = env.jobs.all().find((one) => one.state === 'running' && one.pid === request.pid)
   if (!job) throw new CedanaError('NOT_ATTACHABLE', `process ${request.pid} has no IO slave`)

@@ -5,8 +5,16 @@ import type { Caller, ProcessFacts, Snapshot } from '../../plugins/contract/job.
 const denied = (what: string): CedanaError =>
   new CedanaError('PERMISSION_DENIED', `${what} belongs to another user`, { hint: 'only its owner and root may do this' })
 
-export function mayUseJob(caller: Caller, job: { readonly jid: string; readonly owner: { readonly uid: number } }): void {
-  if (caller.uid !== 0 && caller.uid !== job.owner.uid) throw denied(`job ${job.jid}`)
+interface Owned {
+  readonly jid: string
+  readonly owner: { readonly uid: number }
+}
+
+/** Everybody sees their own jobs, root sees all. */
+export const isVisible = (caller: Caller, { owner }: Owned): boolean => caller.uid === 0 || owner.uid === caller.uid
+
+export function mayUseJob(caller: Caller, job: Owned): void {
+  if (!isVisible(caller, job)) throw denied(`job ${job.jid}`)
 }
 
 /** A process of the tree that is not the caller's with all of its ids: a set-user-id program is not its starter's. */

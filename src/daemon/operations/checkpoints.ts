@@ -15,6 +15,7 @@ import type { CheckpointRecord } from '../jobs/job.js'
 import { mayUseJob } from './authorize.js'
 import { begin, ensureDirectories, type Environment, packingLimits, unpackingLimits } from './environment.js'
 import { gpuContents } from './gpu.js'
+import { findJob } from './target.js'
 import type { Call, CheckpointView, ExportCheckpointRequest } from './verbs.js'
 
 export const checkpointView = (record: CheckpointRecord): CheckpointView => ({
@@ -73,9 +74,7 @@ function locate(env: Environment, caller: Caller, id: string): CheckpointRecord 
 }
 
 export function listCheckpoints(env: Environment, call: Call, jid: string): readonly CheckpointView[] {
-  const job = jid === '' ? undefined : env.jobs.find(jid)
-  if (job) mayUseJob(call.caller, job)
-  const records = env.checkpoints.ofJob(jid === '' ? undefined : jid)
+  const records = env.checkpoints.ofJob(jid === '' ? undefined : (findJob(env, call.caller, jid)?.jid ?? jid))
   const mine = records.filter((record) => call.caller.uid === 0 || env.jobs.find(record.jid)?.owner.uid === call.caller.uid)
   return mine.map(checkpointView)
 }

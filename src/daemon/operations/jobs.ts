@@ -4,13 +4,15 @@ import { CedanaError } from '../../plugins/contract/errors.js'
 import { removeDirectory } from '../host/mounts.js'
 import * as processes from '../host/processes.js'
 import type { CheckpointRecord, JobBrief, JobRecord } from '../jobs/job.js'
+import { meantBy } from '../jobs/names.js'
 import { statusOf, type JobStatus } from '../jobs/status.js'
 import { targetOf } from '../jobs/table.js'
-import { mayUseJob, visiblePart } from './authorize.js'
+import { isVisible, visiblePart } from './authorize.js'
 import { checkpointView } from './checkpoints.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
 import { removeTarget } from './starts.js'
+import { namedJob } from './target.js'
 import type { Call, CheckpointView, JobView, KillRequest, ListJobsRequest } from './verbs.js'
 
 const SIGKILL = 9
@@ -119,12 +121,9 @@ function compare(a: Seen<JobBrief>, b: Seen<JobBrief>): number {
   return (b.latest?.record.time ?? 0) - (a.latest?.record.time ?? 0) || b.job.createdAt - a.job.createdAt
 }
 
-/** Everybody sees their own jobs, root sees all. */
-const isVisible = ({ caller }: Call, { owner }: JobBrief): boolean => caller.uid === 0 || owner.uid === caller.uid
-
 export async function listJobs(env: Environment, call: Call, request: ListJobsRequest): Promise<readonly JobView[]> {
   const isWanted = (job: JobBrief): boolean =>
-    isVisible(call, job) &&
+    isVisible(call.caller, job) &&
     (request.allHosts || job.hostId === env.jobs.hostId) &&
     (request.jids.length === 0 || request.jids.includes(job.jid))
   if (request.brief) return (await seen(env, env.jobs.briefs().filter(isWanted))).sort(compare).map(briefView)
@@ -138,12 +137,11 @@ async function seenNow(env: Environment, job: JobRecord): Promise<Seen<JobRecord
 }
 
 export async function getJob(env: Environment, call: Call, jid: string): Promise<JobView> {
-  const job = env.jobs.get(jid)
-  mayUseJob(call.caller, job)
+  const job = namedJob(env, call.caller, jid)
   const one = await seenNow(env, job)
   // How it has ended may be for somebody else to say, and known a little later than that it has.
   const isEnding = job.state === 'running' && ['halted', 'zombie'].includes(one.status.word)
-  const whole = view(isEnding && (await endsWithin(env, jid, KNOWN_MS)) ? await seenNow(env, env.jobs.get(jid)) : one)
+  const whole = view(isEnding && (await endsWithin(env, job.jid, KNOWN_MS)) ? await seenNow(env, env.jobs.get(job.jid)) : one)
   if (!whole.isRunning) return whole
   // It may end while it is looked at: then there is no live state to show.
   const state = await processes.inspect(targetOf(job)).catch(() => undefined)
@@ -152,8 +150,10 @@ export async function getJob(env: Environment, call: Call, jid: string): Promise
 
 /** The jobs a kill or delete names, or all that the caller may touch. Throws NO_SUCH_JOB when there is none. */
 function chosen(env: Environment, call: Call, request: { readonly jids: readonly string[]; readonly all: boolean }): readonly JobRecord[] {
-  const jobs = env.jobs.all().filter((job) => isVisible(call, job))
-  const selected = request.all && request.jids.length === 0 ? jobs : jobs.filter((job) => request.jids.includes(job.jid))
+  const jobs = env.jobs.all().filter((job) => isVisible(call.caller, job))
+  const own = jobs.map(({ jid }) => jid)
+  const meant = new Set(request.jids.map((name) => meantBy(name, own)))
+  const selected = request.all && request.jids.length === 0 ? jobs : jobs.filter(({ jid }) => meant.has(jid))
   if (selected.length === 0) throw new CedanaError('NO_SUCH_JOB', 'no jobs found')
   return selected
 }

@@ -21,7 +21,7 @@ import { CheckpointReader, type OpenRequest } from '../images/reader.js'
 import { decodeState, STATE } from '../images/state.js'
 import type { JobRecord } from '../jobs/job.js'
 import { targetOf } from '../jobs/table.js'
-import { mayUseJob, mayUseTree } from './authorize.js'
+import { mayUseTree } from './authorize.js'
 import { CRIU_RESTORE_LOG, CriuWork } from './criu-work.js'
 import { baseOptions, mergeOptions, parseCriuOpts, stdioInherits } from './criu-options.js'
 import { PENDING_STDIN, STDIN_SECTION } from './dump.js'
@@ -30,6 +30,7 @@ import { RestoredGpu } from './gpu.js'
 import { type Checks, checking, programWork, restoreByCriu, restoreByProgram, type TreePlan } from './restore-tree.js'
 import { checkStdio, chooseJobId, defaultLog, makeJobDirectory, newJob, streamProblems, writePidFile } from './run.js'
 import { removeTarget, undoStart } from './starts.js'
+import { namedJob } from './target.js'
 import type { Call, RestoreRequest, RestoreResult } from './verbs.js'
 
 const SIGKILL = 9
@@ -49,11 +50,10 @@ function chooseStdio(request: RestoreRequest, job: JobRecord | undefined, manife
 
 /** The job to restore, which must not run. Throws NO_SUCH_JOB, PERMISSION_DENIED, JOB_RUNNING. */
 async function endedJob(env: Environment, call: Call, jid: string): Promise<JobRecord> {
-  const job = env.jobs.get(jid)
-  mayUseJob(call.caller, job)
+  const job = namedJob(env, call.caller, jid)
   if (job.state !== 'ended' && (await processes.isAlive(targetOf(job))))
-    throw new CedanaError('JOB_RUNNING', `job ${jid} is already running`)
-  return await env.jobs.ended(jid)
+    throw new CedanaError('JOB_RUNNING', `job ${job.jid} is already running`)
+  return await env.jobs.ended(job.jid)
 }
 
 function checkpointPath(env: Environment, request: RestoreRequest, job: JobRecord | undefined): string {
