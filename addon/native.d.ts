@@ -72,6 +72,7 @@ export interface NativeFile {
 }
 export interface NativeProcess {
   readonly pid: number
+  readonly innerPid: number
   readonly parentPid: number
   readonly processGroup: number
   readonly session: number

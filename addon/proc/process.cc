@@ -116,6 +116,8 @@ std::optional<ProcessFacts> ReadProcess(int dir) {
   facts.uids = Numbers<uint32_t>(FieldOf(status, "Uid:"));
   facts.gids = Numbers<uint32_t>(FieldOf(status, "Gid:"));
   facts.groups = Numbers<uint32_t>(FieldOf(status, "Groups:"));
+  const auto pids = Numbers<pid_t>(FieldOf(status, "NSpid:"));
+  facts.inner_pid = pids.empty() ? 0 : pids.back();
   facts.seccomp = Number<int>(FieldOf(status, "Seccomp:"));
   facts.tracer = Number<pid_t>(FieldOf(status, "TracerPid:"));
   facts.args = SplitArguments(ReadProcFile(dir, "cmdline").value_or(""));

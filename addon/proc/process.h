@@ -45,6 +45,8 @@ struct ProcessFacts {
   std::vector<uint32_t> gids;
   std::vector<uint32_t> groups;
   std::vector<pid_t> threads;
+  // In the innermost PID namespace that it is in.
+  pid_t inner_pid = 0;
   int seccomp = 0;
   pid_t tracer = 0;
   uint64_t resident_bytes = 0;

@@ -173,6 +173,7 @@ Napi::Object ProcessToJs(Napi::Env env, const ProcessFacts& process) {
     namespaces.Set(kNamespaceNames[i], process.namespaces[i]);
   return ObjectBuilder(env)
       .Set("pid", process.stat.pid)
+      .Set("innerPid", process.inner_pid)
       .Set("parentPid", process.stat.parent)
       .Set("processGroup", process.stat.group)
       .Set("session", process.stat.session)

@@ -132,6 +132,11 @@ describe('a container of containerd', () => {
     await containerd.run(await containerd.busybox(), id, ['sh', '-c', COUNTER])
     await until('it counts', () => containerd.output(id).includes('3\n'))
     const path = await dump(['containerd', id], [...containerd.flags, '--streams', '2', '--compression', 'lz4'])
+    const { stdout } = await world.quick(['checkpoint', 'inspect', '--output', 'json', path])
+    expect((JSON.parse(stdout) as { contents: object }).contents).toMatchObject({
+      container: { id, engine: 'containerd' },
+      processes: expect.arrayContaining([expect.objectContaining({ pid: 1, args: ['sh', '-c', COUNTER] })]) as unknown,
+    })
     await world.ok(['restore', 'containerd', '--path', path])
     expect((await containerd.task(id))?.status).toBe('RUNNING')
     const lines = async () => (await containerd.exec(id, 'cat', '/var/log/count')).split('\n').length

@@ -28,6 +28,11 @@ test('processes, and what each of them has', () => {
   expect(sectionTable('memory', contents, plain)).toContain('  7  sh     2 KiB')
 })
 
+test('a process whose command line is not in the checkpoint goes by its name', () => {
+  const processes = contents.processes.map((one) => ({ ...one, args: [] }))
+  expect(sectionTable('processes', { processes }, plain)).toMatch(/ \[sh\]\n$/)
+})
+
 test('nothing of a kind', () => {
   expect(sectionTable('sockets', contents, plain)).toBe('')
   expect(sectionTable('gpu', {}, plain)).toBe('')

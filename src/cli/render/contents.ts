@@ -16,6 +16,10 @@ const each =
       (isFacts(one[key]) ? [one[key]] : listOf(one[key])).map((fact) => ({ pid: one.pid, name: one.name, ...fact })),
     )
 
+/** As ps shows one whose command line is not known. */
+const withCommand = (one: Facts): Facts =>
+  Array.isArray(one.args) && one.args.length > 0 ? one : { ...one, args: [`[${String(one.name)}]`] }
+
 interface Section {
   readonly columns: readonly string[]
   readonly rows: (contents: Facts) => readonly Facts[]
@@ -27,7 +31,7 @@ export const SECTIONS = {
   },
   processes: {
     columns: ['pid', 'parentPid', 'session', 'state', 'threads', 'args'],
-    rows: (contents: Facts) => listOf(contents.processes),
+    rows: (contents: Facts) => listOf(contents.processes).map(withCommand),
   },
   files: { columns: ['pid', 'fd', 'kind', 'path'], rows: each('files') },
   memory: {

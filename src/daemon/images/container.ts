@@ -51,6 +51,9 @@ function parsed<T>(files: ReadonlyMap<string, Uint8Array>, name: string, schema:
 
 const MANAGERS: Readonly<Record<string, string>> = { libpod: 'podman', 'cri-o': 'cri-o' }
 
+/** As it names its runtimes. */
+const IS_OF_CONTAINERD = /^io[.]containerd[.]/
+
 /** Undefined: not of a container, or of one that nobody described. */
 export function readContainer(files: ReadonlyMap<string, Uint8Array>, rootfsDiffBytes: number): ContainedContainer | undefined {
   const config = parsed(files, CONFIG_DUMP, ConfigDump)
@@ -65,7 +68,7 @@ export function readContainer(files: ReadonlyMap<string, Uint8Array>, rootfsDiff
     name: of('container-name') || of('container.name') || config.name,
     image: config.rootfsImageName || of('image-name'),
     runtime: config.runtime,
-    engine: MANAGERS[manager] ?? (isCri ? 'containerd' : ''),
+    engine: MANAGERS[manager] ?? (isCri || IS_OF_CONTAINERD.test(config.runtime) ? 'containerd' : ''),
     pod: of('sandbox-name') || of('pod.name'),
     podNamespace: of('sandbox-namespace') || of('pod.namespace'),
     createdTime: config.createdTime,

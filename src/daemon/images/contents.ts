@@ -168,7 +168,7 @@ class Images {
   commandLines(): ReadonlyMap<number, readonly string[]> {
     const bytes = this.contents.get(STATE)
     try {
-      return new Map(bytes && decodeState(bytes).processes.map((process) => [process.pid, process.args]))
+      return new Map(bytes && decodeState(bytes).processes.map(({ pid, innerPid, args }) => [innerPid || pid, args]))
     } catch {
       // Another program's file of the same name.
       return new Map()

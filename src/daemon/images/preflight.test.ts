@@ -34,6 +34,7 @@ const file = (changes: Partial<OpenFile> = {}): OpenFile => ({
 })
 const facts = (changes: Partial<ProcessFacts> = {}): ProcessFacts => ({
   pid: 100 as Pid,
+  innerPid: 100,
   parentPid: 1 as Pid,
   processGroup: 100,
   session: 100,

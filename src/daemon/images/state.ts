@@ -33,6 +33,7 @@ const OpenFile = z.looseObject({
 })
 const ProcessFacts = z.looseObject({
   pid: Pid,
+  innerPid: z.int().default(0),
   parentPid: Pid,
   processGroup: z.int(),
   session: z.int(),

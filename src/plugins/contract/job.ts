@@ -106,6 +106,8 @@ export const STATE_WORDS: Readonly<Record<string, string>> = {
 
 export interface ProcessFacts {
   readonly pid: Pid
+  /** In the PID namespace that it is in, which is how CRIU knows it; 0: not known. */
+  readonly innerPid: number
   readonly parentPid: Pid
   readonly processGroup: number
   readonly session: number
