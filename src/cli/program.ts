@@ -90,7 +90,12 @@ const ENTRIES: readonly Entry[] = [
     load: async () => (await import('./commands/query.js')).query,
   },
 
-  { name: 'daemon', group: SYSTEM, summary: 'start or check the daemon', load: async () => (await import('./commands/daemon.js')).daemon },
+  {
+    name: 'daemon',
+    group: SYSTEM,
+    summary: 'start, check or reload the daemon',
+    load: async () => (await import('./commands/daemon.js')).daemon,
+  },
   {
     name: 'check',
     group: SYSTEM,

@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { configDirectory, configSchema, describeConfig, loadConfig, writeConfig, type ConfigSources } from './config.js'
+import { changeConfig, configDirectory, configSchema, describeConfig, loadConfig, writeConfig, type ConfigSources } from './config.js'
 
 let configDir: string
 beforeEach(() => {
@@ -110,6 +110,20 @@ describe('loadConfig', () => {
     rmSync(path)
     mkdirSync(path)
     refused(/^cannot read \/.*config\.json/)
+  })
+})
+
+describe('changeConfig', () => {
+  const of = (json: string) => load({ configJson: json }).config
+
+  it('takes what operations look up, and names what waits', () => {
+    const old = of('{"log_level": "info", "db": {"path": "/a"}}')
+    const fresh = of('{"log_level": "debug", "db": {"path": "/b"}, "checkpoint": {"level": 3}, "profiling": {"enabled": false}}')
+    const { config, changed, atNextStart } = changeConfig(old, fresh)
+    expect({ changed, atNextStart }).toEqual({ changed: ['log_level', 'checkpoint.level'], atNextStart: ['db.path'] })
+    expect(config).toEqual({ ...old, log_level: 'debug', checkpoint: { ...old.checkpoint, level: 3 } })
+    expect(Object.isFrozen(config.checkpoint)).toBe(true)
+    expect(changeConfig(config, fresh)).toMatchObject({ changed: [], atNextStart: ['db.path'] })
   })
 })
 

@@ -359,6 +359,12 @@ function nest(settings: Settings): Record<string, unknown> {
   return root
 }
 
+function frozen(settings: Settings): Config {
+  const config = nest(settings)
+  for (const section of Object.values(config)) Object.freeze(section)
+  return Object.freeze(config) as Config
+}
+
 export function loadConfig(sources: ConfigSources): LoadedConfig {
   const settings = defaults(sources)
   putFile(settings, sources)
@@ -370,16 +376,48 @@ export function loadConfig(sources: ConfigSources): LoadedConfig {
     if (value !== undefined && value !== '')
       put(settings, name, value, `--${flagName === 'profilingPath' ? 'profiling-path' : flagName}`, true)
   }
-  const config = nest(settings)
-  for (const section of Object.values(config)) Object.freeze(section)
-  return { config: Object.freeze(config) as Config, origin: new Map([...settings].map(([name, { origin }]) => [name, origin])) }
+  return { config: frozen(settings), origin: new Map([...settings].map(([name, { origin }]) => [name, origin])) }
 }
 
-/** Keys that do not have the same value in both. */
-export function changedKeys(one: Config, other: Config): readonly string[] {
+/** Looked up by each operation anew. All others are for the start of the daemon, and what depends on them may be in use. */
+const CHANGEABLE: ReadonlySet<string> = new Set([
+  'log_level',
+  'jobs.on_stop',
+  'checkpoint.dir',
+  'checkpoint.compression',
+  'checkpoint.level',
+  'checkpoint.streams',
+  'checkpoint.keep_last',
+  'checkpoint.stream_memory_limit',
+  'checkpoint.memory_limit_mb',
+  'checkpoint.keep_failed_logs',
+  'criu.leave_running',
+  'criu.manage_cgroups',
+  'criu.log_level',
+])
+/** Of the commands, which read the configuration themselves. */
+const NOT_OF_DAEMON = /^(client|profiling)[.]|^log_level_no_server$/
+
+export interface ConfigChange {
+  readonly config: Config
+  /** Keys with a new value in it. */
+  readonly changed: readonly string[]
+  /** Keys that have another value in the new one, which waits. */
+  readonly atNextStart: readonly string[]
+}
+
+/** What becomes of the configuration of a running daemon when a new one is read. */
+export function changeConfig(old: Config, fresh: Config): ConfigChange {
   const valueOf = (config: Config, name: string): unknown =>
     name.split('.').reduce<unknown>((node, part) => (node as Record<string, unknown>)[part], config)
-  return [...TABLE.keys()].filter((name) => valueOf(one, name) !== valueOf(other, name))
+  const names = [...TABLE.keys()]
+  const different = names.filter((name) => !NOT_OF_DAEMON.test(name) && valueOf(old, name) !== valueOf(fresh, name))
+  const take = (name: string): Setting => ({ value: valueOf(CHANGEABLE.has(name) ? fresh : old, name), origin: '' })
+  return {
+    config: frozen(new Map(names.map((name) => [name, take(name)]))),
+    changed: different.filter((name) => CHANGEABLE.has(name)),
+    atNextStart: different.filter((name) => !CHANGEABLE.has(name)),
+  }
 }
 
 /**
@@ -430,6 +468,8 @@ export interface KeyDescription {
   readonly default: unknown
   readonly variables: readonly string[]
   readonly description: string
+  /** A running daemon takes a new value when it is told to read again. */
+  readonly isChangeable: boolean
 }
 /** Every key, for the documentation. */
 export const describeConfig = (): readonly KeyDescription[] =>
@@ -439,6 +479,7 @@ export const describeConfig = (): readonly KeyDescription[] =>
     default: entry.default,
     variables: variablesOf(name, entry),
     description: entry.description,
+    isChangeable: CHANGEABLE.has(name),
   }))
 
 /** JSON schema (draft 2020-12) of config.json. */

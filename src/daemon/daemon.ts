@@ -9,7 +9,7 @@ import { releaseLeftGpus } from './operations/gpu.js'
 import { freeze, unfreeze } from './operations/freeze.js'
 import { deleteJobs, endAll, getJob, killJobs, listJobs } from './operations/jobs.js'
 import { manage } from './operations/manage.js'
-import { listPlugins, reloadPlugins } from './operations/plugins.js'
+import { listPlugins, reload, reloadPlugins } from './operations/plugins.js'
 import { query } from './operations/query.js'
 import { restore } from './operations/restore.js'
 import { run } from './operations/run.js'
@@ -38,6 +38,7 @@ export function verbsOf(env: Environment, criuVersion: () => string): Verbs {
     check: (call, request) => check(env, call, request),
     listPlugins: (call, request) => listPlugins(env, call, request),
     reloadPlugins: (call) => reloadPlugins(env, call),
+    reload: (call) => reload(env, call),
     version: () => ({ version: env.version, criu: criuVersion(), kernel: release(), pid: process.pid }),
   }
 }

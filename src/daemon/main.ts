@@ -13,7 +13,7 @@ import { Registry } from '../plugins/registry.js'
 import { type Engine, localEngine } from './api/engine.js'
 import { parseEndpoint } from './api/endpoint.js'
 import { removeStale } from './api/listener.js'
-import { changedKeys, type Config, type LogLevel } from './config.js'
+import { changeConfig, type Config } from './config.js'
 import type { OpenDatabase } from './db/database.js'
 import { hostId } from './host/host-id.js'
 import { cudaOf } from './host/cuda.js'
@@ -62,6 +62,8 @@ interface Parts {
   readonly database: OpenDatabase
   readonly foreground: boolean
   readonly faults: Faults | undefined
+  /** The configuration as it is by then. */
+  readonly reread?: (() => Promise<Config>) | undefined
 }
 
 /** All plugins: those of the program, and a loader of the others that has not looked yet. */
@@ -81,23 +83,34 @@ async function pluginsOf(
 
 async function buildEnvironment(
   config: Config,
-  { log, database, foreground, faults }: Parts,
+  { log, database, foreground, faults, reread = async () => config }: Parts,
 ): Promise<{
   readonly env: Environment
   readonly plugins: PluginLoader
   readonly criuVersion: () => string
 }> {
-  const { JobTable, rememberedExit, removeRemains } = await verbsAndJobs()
+  const { JobTable, rememberedExit, removeRemains, setLevel } = await verbsAndJobs()
+  let current = config
   let found: CriuBinary | undefined
   const searchPath = process.env['PATH'] ?? ''
   const where = { configured: config.criu.binary_path, binDir: config.plugins.bin_dir, searchPath, cacheDir: config.run_dir }
   const { runtimes, plugins } = await pluginsOf(config, log, () => workDirectory(env))
   const env: Environment = {
-    config,
+    get config() {
+      return current
+    },
     log,
     version,
     runtimes,
     reloadPlugins: () => plugins.loadAll(),
+    reload: async () => {
+      const { changed, atNextStart, ...change } = changeConfig(current, await reread())
+      current = change.config
+      setLevel(log, current.log_level)
+      await plugins.loadAll()
+      log.info({ ...(changed.length > 0 && { changed }), ...(atNextStart.length > 0 && { atNextStart }) }, 'configuration read again')
+      return { changed, atNextStart }
+    },
     jobs: new JobTable(database.jobs, hostId(), log, {
       exitOf: (job) => rememberedExit(env, job),
       removeRemains: (job, reason, exit) => removeRemains(env, job, reason, exit),
@@ -182,28 +195,9 @@ export interface DaemonOptions {
   readonly onReady?: (address: string) => void
 }
 
-/** Of a configuration that has been read again, what can change while calls and jobs go on does. */
-async function reload(config: Config, { log, reread, setLevel, loadPlugins }: Reloading): Promise<void> {
-  try {
-    const fresh = await reread()
-    setLevel(fresh.log_level)
-    await loadPlugins()
-    const atNextStart = changedKeys(config, fresh).filter((name) => name !== 'log_level')
-    log.info({ ...(atNextStart.length > 0 && { atNextStart }) }, 'configuration read again')
-  } catch (thrown) {
-    log.error({ err: CedanaError.from(thrown).message }, 'the configuration stays as it was')
-  }
-}
-interface Reloading {
-  readonly log: Logger
-  readonly reread: () => Promise<Config>
-  readonly setLevel: (level: LogLevel) => void
-  readonly loadPlugins: () => Promise<void>
-}
-
 /** Runs until the signal. Resolves when everything is closed; jobs go on. */
 export async function startDaemon(config: Config, options: DaemonOptions): Promise<void> {
-  const { beTheOnlyOne, createLogger, letGo, LOCK, openDatabase, setLevel, takeOver, verbsOf } = await verbsAndJobs()
+  const { beTheOnlyOne, createLogger, letGo, LOCK, openDatabase, takeOver, verbsOf } = await verbsAndJobs()
   const log = createLogger({ level: config.log_level, format: config.log_format, env: process.env })
   const endpoint = parseEndpoint(config.protocol, config.address)
   log.info({ version, pid: process.pid }, 'starting daemon')
@@ -217,14 +211,23 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     process.exit(1)
   }
   process.on('uncaughtException', onUncaught)
-  let loadPlugins = async (): Promise<void> => undefined
-  const { reread = async () => config } = options
-  const reloading = { log, reread, setLevel: (level: LogLevel) => setLevel(log, level), loadPlugins: () => loadPlugins() }
-  const onHangup = (): void => void reload(config, reloading)
+  // Until it works there is nothing to read again, but a reason to do so then.
+  let isReady: (env: Environment) => void = () => undefined
+  const ready = new Promise<Environment>((resolve) => (isReady = resolve))
+  const onHangup = (): void =>
+    void ready
+      .then((env) => env.reload())
+      .catch((thrown: unknown) => log.error({ err: CedanaError.from(thrown).message }, 'the configuration stays as it was'))
   process.on('SIGHUP', onHangup)
   const database = openDatabase(config.db.path)
   try {
-    const { env, plugins, criuVersion } = await buildEnvironment(config, { log, database, foreground: false, faults: options.faults })
+    const { env, plugins, criuVersion } = await buildEnvironment(config, {
+      log,
+      database,
+      foreground: false,
+      faults: options.faults,
+      reread: options.reread,
+    })
     await ensureDirectories(env)
     // Before anything is taken over: what a living daemon works with looks like what a dead one has left.
     if (endpoint.protocol === 'unix') await removeStale(endpoint.path)
@@ -234,7 +237,6 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     database.hosts.put({ id: env.jobs.hostId, name: hostname(), bootId: processes.bootId, seenAt: Date.now() })
     // Before jobs are taken over: the plugins of those that have ended clean up after them.
     await plugins.loadAll()
-    loadPlugins = () => plugins.loadAll()
     await takeOver(env)
     await env.criu().catch((thrown: unknown) => {
       log.warn({ err: CedanaError.from(thrown).message }, 'no working criu: nothing can be dumped or restored')
@@ -250,6 +252,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
       log,
     })
     log.info({ address: server.address }, 'server listening')
+    isReady(env)
     const notify = (message: string): void => {
       const socket = process.env['NOTIFY_SOCKET']
       if (socket) notifyServiceManager(socket, message)

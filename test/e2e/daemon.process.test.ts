@@ -42,9 +42,15 @@ describe('daemon start', () => {
     writeFileSync(file, '{"log_level": "info"}')
     await world.startDaemon()
     const job = await world.job('eventfd')
-    writeFileSync(file, '{"log_level": "debug", "checkpoint": {"keep_last": 3}}')
+    writeFileSync(file, '{"log_level": "debug", "checkpoint": {"keep_last": 1}, "gpu": {"lock_timeout_ms": 5}}')
     process.kill(world.daemonPid, 'SIGHUP')
-    await until('it has read it', () => logged().includes('"atNextStart":["checkpoint.keep_last"],"msg":"configuration read again"'))
+    await until('it has read it', () =>
+      logged().includes(
+        '"changed":["log_level","checkpoint.keep_last"],"atNextStart":["gpu.lock_timeout_ms"],"msg":"configuration read again"',
+      ),
+    )
+    for (let count = 0; count < 2; count++) await world.quick(['dump', 'job', job.jid, '-R'])
+    expect((await world.quick(['checkpoints', job.jid, '-q'])).stdout.trim().split('\n')).toHaveLength(1)
     await world.quick(['kill', job.jid])
     await until('it logs more', () => logged().includes('"level":"debug"'))
     writeFileSync(file, '{')
@@ -53,6 +59,38 @@ describe('daemon start', () => {
     writeFileSync(file, '{}')
     await world.ok(['ps'])
     expect(await world.stopDaemon()).toBe(0)
+  })
+
+  test('daemon reload says what has changed, what waits, and what is wrong', async () => {
+    const world = await ownWorld({ withoutDaemon: true, env: { CEDANA_CHECKPOINT_DIR: '' } })
+    const file = join(world.dir, 'config', 'config.json')
+    await world.startDaemon()
+    expect((await world.ok(['daemon', 'reload'])).stdout).toBe('Nothing has changed\n')
+    const dir = join(world.dir, 'others')
+    mkdirSync(dir)
+    writeFileSync(
+      file,
+      JSON.stringify({ checkpoint: { dir }, jobs: { on_stop: 'kill' }, socket: { mode: '0600' }, profiling: { precision: 'ms' } }),
+    )
+    expect((await world.ok(['daemon', 'reload'])).stdout).toBe(
+      'Changed: jobs.on_stop, checkpoint.dir\nAt the next start of the daemon: socket.mode\n',
+    )
+    const job = await world.job('counter')
+    expect((await world.dump(job, ['-R'])).startsWith(`${dir}/`)).toBe(true)
+    // In force by now; what waits still does.
+    expect(JSON.parse((await world.ok(['daemon', 'reload', '-o', 'json'])).stdout)).toMatchObject({
+      changed: [],
+      at_next_start: ['socket.mode'],
+    })
+    writeFileSync(file, '{')
+    const elsewhere = ['--config-dir', world.work()]
+    expect((await world.fails(['daemon', 'reload', ...elsewhere])).stderr).toContain(`${file} is not valid JSON`)
+    expect((await world.dump(job, ['-R', ...elsewhere])).startsWith(`${dir}/`)).toBe(true)
+    writeFileSync(file, '{}')
+    expect((await world.ok(['daemon', 'reload', '-q'])).stdout).toBe('jobs.on_stop\ncheckpoint.dir\n')
+    chmodSync(world.dir, 0o755)
+    chmodSync(world.socket, 0o666)
+    expect((await world.fails(['daemon', 'reload'], { uid: 65534, cwd: '/' })).stderr).toContain('only root')
   })
 
   test('a socket of another program at the address is not taken away', async () => {

@@ -100,14 +100,19 @@ export function pluginReload(command: CliCommand): void {
     .does(async (session) => {
       const plugins = await session.ask((engine) => engine.reloadPlugins({ signal: session.signal }))
       if (session.isStructured) return session.printDocument(plugins, session.format!)
-      const external = plugins.filter(({ kind, origin }) => kind !== 'program' && origin !== 'built-in')
-      const broken = external.filter(({ problem }) => problem !== '')
-      for (const { name, version, problem } of external)
-        say(
-          session,
-          problem === '' ? session.style('green', `Loaded ${name} (${version})`) : session.style('red', `Left out ${name}: ${problem}`),
-        )
-      if (broken.length > 0) throw new CliError(`${broken.length} plugin${broken.length === 1 ? '' : 's'} left out`)
-      if (external.length === 0) say(session, 'No plugins installed')
+      if (reportLoaded(session, plugins) === 0) say(session, 'No plugins installed')
     })
+}
+
+/** Answers how many there are; one that was left out is an error. */
+export function reportLoaded(session: Session, plugins: readonly PluginView[]): number {
+  const external = plugins.filter(({ kind, origin }) => kind !== 'program' && origin !== 'built-in')
+  const broken = external.filter(({ problem }) => problem !== '')
+  for (const { name, version, problem } of external)
+    say(
+      session,
+      problem === '' ? session.style('green', `Loaded ${name} (${version})`) : session.style('red', `Left out ${name}: ${problem}`),
+    )
+  if (broken.length > 0) throw new CliError(`${broken.length} plugin${broken.length === 1 ? '' : 's'} left out`)
+  return external.length
 }

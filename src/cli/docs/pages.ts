@@ -74,6 +74,8 @@ function section({ command, path, usage, own, flagsOf, arguments: args }: Descri
   return `## ${path}\n\n${command.description()}\n\n\`${usage}\`\n${aliases}${rows('Argument', args)}${rows('Flag', own)}${more}${examples}`
 }
 
+const RELOAD = 'A running daemon that is told to read it again (`cedana daemon reload`, SIGHUP) has at once'
+
 /** One page for each command of the first level, one for the configuration, and an index. */
 export function markdownPages(root: CliCommand, keys: readonly KeyDescription[]): Page[] {
   const page = (top: CliCommand): Page => ({
@@ -87,6 +89,7 @@ export function markdownPages(root: CliCommand, keys: readonly KeyDescription[])
     ({ name, type, default: value, variables, description }) =>
       `| \`${name}\` | ${escape(description)} | ${escape(type)} | \`${JSON.stringify(value)}\` | ${variables.map((one) => `\`${one}\``).join(' ')} |\n`,
   )
+  const changeable = keys.filter(({ isChangeable }) => isChangeable).map(({ name }) => `\`${name}\``)
   return [
     {
       name: 'README.md',
@@ -94,7 +97,7 @@ export function markdownPages(root: CliCommand, keys: readonly KeyDescription[])
     },
     {
       name: 'configuration.md',
-      text: `# Configuration\n\nA value comes from, the last wins: the default, \`config.json\`, the environment, \`--config\`, a flag of its own.\n\n| Key | Meaning | Value | Default | Environment |\n|---|---|---|---|---|\n${settings.join('')}`,
+      text: `# Configuration\n\nA value comes from, the last wins: the default, \`config.json\`, the environment, \`--config\`, a flag of its own.\n\n| Key | Meaning | Value | Default | Environment |\n|---|---|---|---|---|\n${settings.join('')}\n${RELOAD}: ${changeable.join(', ')}.\n`,
     },
     ...tops.map(page),
   ]

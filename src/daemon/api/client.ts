@@ -94,6 +94,10 @@ function engine(to: Connection): Engine {
       (await unary(to, service.reloadPlugins, {}, timeLimit('reloadPlugins', undefined, options), options)).plugins.map(
         codec.fromWirePlugin,
       ),
+    reload: async (options) => {
+      const { changed, atNextStart, plugins } = await unary(to, service.reload, {}, timeLimit('reload', undefined, options), options)
+      return { changed, atNextStart, plugins: plugins.map(codec.fromWirePlugin) }
+    },
     version: (options) => unary(to, service.version, {}, timeLimit('version', undefined, options), options),
     close: () => to.channel.close(),
   }

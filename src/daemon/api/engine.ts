@@ -45,6 +45,7 @@ const LIMITS: Readonly<Record<Timed, number>> = {
   query: 20_000,
   listPlugins: MINUTE,
   reloadPlugins: MINUTE,
+  reload: MINUTE,
   version: 20_000,
 }
 
@@ -97,6 +98,7 @@ export function localEngine(verbs: Verbs, caller: Caller): Engine {
     check: (request, options) => verbs.check(call(options), request),
     listPlugins: (request, options) => verbs.listPlugins(call(options), request),
     reloadPlugins: (options) => verbs.reloadPlugins(call(options)),
+    reload: (options) => verbs.reload(call(options)),
     version: async () => verbs.version(),
     close: () => {},
   }

@@ -118,6 +118,10 @@ const service = (verbs: Verbs, { unary, withProgress, duplex }: Calls): DaemonSe
   check: unary(async (call, request) => ({ sections: (await verbs.check(call, request)).map(codec.toWireSection) })),
   listPlugins: unary(async (call, request) => ({ plugins: (await verbs.listPlugins(call, request)).map(codec.toWirePlugin) })),
   reloadPlugins: unary(async (call) => ({ plugins: (await verbs.reloadPlugins(call)).map(codec.toWirePlugin) })),
+  reload: unary(async (call) => {
+    const { changed, atNextStart, plugins } = await verbs.reload(call)
+    return { changed: [...changed], atNextStart: [...atNextStart], plugins: plugins.map(codec.toWirePlugin) }
+  }),
   version: unary(() => verbs.version()),
 })
 

@@ -18,7 +18,7 @@ import type { JobLocks } from '../jobs/lock.js'
 import type { JobTable } from '../jobs/table.js'
 import { hostFor } from './host.js'
 import { type Faults, Operation } from './operation.js'
-import type { Call } from './verbs.js'
+import type { Call, Reloaded } from './verbs.js'
 
 /** The part of db/checkpoints.ts that operations use. */
 export interface CheckpointStore {
@@ -35,12 +35,15 @@ export interface CheckpointStore {
 }
 
 export interface Environment {
+  /** As it was read last: what a daemon cannot change while it works is as it was at its start. */
   readonly config: Config
   readonly log: Log
   readonly version: string
   readonly runtimes: Registry
   /** Looks for external plugins again. */
   reloadPlugins(): Promise<void>
+  /** Reads the configuration again, and looks for external plugins. Where it cannot be read, it stays as it was. */
+  reload(): Promise<Reloaded>
   readonly jobs: JobTable
   readonly checkpoints: CheckpointStore
   readonly locks: JobLocks

@@ -6,7 +6,7 @@ import { PRIVATE_CRIU } from '../host/probe.js'
 import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
 import { examine } from './needs.js'
-import type { Call, ListPluginsRequest, PluginView } from './verbs.js'
+import type { Call, ListPluginsRequest, PluginView, Verbs } from './verbs.js'
 
 /** A program, and no plugin of ours, but to be installed like one. */
 async function criu(env: Environment): Promise<PluginView> {
@@ -74,8 +74,18 @@ export async function listPlugins(env: Environment, call: Call, request: ListPlu
   )
 }
 
+function mayReload({ caller }: Call): void {
+  if (caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may have the daemon read anything again')
+}
+
 export async function reloadPlugins(env: Environment, call: Call): Promise<readonly PluginView[]> {
-  if (call.caller.uid !== 0) throw new CedanaError('PERMISSION_DENIED', 'only root may reload plugins')
+  mayReload(call)
   await env.reloadPlugins()
   return listPlugins(env, call, { needs: false })
+}
+
+export async function reload(env: Environment, call: Call): ReturnType<Verbs['reload']> {
+  mayReload(call)
+  const { changed, atNextStart } = await env.reload()
+  return { changed, atNextStart, plugins: await listPlugins(env, call, { needs: false }) }
 }

@@ -229,6 +229,11 @@ export interface PluginView {
   readonly features: Readonly<Record<string, string>>
   readonly needs: readonly Need[]
 }
+/** What became of a configuration that was read again: keys by dotted name. */
+export interface Reloaded {
+  readonly changed: readonly string[]
+  readonly atNextStart: readonly string[]
+}
 /** What an attacher sends and gets; the streams of one attachment. */
 export type AttachInput =
   { readonly kind: 'stdin'; readonly bytes: Uint8Array } | { readonly kind: 'eof' } | { readonly kind: 'window'; readonly size: WindowSize }
@@ -268,5 +273,6 @@ export interface Verbs {
   listPlugins(call: Call, request: ListPluginsRequest): Promise<readonly PluginView[]>
   /** Looks for plugins again; those that run operations finish them as they were. */
   reloadPlugins(call: Call): Promise<readonly PluginView[]>
+  reload(call: Call): Promise<Reloaded & { readonly plugins: readonly PluginView[] }>
   version(): { readonly version: string; readonly criu: string; readonly kernel: string; readonly pid: number }
 }

@@ -19,7 +19,7 @@ export const protobufPackage = "cedana.v1";
 export const protobufFileName = "cedana.proto";
 
 /**
- * The API of the cedana daemon. Times are milliseconds since the epoch, sizes are bytes.
+ * The API of the cedana daemon. Times are milliseconds since the epoch, sizes are bytes. A job is named by its id, or the beginning of one that was made up.
  * A failed call carries the whole error (code, message, hint, detail, suppressed) as JSON in the trailer `cedana-error-bin`.
  */
 
@@ -516,6 +516,17 @@ export interface ReloadPluginsRequest {
 }
 
 export interface ReloadPluginsResponse {
+  plugins: Plugin[];
+}
+
+export interface ReloadRequest {
+}
+
+export interface ReloadResponse {
+  /** Keys of the configuration whose new value is in force. */
+  changed: string[];
+  /** Keys whose new value waits for the next start of the daemon. */
+  atNextStart: string[];
   plugins: Plugin[];
 }
 
@@ -5284,6 +5295,109 @@ export const ReloadPluginsResponse: MessageFns<ReloadPluginsResponse> = {
   },
 };
 
+function createBaseReloadRequest(): ReloadRequest {
+  return {};
+}
+
+export const ReloadRequest: MessageFns<ReloadRequest> = {
+  encode(_: ReloadRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReloadRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReloadRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReloadResponse(): ReloadResponse {
+  return { changed: [], atNextStart: [], plugins: [] };
+}
+
+export const ReloadResponse: MessageFns<ReloadResponse> = {
+  encode(message: ReloadResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.changed) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.atNextStart) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.plugins) {
+      Plugin.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReloadResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReloadResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.changed.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.atNextStart.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.plugins.push(Plugin.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseVersionRequest(): VersionRequest {
   return {};
 }
@@ -5600,6 +5714,16 @@ export const DaemonServiceService = {
       Buffer.from(ReloadPluginsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReloadPluginsResponse => ReloadPluginsResponse.decode(value),
   },
+  /** Reads the configuration again, as SIGHUP does, and looks for installed plugins. Jobs and running operations go on. */
+  reload: {
+    path: "/cedana.v1.DaemonService/Reload" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReloadRequest): Buffer => Buffer.from(ReloadRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReloadRequest => ReloadRequest.decode(value),
+    responseSerialize: (value: ReloadResponse): Buffer => Buffer.from(ReloadResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReloadResponse => ReloadResponse.decode(value),
+  },
   version: {
     path: "/cedana.v1.DaemonService/Version" as const,
     requestStream: false as const,
@@ -5641,6 +5765,8 @@ export interface DaemonServiceServer extends UntypedServiceImplementation {
   listPlugins: handleUnaryCall<ListPluginsRequest, ListPluginsResponse>;
   /** Looks for installed plugins again. Jobs and running operations go on. */
   reloadPlugins: handleUnaryCall<ReloadPluginsRequest, ReloadPluginsResponse>;
+  /** Reads the configuration again, as SIGHUP does, and looks for installed plugins. Jobs and running operations go on. */
+  reload: handleUnaryCall<ReloadRequest, ReloadResponse>;
   version: handleUnaryCall<VersionRequest, VersionResponse>;
 }
 
