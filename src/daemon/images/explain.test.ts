@@ -43,6 +43,7 @@ const EXPECTED: Readonly<Record<string, string | undefined>> = {
   'dump-zombie': 'not-seizable',
   'restore-address-gone': 'address-gone',
   'restore-build-id': 'file-changed',
+  'restore-container-pages-missing': 'image-corrupt',
   'restore-core-magic': 'image-corrupt',
   'restore-core-missing': 'image-corrupt',
   'restore-core-truncated': 'image-corrupt',

@@ -267,7 +267,7 @@ const RULES: readonly Rule[] = [
   },
   {
     id: 'image-corrupt',
-    when: /Unexpected EOF on|Read \d+ bytes while \d+ expected|Head magic doesn't match|Can't read pages data|Failed unpacking object|Unknown image/,
+    when: /Unexpected EOF on|Read \d+ bytes while \d+ expected|Head magic doesn't match|Can't read (?:pages data|async pr bytes|mapping page)|Failed unpacking object|Unknown image/,
     message: 'an image file is missing, truncated or damaged',
     hint: 'use another checkpoint; check this one with cedana checkpoint verify',
   },

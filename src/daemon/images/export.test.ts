@@ -146,6 +146,18 @@ describe('an exported checkpoint', () => {
   })
 })
 
+it('an archive of others with two files of one name is damaged', async () => {
+  fill({ 'inventory.img': 'inventory', 'core-1.img': 'core' })
+  const path = join(scratch, 'twice.tar')
+  execFileSync('tar', ['-C', images, '-cf', path, 'inventory.img', 'core-1.img'])
+  execFileSync('tar', ['-C', images, '-rf', path, 'core-1.img'])
+  const request = { caller, path, memoryBytes: 1 << 30, spillDirectory: scratch, signal: new AbortController().signal }
+  await expect(CheckpointReader.open(files, request)).rejects.toMatchObject({
+    code: 'IMAGE_CORRUPT',
+    message: `${path} is damaged: it has two files of one name`,
+  })
+})
+
 describe('an OCI archive', () => {
   /** The layout, unpacked by tar. */
   function unpacked(path: string): string {

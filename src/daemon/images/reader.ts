@@ -220,14 +220,21 @@ class ArchiveSource implements ImageSource {
   }
 }
 
-const unreadable = (thrown: unknown, path: string): CedanaError =>
-  errnoOf(thrown) === 'EBADMSG'
-    ? new CedanaError('IMAGE_CORRUPT', `${path} is damaged: it is cut off or not what its name says`, {
-        cause: thrown,
-        detail: { files: [path] },
-        hint: 'use another checkpoint',
-      })
-    : failure(thrown, `read ${path}`)
+/** Of an archive, by what its reader says. */
+const DAMAGES: Readonly<Record<string, string>> = {
+  EBADMSG: 'it is cut off or not what its name says',
+  EEXIST: 'it has two files of one name',
+}
+
+function unreadable(thrown: unknown, path: string): CedanaError {
+  const damage = DAMAGES[errnoOf(thrown) ?? '']
+  if (damage === undefined) return failure(thrown, `read ${path}`)
+  return new CedanaError('IMAGE_CORRUPT', `${path} is damaged: ${damage}`, {
+    cause: thrown,
+    detail: { files: [path] },
+    hint: 'use another checkpoint',
+  })
+}
 
 /** The manifest is beside the shards; the images that are ever looked into are in the first of them. */
 class ShardSource implements ImageSource {

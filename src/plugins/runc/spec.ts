@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import { absoluteIn, isBind } from '../contract/kit.js'
-import type { Attachment } from '../contract/plan.js'
+import { type Attachment, SPEC_DUMP } from '../contract/plan.js'
 
 const Namespace = z.looseObject({ type: z.string(), path: z.string().optional() })
 const Mount = z.looseObject({
@@ -44,7 +44,7 @@ export async function readSpec(host: Host, bundle: string): Promise<Spec> {
     throw failed(bundle, CedanaError.from(cause).message, cause)
   })
   if (text === undefined) throw failed(bundle, `there is no ${CONFIG} in it`)
-  return parseSpec(text, bundle)
+  return parseSpec(text, (why, cause) => failed(bundle, `${CONFIG} ${why}`, cause))
 }
 
 /**
@@ -57,21 +57,30 @@ export async function specForRestore(
   saved: Uint8Array | undefined,
 ): Promise<{ readonly spec: Spec; readonly isSaved: boolean }> {
   if (!saved || (await host.exists(`${bundle}/${CONFIG}`))) return { spec: await readSpec(host, bundle), isSaved: false }
-  const spec = parseSpec(Buffer.from(saved).toString(), bundle)
+  const spec = parseSpec(
+    Buffer.from(saved).toString(),
+    (why, cause) =>
+      new CedanaError('IMAGE_CORRUPT', `${SPEC_DUMP} of the checkpoint is damaged: it ${why}`, {
+        cause,
+        hint: `use another checkpoint, or put a ${CONFIG} into the bundle`,
+      }),
+  )
   return { spec: { ...spec, root: { ...spec.root, path: ROOTFS } }, isSaved: true }
 }
 const ROOTFS = 'rootfs'
 
-function parseSpec(text: string, bundle: string): Spec {
+/** `refusal`: why it is none, to be said after its name. */
+function parseSpec(text: string, refusal: (why: string, cause: unknown) => CedanaError): Spec {
   let parsed: unknown
   try {
     parsed = JSON.parse(text)
   } catch (cause) {
-    throw failed(bundle, `${CONFIG} is not JSON`, cause)
+    throw refusal('is not JSON', cause)
   }
   const spec = Spec.safeParse(parsed)
   if (spec.success) return spec.data
-  throw failed(bundle, `${CONFIG}: ${spec.error.issues[0]?.path.join('.') ?? ''}: ${spec.error.issues[0]?.message ?? 'bad'}`, spec.error)
+  const [issue] = spec.error.issues
+  throw refusal(`has a wrong ${issue?.path.join('.') || 'content'} (${issue?.message ?? 'bad'})`, spec.error)
 }
 
 const failed = (bundle: string, why: string, cause?: unknown): CedanaError =>
