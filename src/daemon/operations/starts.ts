@@ -40,8 +40,7 @@ const Start = z.object({
 type Start = z.output<typeof Start>
 
 /** A program that makes a target, and removes it again when it fails: unless it is killed. */
-const isMaker = ({ launch, launcher, pidFile }: Program): boolean =>
-  launch === undefined && (launcher !== undefined || pidFile !== undefined)
+const isMaker = ({ launcher, pidFile }: Program): boolean => launcher !== undefined || pidFile !== undefined
 
 const sinceBoot = async (): Promise<number> => Number((await readFile('/proc/uptime', 'utf8')).split(' ')[0]) * 1000
 

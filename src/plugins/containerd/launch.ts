@@ -1,11 +1,11 @@
 /** Brings the task of a container up, in a process of its own: see `Program.launch`. */
 import { createHash, randomBytes } from 'node:crypto'
-import { basename, dirname } from 'node:path'
+import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
 import type { Target } from '../contract/job.js'
-import { withoutLinks } from '../contract/kit.js'
+import { patient, withoutLinks } from '../contract/kit.js'
 import type { ParsedOptions } from '../contract/options.js'
 import type { LaunchContext } from '../contract/runtime.js'
 import { Containerd, found, isThereAlready } from './client.js'
@@ -17,13 +17,15 @@ import { TasksService } from './gen/tasks.js'
 import type { Mount } from './gen/types.js'
 import { Options } from './gen/runc-options.js'
 import { findImage, hasSnapshot, imageMissing, readImage, unpack } from './images.js'
-import { BEGUN, MADE_FOR, nameOf } from './labels.js'
+import { BEGUN, MADE_FOR, nameOf, replacedIn } from './labels.js'
 import { leased } from './lease.js'
+import { bundlesIn } from './mounts.js'
+import { removeCgroups, removeOrphan } from './orphan.js'
 import type { LaunchRequest, RestoreRequest, RunRequest } from './request.js'
 import type { SavedContainer } from './saved.js'
 import { parseSpec, type Spec, specOf } from './spec.js'
 import { standIn, STAND_IN } from './stand-in.js'
-import { encodeRuncOptions, findContainer, type Identity, missing, RUNC, runcOptions } from './state.js'
+import { encodeRuncOptions, findContainer, findTask, type Identity, isLive, missing, RUNC, runcOptions } from './state.js'
 import { Undo } from './undo.js'
 import { userOf } from './users.js'
 
@@ -66,6 +68,7 @@ interface Tools {
 
 class Launch {
   readonly #patient: Containerd
+  readonly #patientHost: Host
   readonly #undo: Undo
   /** What nothing needs any more once all has gone well. */
   #superseded = async (): Promise<unknown> => undefined
@@ -74,10 +77,11 @@ class Launch {
     private readonly host: Host,
     private readonly context: LaunchContext,
     private readonly containerd: Containerd,
-    { patient, undo }: Tools,
+    tools: Tools,
   ) {
-    this.#patient = patient
-    this.#undo = undo
+    this.#patient = tools.patient
+    this.#patientHost = patient(host)
+    this.#undo = tools.undo
   }
 
   async run(asked: RunRequest): Promise<void> {
@@ -102,7 +106,7 @@ class Launch {
     const through = { ...options, binaryName: `${known ?? '.'}/${STAND_IN}`, criuImagePath: images, criuWorkPath: work }
     await this.#createTask(container, { asked, mounts, options: through })
     const bundle = known ?? (await this.#bundleOf(identity, work))
-    const runc = { runc: options.binaryName || 'runc', isElsewhere: known !== undefined }
+    const runc = { runc: options.binaryName || 'runc', bundle, isElsewhere: known !== undefined }
     await this.#resolveLinks(container, bundle)
     await this.context.writeProgram(`${bundle}/${STAND_IN}`, standIn(runc, { environment: this.context.environment, flags: asked.flags }))
     const { pid } = await this.containerd.call(TasksService.start, { containerId: identity.id })
@@ -138,9 +142,7 @@ class Launch {
 
   /** The container that was dumped, or one of its name, whose task has ended. */
   async #takeOver({ identity, spec, layer }: RestoreRequest): Promise<Made> {
-    const { id } = identity
-    await found(this.containerd.call(TasksService.delete, { containerId: id }))
-    const container = await findContainer(this.containerd, id)
+    const container = await findContainer(this.containerd, identity.id)
     if (!container) throw missing(identity)
     const { snapshotter, snapshotKey: key } = container
     if (key === '') return { container, mounts: [itself(spec)] }
@@ -154,8 +156,7 @@ class Launch {
     const { id, snapshotter, snapshotKey: former } = container
     const { info } = await this.containerd.call(SnapshotsService.stat, { snapshotter, key: former })
     const key = `${id}-${randomBytes(4).toString('hex')}`
-    // By this the former, which no container names in the meantime, is not collected.
-    const label = `containerd.io/gc.ref.snapshot.${snapshotter}`
+    const label = replacedIn(snapshotter)
     const mounts = await this.#prepare(key, snapshotter, info?.parent ?? '', { [label]: former })
     await this.#apply(layer, mounts)
     const point = (client: Containerd, snapshotKey: string): Promise<unknown> =>
@@ -233,7 +234,7 @@ class Launch {
 
   /** containerd does not say where it is: the root file system is mounted in it, and the shim's options, which lie there, name our directory. */
   async #bundleOf({ namespace, id }: Identity, work: string): Promise<string> {
-    for (const [bundle, of] of await this.#bundles(namespace))
+    for (const [bundle, of] of await bundlesIn(this.host, namespace))
       if (of === id && (await this.host.readText(`${bundle}/options.json`))?.includes(JSON.stringify(work)) === true) return bundle
     throw new CedanaError('HOST_UNFIT', `the bundle of container ${id} was not found`, {
       hint: 'containerd and the daemon must see the same mounts',
@@ -248,18 +249,11 @@ class Launch {
     if (!isGrouped(container)) return undefined
     const { tasks } = await this.containerd.call(TasksService.list, {})
     const pids = new Map(tasks.map((task) => [task.id, String(task.pid)]))
-    for (const [bundle, of] of await this.#bundles(namespace)) {
+    for (const [bundle, of] of await bundlesIn(this.host, namespace)) {
       const pid = pids.get(of)
       if (pid !== undefined && (await this.host.readText(`${bundle}/init.pid`))?.trim() === pid) return `${dirname(bundle)}/${id}`
     }
     return undefined
-  }
-
-  /** By the root file systems that are mounted in them: of every containerd that has a namespace of that name. And which container each is of. */
-  async #bundles(namespace: string): Promise<readonly (readonly [bundle: string, id: string])[]> {
-    const points = ((await this.host.readText('/proc/self/mountinfo')) ?? '').split('\n').map((line) => line.split(' ')[4] ?? '')
-    const bundles = points.filter((point) => basename(point) === 'rootfs').map(dirname)
-    return bundles.filter((bundle) => basename(dirname(bundle)) === namespace).map((bundle) => [bundle, basename(bundle)])
   }
 
   /** Snapshot and container. */
@@ -307,19 +301,41 @@ class Launch {
     { asked, mounts, options }: { readonly asked: LaunchRequest; readonly mounts: readonly Mount[]; readonly options: Options | undefined },
   ): Promise<number> {
     const containerId = container.id
-    this.#undo.add(() => this.#removeTask(containerId))
-    const { pid } = await this.containerd.call(TasksService.create, {
-      containerId,
-      rootfs: [...mounts],
-      options: options && encodeRuncOptions(options),
-      terminal: asked.terminal !== undefined,
-      ...this.#streams(asked),
+    await this.#removeFormer(container, asked.identity)
+    let isOurs = true
+    this.#undo.add(async () => {
+      if (isOurs) await this.#removeTask(container, asked.identity)
     })
-    return pid
+    try {
+      const { pid } = await this.containerd.call(TasksService.create, {
+        containerId,
+        rootfs: [...mounts],
+        options: options && encodeRuncOptions(options),
+        terminal: asked.terminal !== undefined,
+        ...this.#streams(asked),
+      })
+      return pid
+    } catch (thrown) {
+      isOurs = !isThereAlready(thrown)
+      throw thrown
+    }
+  }
+
+  /** A task that has ended, or whose start was broken off, and what runc has kept of one. */
+  async #removeFormer(container: Container, identity: Identity): Promise<void> {
+    const former = await findTask(this.containerd, container.id)
+    if (former && !isLive(former)) await found(this.containerd.call(TasksService.delete, { containerId: container.id }))
+    await removeOrphan(this.host, identity, container)
   }
 
   /** One that was never started cannot be waited for, and one that was takes a moment to be seen dead. */
-  async #removeTask(containerId: string): Promise<void> {
+  async #removeTask(container: Container, identity: Identity): Promise<void> {
+    await this.#deleteTask(container.id)
+    await removeOrphan(this.#patientHost, identity, container)
+    await removeCgroups(this.#patientHost, identity, container)
+  }
+
+  async #deleteTask(containerId: string): Promise<void> {
     await this.#patient.call(TasksService.kill, { containerId, signal: SIGKILL, all: true }).catch(() => undefined)
     for (const until = Date.now() + END_MS; ; await sleep(20)) {
       try {

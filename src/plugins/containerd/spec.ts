@@ -20,7 +20,7 @@ export type Spec = z.output<typeof Spec>
 /** As containerd keeps it with the container. */
 export const parseSpec = (spec: Any | undefined): Spec => Spec.parse(JSON.parse(Buffer.from(spec?.value ?? []).toString()))
 
-const cgroupOf = ({ namespace, id }: Identity): string => `/${namespace}/${id}`
+export const cgroupOf = ({ namespace, id }: Identity): string => `/${namespace}/${id}`
 
 /** The specification of a container that has another name now: its cgroup is called by that. */
 export function named(spec: Spec, { from, to }: { readonly from: Identity; readonly to: Identity }): Spec {

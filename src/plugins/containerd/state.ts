@@ -57,7 +57,7 @@ export function runcIdentity({ id, namespace }: Identity, container: Container):
   return runcName({ id, namespace }, options)
 }
 
-export const runcName = ({ id, namespace }: Pick<Identity, 'id' | 'namespace'>, options: Options): ParsedOptions => ({
+export const runcName = ({ id, namespace }: Pick<Identity, 'id' | 'namespace'>, options: Options = RUNC.defaults) => ({
   id,
   root: `${options.root || DEFAULT_RUNC_ROOT}/${namespace}`,
   runtime: options.binaryName || 'runc',

@@ -40,12 +40,16 @@ export function restoredBy(
   return { criu: {}, inherit: [], problems: [], program }
 }
 
-/** By these a program that has CRIU restore learns which CRIU, and how: it must hand them on. */
+/**
+ * By the first two a program that has CRIU restore learns which CRIU, and how; by the third it is known who works on which start, to be ended when that is
+ * given up. It must hand them on.
+ */
 export const criuEnvironment = ({
   environment,
-}: Pick<LaunchContext, 'environment'>): Readonly<Record<'PATH' | 'CRIU_CONFIG_FILE', string>> => ({
+}: Pick<LaunchContext, 'environment'>): Readonly<Record<'PATH' | 'CRIU_CONFIG_FILE' | 'CEDANA_START', string>> => ({
   PATH: environment['PATH'] ?? '',
   CRIU_CONFIG_FILE: environment['CRIU_CONFIG_FILE'] ?? '',
+  CEDANA_START: environment['CEDANA_START'] ?? '',
 })
 
 /** One word of a shell, whatever is in it. */
