@@ -37,7 +37,8 @@ function capture(isTTY: boolean): Captured {
 
 function input(source: string | PassThrough, isTTY: boolean): NodeJS.ReadStream {
   const stream = typeof source === 'string' ? new PassThrough().end(source) : source
-  return Object.assign(stream, { isTTY, setRawMode: () => stream, unref: () => stream, ref: () => stream }) as unknown as NodeJS.ReadStream
+  const setRawMode = (raw: boolean): PassThrough => (stream.emit('raw', raw), stream)
+  return Object.assign(stream, { isTTY, setRawMode, unref: () => stream, ref: () => stream }) as unknown as NodeJS.ReadStream
 }
 
 /** Runs one command line, without configuration file. */

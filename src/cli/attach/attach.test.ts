@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { CedanaError } from '../../plugins/contract/errors.js'
-import type { AttachInput, AttachOutput, Engine } from '../../daemon/api/engine.js'
+import type { AttachInput, AttachOutput, Engine, JobView } from '../../daemon/api/engine.js'
 import { fakeJob, runFake, type FakeOptions } from '../../../test/support/fake-world.js'
 import { PassThrough } from 'node:stream'
 
@@ -48,6 +48,20 @@ test('killed by a signal; dumped', async () => {
   const getJob = async () => fakeJob({ endReason: asked++ === 0 ? '' : 'dumped' })
   const outcome = await run(() => outputs(exit), { getJob })
   expect(outcome).toMatchObject({ code: 75, stderr: 'Job train was dumped; bring it back with: cedana restore job train\n' })
+})
+
+test('dumped, attached to by its PID; the terminal is as it was when that is said', async () => {
+  const modes: boolean[] = []
+  const stdin = new PassThrough().on('raw', (isRaw: boolean) => modes.push(isRaw))
+  const attach: Attach = () => outputs({ kind: 'tty', tty: true }, { kind: 'exit', exit: { signal: 9 } })
+  let atEnd: readonly boolean[] = []
+  const listJobs = async (): Promise<JobView[]> => {
+    atEnd = [...modes]
+    return [fakeJob({ jid: 'other', pid: 5 }), fakeJob({ pid: 4711, endReason: 'dumped' })]
+  }
+  const outcome = await runFake(['attach', '4711'], { engine: { attach, listJobs }, stdin, isTTY: true })
+  expect(outcome).toMatchObject({ code: 75, stderr: 'Job train was dumped; bring it back with: cedana restore job train\n' })
+  expect(atEnd).toEqual([true, false])
 })
 
 test('the daemon went away', async () => {

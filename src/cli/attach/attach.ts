@@ -55,7 +55,11 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
   try {
     for await (const output of engine.attach({ jid, pid, windowSize: windowSize(session.world) }, input, { signal })) {
       isConnected = true
-      if (output.kind === 'exit') return await ended(session, engine, attachment, output.exit)
+      if (output.kind === 'exit') {
+        // A terminal is as it was before anything more is said.
+        restoreTerminal()
+        return await ended(session, engine, attachment, output.exit)
+      }
       if (output.kind !== 'tty') await write(output.kind === 'stdout' ? stdout : stderr, output.bytes)
       else if (output.tty && stdin.isTTY) {
         // Every key is the job's now, Ctrl-C too; only the detach keys are ours.
@@ -88,21 +92,27 @@ export async function attach(session: Session, engine: Engine, attachment: Attac
 }
 
 /** The job when its end is in the books, which is a moment after its streams say so. */
-async function endedJob(engine: Engine, jid: string): Promise<JobView | undefined> {
+async function endedJob(engine: Engine, attachment: Attachment): Promise<JobView | undefined> {
   for (let tries = 0; tries < 20; tries++) {
-    const job = await engine.getJob(jid).catch(() => undefined)
+    const job = await jobOf(engine, attachment).catch(() => undefined)
     if (job === undefined || job.endReason !== '') return job
     await sleep(100)
   }
   return undefined
 }
 
+async function jobOf(engine: Engine, { jid, pid }: Attachment): Promise<JobView | undefined> {
+  if (jid !== '') return engine.getJob(jid)
+  const jobs = await engine.listJobs({ allHosts: false, jids: [], brief: false })
+  return jobs.find((job) => job.pid === pid)
+}
+
 /** CRIU ends the tree it has dumped by SIGKILL: for the job that is no end. */
-async function ended(session: Session, engine: Engine, { jid }: Attachment, exit: ExitStatus): Promise<number> {
-  if (jid === '' || exit.signal !== 9) return exitCode(exit)
-  const job = await endedJob(engine, jid)
+async function ended(session: Session, engine: Engine, attachment: Attachment, exit: ExitStatus): Promise<number> {
+  if (exit.signal !== 9) return exitCode(exit)
+  const job = await endedJob(engine, attachment)
   if (job?.endReason !== 'dumped') return exitCode(exit)
-  session.note(`Job ${jid} was dumped; bring it back with: cedana restore job ${jid}`)
+  session.note(`Job ${job.jid} was dumped; bring it back with: cedana restore job ${job.jid}`)
   return EXIT.dumped
 }
 
