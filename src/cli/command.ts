@@ -28,6 +28,8 @@ export class CliCommand extends Command {
   /** Said when an option is unknown and is not like one there is. */
   unknownOptionHint: (flag: string) => string | undefined = () => undefined
   private readonly inherited = new Set<Option>()
+  /** Other spellings of options, by the option that they are read as. */
+  private readonly spellings = new Map<Option, Option>()
   /** Options of all commands whose names mean something else here. */
   private readonly taken = new Set<string>()
 
@@ -72,6 +74,8 @@ export class CliCommand extends Command {
 
   private inherit(option: Option): void {
     const copy: Option = Object.assign(new Option(option.flags, option.description), option)
+    const meant = (this.parent as CliCommand).spellings.get(option)
+    if (meant !== undefined) this.spellings.set(copy, meant)
     copy.helpGroup(this.parent?.parent === null ? GLOBAL : (option.helpGroupHeading ?? 'Options:'))
     this.addOption(copy)
     this.inherited.add(copy)
@@ -88,7 +92,8 @@ export class CliCommand extends Command {
 
   /** A command's own flag takes the place of an inherited one of the same name, or letter. */
   override addOption(option: Option): this {
-    const isTaken = (one: Option): boolean => one.long === option.long || (one.short !== undefined && one.short === option.short)
+    const isSame = (one: string | undefined, other: string | undefined): boolean => one !== undefined && one === other
+    const isTaken = (one: Option): boolean => isSame(one.long, option.long) || isSame(one.short, option.short)
     const shadowed = this.options.find((one) => this.inherited.has(one) && isTaken(one))
     if (shadowed !== undefined) {
       const options = this.options as Option[]
@@ -97,6 +102,28 @@ export class CliCommand extends Command {
       ;(this as unknown as EventEmitter).removeAllListeners(`option:${shadowed.name()}`)
     }
     return super.addOption(option)
+  }
+
+  /** The same option as others spell it: read, completed and documented, but not shown in help. What means something of its own here stays so. */
+  spell(long: string, spellings: readonly string[]): this {
+    const option = this.options.find((one) => one.long === long)
+    if (option === undefined) return this
+    const value = option.flags.replace(/^[^<]*/, '')
+    for (const spelling of spellings.filter((one) => !this.options.some((other) => other.long === one || other.short === one))) {
+      const other = new Option(`${spelling} ${value}`, option.description).hideHelp()
+      const { parseArg, argChoices, negate } = option
+      this.addOption(Object.assign(other, { parseArg, argChoices, negate, attributeName: () => option.attributeName() }))
+      this.spellings.set(other, option)
+    }
+    return this
+  }
+
+  isSpelling(option: Option): boolean {
+    return this.spellings.has(option)
+  }
+
+  spellingsOf(option: Option): readonly string[] {
+    return [...this.spellings].flatMap(([other, meant]) => (meant === option ? [other.long ?? other.short ?? ''] : []))
   }
 
   example(...lines: readonly string[]): this {

@@ -89,7 +89,9 @@ export function addFields(command: CliCommand, fields: readonly Field[], prefix 
   return fields.filter((field) => {
     const { property } = field
     const same = command.options.find(
-      ({ long, short }) => long === `--${field.flag}` || (short !== undefined && short === `-${property.short}`),
+      (option) =>
+        !command.isSpelling(option) &&
+        (option.long === `--${field.flag}` || (option.short !== undefined && option.short === `-${property.short}`)),
     )
     if (property.positional === true) {
       if (prefix !== '') return false

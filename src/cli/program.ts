@@ -6,7 +6,7 @@ import { COLOUR_MODES } from './render/style.js'
 type Define = (command: CliCommand) => void | Promise<void>
 interface Entry {
   readonly name: string
-  readonly alias?: string
+  readonly aliases?: readonly string[]
   readonly summary: string
   readonly group: string
   readonly isHidden?: boolean
@@ -42,17 +42,25 @@ const ENTRIES: readonly Entry[] = [
   { name: 'kill', group: RUN, summary: 'end jobs (same as job kill)', load: async () => (await import('./commands/job-end.js')).kill },
   {
     name: 'delete',
+    aliases: ['rm'],
     group: RUN,
     summary: 'forget ended jobs (same as job delete)',
     load: async () => (await import('./commands/job-end.js')).remove,
   },
   {
     name: 'freeze',
+    aliases: ['pause'],
     group: RUN,
     summary: 'stop the clock of a job, process or container',
     load: async () => (await import('./commands/freeze.js')).freeze,
   },
-  { name: 'unfreeze', group: RUN, summary: 'let a frozen one go on', load: async () => (await import('./commands/freeze.js')).unfreeze },
+  {
+    name: 'unfreeze',
+    aliases: ['unpause', 'resume'],
+    group: RUN,
+    summary: 'let a frozen one go on',
+    load: async () => (await import('./commands/freeze.js')).unfreeze,
+  },
 
   { name: 'dump', group: CHECKPOINT, summary: 'make a checkpoint', load: async () => (await import('./commands/dump.js')).dump },
   {
@@ -76,7 +84,7 @@ const ENTRIES: readonly Entry[] = [
 
   {
     name: 'ps',
-    alias: 'jobs',
+    aliases: ['jobs', 'ls'],
     group: INSPECT,
     summary: 'list jobs (same as job list)',
     load: async () => (await import('./commands/job-list.js')).jobList,
@@ -180,12 +188,12 @@ export async function buildProgram(app: App, argv: readonly string[] | undefined
   program.example('cedana exec --jid train -- python3 train.py', 'cedana dump job train', 'cedana restore job train', 'cedana ps')
 
   const branch = argv === undefined ? undefined : branchOf(program, argv)
-  const isMeant = ({ name, alias }: Entry): boolean => branch !== undefined && (branch === name || branch === alias)
+  const isMeant = ({ name, aliases = [] }: Entry): boolean => branch !== undefined && [name, ...aliases].includes(branch)
   const meant = ENTRIES.find(isMeant)
-  for (const { name, alias, summary, group, isHidden, load } of meant === undefined ? ENTRIES : [meant]) {
+  for (const { name, aliases = [], summary, group, isHidden, load } of meant === undefined ? ENTRIES : [meant]) {
     const command = program.add(name, summary, { isHidden })
     command.helpGroup(group)
-    if (alias !== undefined) command.alias(alias)
+    command.aliases(aliases)
     if (argv === undefined || meant !== undefined) await (await load())(command)
   }
   // After the sub-commands, which take every flag there is so far.

@@ -289,6 +289,76 @@ describe('dump', () => {
   })
 })
 
+describe('what others call it', () => {
+  const dump = vi.fn<Engine['dump']>(async () => dumped)
+  const restore = vi.fn<Engine['restore']>(async () => ({ ...started, problems: [], state: undefined, plan: undefined }))
+  const run = vi.fn<Engine['run']>(async () => started)
+  const killJobs = vi.fn<Engine['killJobs']>(async () => [])
+  const listJobs = async () => [fakeJob({ jid: 'a', pid: 5 }), fakeJob({ jid: 'b', pid: 6 })]
+  const engine = { dump, restore, run, killJobs, listJobs }
+  const asked = async (verb: { readonly mock: { readonly lastCall?: readonly unknown[] | undefined } }, argv: readonly string[]) => {
+    expect(await runFake(argv, { engine })).toMatchObject({ code: 0, stderr: '' })
+    return verb.mock.lastCall?.[0]
+  }
+
+  test.each<[readonly string[], object]>([
+    [['--path', '/c/web'], { dir: '/c', name: 'web', compression: 'none' }],
+    [['-p', '/c/web', '--compression', 'lz4'], { dir: '/c', name: 'web', compression: 'lz4' }],
+    [['--path', 'web.tar.zst'], { dir: '/work/dir', name: 'web', compression: 'zstd' }],
+    [['-D', '/c/web'], { dir: '/c', name: 'web', compression: 'none' }],
+    [['--images-dir=/c/web.tar'], { dir: '/c', name: 'web', compression: 'tar' }],
+    [['--image-path', '/c/web'], { dir: '/c', name: 'web' }],
+    [['--export', '/c/web.tar.gz', '-c', 'gzip'], { dir: '/c', name: 'web', compression: 'gzip' }],
+    [['-e', '/c/web.tar'], { dir: '/c', name: 'web', compression: 'tar' }],
+    [['--checkpoint-dir', '/c'], { dir: '/c', name: '' }],
+    [['--compress', 'zstd'], { dir: '', compression: 'zstd' }],
+    [['--exit'], { leaveRunning: false }],
+    [[], { leaveRunning: undefined, criuOpts: '' }],
+    [['--tcp-close'], { criuOpts: '{"tcp_close":true}' }],
+    [['--ext-unix-sk', '--criu-opts', '{"ext_unix_sk":false,"timeout":3}'], { criuOpts: '{"ext_unix_sk":false,"timeout":3}' }],
+    [['--manage-cgroups-mode', 'none'], { criuOpts: '{"manage_cgroups":true,"manage_cgroups_mode":"CG_NONE"}' }],
+    [['--tcp-close', '--criu-opts', '{'], { criuOpts: '{' }],
+    [['--tcp-close', '--criu-opts', '[]'], { criuOpts: '[]' }],
+  ])('dump %j', async (flags, request) => {
+    expect(await asked(dump, ['dump', 'job', 'web', ...flags])).toMatchObject(request)
+    expect(await asked(dump, ['dump', ...flags, 'process', '7'])).toMatchObject(request)
+  })
+
+  test.each<[readonly string[], string | RegExp]>([
+    [['--path', 'x', '--dir', '/c'], /^Error: option '-p, --path <PATH>' cannot be used with option '-d, --dir <DIR>'\n$/],
+    [['--path', 'x.tar', '-c', 'zstd'], 'Error: --path x.tar says tar, --compression zstd\n'],
+    [['--path', 'x.tgz'], 'Error: --path x.tgz: an archive ends in .tar, .tar.gz, .tar.lz4, .tar.zlib, .tar.zst\n'],
+    [['--path', 'x.tar', '--streams', '4'], 'Error: --path x.tar is an archive: --streams make a directory\n'],
+    [['--manage-cgroups-mode', 'all'], /^Error: option '--manage-cgroups-mode <MODE>' argument 'all' is invalid/],
+  ])('dump %j is a mistake', async (flags, stderr) => {
+    const outcome = await runFake(['dump', 'job', 'web', ...flags], { engine })
+    expect(outcome.code).toBe(2)
+    expect(outcome.stderr).toMatch(stderr)
+  })
+
+  test('restore, run, kill, and lists', async () => {
+    for (const flag of ['-D', '--images-dir', '--image-path', '--import', '-i'])
+      expect(await asked(restore, ['restore', 'process', flag, '/c/web'])).toMatchObject({ path: '/c/web' })
+    // This letter is another's there.
+    expect(await asked(restore, ['restore', 'runc', '-p', '/c/web', '-i', 'two'])).toMatchObject({ path: '/c/web', options: { id: 'two' } })
+    expect(await asked(restore, ['restore', 'runc', '--import', '/c/web', '-n', 'two', '-s'])).toMatchObject({
+      path: '/c/web',
+      options: { id: 'two' },
+      leaveStopped: true,
+    })
+    expect(await asked(restore, ['restore', 'job', 'web', '--pidfile', '/p', '-i', 'two'])).toMatchObject({
+      pidFile: '/p',
+      options: { id: 'two' },
+    })
+    expect(await asked(run, ['exec', '--name', 'web', 'true'])).toMatchObject({ jid: 'web' })
+    expect(await asked(run, ['run', 'containerd', '-e', 'A=1', '-e', 'B=2', 'nginx'])).toMatchObject({ options: { env: ['A=1', 'B=2'] } })
+    expect(await asked(killJobs, ['kill', '--time', '10', 'web'])).toMatchObject({ signal: 15, graceMs: 10_000 })
+    for (const name of ['ps', 'ls', 'jobs'])
+      expect((await runFake([name, '-q', '-f', 'pid=6', '--sort-by', 'job'], { engine })).stdout).toBe('b\n')
+    expect((await runFake(['dump', 'job', '--help'])).stdout).not.toMatch(/--images-dir|--export/)
+  })
+})
+
 describe('run', () => {
   const run = vi.fn<Engine['run']>(async () => started)
 

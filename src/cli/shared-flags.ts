@@ -7,6 +7,7 @@ import type { StdioMode } from '../plugins/contract/job.js'
 import type { CliCommand } from './command.js'
 import { parseDuration } from './render/units.js'
 import { OUTPUT_FORMATS, type World } from './session.js'
+import { LIST, spell } from './spellings.js'
 
 const repeated = (value: string, previous: readonly string[] | undefined): readonly string[] => [
   ...(previous ?? []),
@@ -30,9 +31,12 @@ export function outputFlags(
 
 /** Of commands that print a Listing. */
 export const listFlags = (command: CliCommand): CliCommand =>
-  outputFlags(command, { list: true })
-    .option('--filter <COLUMN=VALUE>', 'only rows with this value in a column (repeatable, comma-separated)', repeated)
-    .option('--sort <COLUMN>', 'order of the rows, -COLUMN for the reverse (default: newest first)')
+  spell(
+    outputFlags(command, { list: true })
+      .option('--filter <COLUMN=VALUE>', 'only rows with this value in a column (repeatable, comma-separated)', repeated)
+      .option('--sort <COLUMN>', 'order of the rows, -COLUMN for the reverse (default: newest first)'),
+    LIST,
+  )
 
 /** `cedana dump job "$JOB"`, where the variable is not set, names nothing. */
 export function nonEmpty(value: string): string {
@@ -65,11 +69,15 @@ export interface CriuFlags {
   readonly shellJob?: boolean
   readonly linkRemap?: boolean
   readonly external?: readonly string[]
+  readonly extUnixSk?: boolean
+  readonly manageCgroupsMode?: string
   readonly criuOpts?: string
   readonly dryRun?: boolean
   readonly timeout?: number
   readonly server?: boolean
 }
+
+const CGROUP_MODES = ['ignore', 'none', 'props', 'soft', 'full', 'strict', 'default']
 
 /** What dump and restore share. */
 export function criuFlags(command: CliCommand): CliCommand {
@@ -78,19 +86,39 @@ export function criuFlags(command: CliCommand): CliCommand {
   command.tristate('shell-job', 'the root process is not the leader of its session; not said: by looking', '-j')
   command.tristate('link-remap', 'make temporary links for files that have been deleted but are open')
   command.addOption(new Option('--external <KEY>', 'resource that stays outside of the checkpoint (repeatable)').argParser(repeated))
+  command.option('--ext-unix-sk', 'unix sockets whose other end is outside; not said: when there are some')
+  command.choice(
+    '--manage-cgroups-mode <MODE>',
+    'how CRIU treats cgroups (default: what the runtime says, or criu.manage_cgroups)',
+    CGROUP_MODES,
+  )
   command.option('--criu-opts <JSON>', 'object with options of CRIU, which win over all others')
   command.option('--dry-run', 'print the plan and what would fail, and change nothing')
   command.addOption(new Option('--timeout <DURATION>', 'give up and undo after this long, such as 90s or 10m').argParser(duration))
   return command.option('--no-server', 'do it in this process, without the daemon')
 }
 
-export const criuSwitches = (flags: CriuFlags): CriuSwitches => ({
+/** Flags that are options of CRIU and nothing else. --criu-opts wins over them, too; of a text that is no object the daemon complains. */
+function criuOpts({ extUnixSk, manageCgroupsMode, criuOpts: given = '' }: CriuFlags, more: object): string {
+  const mode = manageCgroupsMode === 'none' ? 'CG_NONE' : manageCgroupsMode?.toUpperCase()
+  const said = { ext_unix_sk: extUnixSk, ...(mode !== undefined && { manage_cgroups: true, manage_cgroups_mode: mode }), ...more }
+  if (Object.values(said).every((value) => value === undefined)) return given
+  try {
+    const parsed: unknown = JSON.parse(given || '{}')
+    return typeof parsed !== 'object' || Array.isArray(parsed) ? given : JSON.stringify({ ...said, ...parsed })
+  } catch {
+    return given
+  }
+}
+
+/** `more`: options of CRIU that the command has a flag for. */
+export const criuSwitches = (flags: CriuFlags, more: object = {}): CriuSwitches => ({
   tcpEstablished: flags.tcpEstablished,
   fileLocks: flags.fileLocks,
   shellJob: flags.shellJob,
   linkRemap: flags.linkRemap,
   external: flags.external ?? [],
-  criuOpts: flags.criuOpts ?? '',
+  criuOpts: criuOpts(flags, more),
 })
 
 export interface StdioFlags {

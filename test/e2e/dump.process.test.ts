@@ -159,6 +159,19 @@ describe('dump', () => {
     await job.verify()
   })
 
+  test('--path, as others spell it, is the checkpoint itself: what is exported is imported', async () => {
+    const job = await world.job('eventfd')
+    const [directory, archive] = [join(world.checkpoints, 'whole'), join(world.checkpoints, 'whole.tar.zst')]
+    expect((await world.quick(['dump', 'job', job.jid, '-R', '--images-dir', directory])).stdout).toBe(`Dumped to ${directory}\n`)
+    expect(existsSync(join(directory, 'manifest.json'))).toBe(true)
+    expect((await world.refuses(['dump', 'job', job.jid, '-D', directory])).stderr).toContain(`${directory} already exists`)
+    expect((await world.quick(['dump', 'job', job.jid, '--manage-cgroups-mode', 'soft', '--export', archive])).stdout).toBe(
+      `Dumped to ${archive}\n`,
+    )
+    await world.quick(['restore', 'job', job.jid, '--manage-cgroups-mode', 'ignore', '--import', archive])
+    await job.verify()
+  })
+
   test('--criu-opts wins over the flags', async () => {
     const job = await world.job('eventfd')
     await world.ok(['dump', 'job', job.jid, '--criu-opts', '{"leave_running": true}'])
@@ -197,19 +210,22 @@ describe('dump', () => {
     client.destroy()
   })
 
-  test('--tcp-close at restore: the connection is gone, the program is not', async () => {
-    const cwd = world.work()
-    const starting = world.job('tcp-server', [], { cwd })
-    const port = Number(await until('the port', () => existsSync(join(cwd, 'port')) && readFileSync(join(cwd, 'port'), 'utf8')))
-    const client = createConnection(port, '127.0.0.1')
-    client.on('error', () => undefined)
-    await once(client, 'connect')
-    const job = await starting
-    await world.dump(job, ['--tcp-established'])
-    client.destroy()
-    await world.ok(['restore', 'job', job.jid, '--tcp-close'])
-    await job.verify()
-  })
+  test.each(['--tcp-established', '--tcp-close'])(
+    '%s, and --tcp-close at restore: the connection is gone, the program is not',
+    async (flag) => {
+      const cwd = world.work()
+      const starting = world.job('tcp-server', [], { cwd })
+      const port = Number(await until('the port', () => existsSync(join(cwd, 'port')) && readFileSync(join(cwd, 'port'), 'utf8')))
+      const client = createConnection(port, '127.0.0.1')
+      client.on('error', () => undefined)
+      await once(client, 'connect')
+      const job = await starting
+      await world.dump(job, [flag])
+      client.destroy()
+      await world.ok(['restore', 'job', job.jid, '--tcp-close'])
+      await job.verify()
+    },
+  )
 })
 
 describe('dump that fails leaves the target as it was and nothing behind', () => {

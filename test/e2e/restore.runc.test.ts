@@ -105,6 +105,8 @@ describe('dump and restore of a job', () => {
     expect((await world.fails([...restore, '--bundle', one.bundle])).stderr).toContain(`container ${one.id} exists already`)
     const shared = await world.fails([...restore, '--bundle', one.bundle, '--id', twin])
     expect(shared.stderr).toMatch(/the cgroup \S+ \(cgroupsPath of config.json\) has process(es)? /)
+    const chosen = await world.cedana([...restore, '--bundle', one.bundle, '--id', twin, '--dry-run', '--manage-cgroups-mode', 'soft'])
+    expect(chosen.stdout).toContain('no mode of manage_cgroups can be chosen')
     // Whose configuration names a cgroup of its own.
     const talk = world.talk([...restore, '--bundle', containers.bundle(twin), '--id', twin, '--attach'])
     await talk.says(/^\d+$/m)

@@ -76,7 +76,7 @@ export function checkpoint(command: CliCommand): void {
       session.print(session.options.quiet === true ? result.path : `Exported to ${result.path} (${formatSize(result.size)})`)
     })
 
-  outputFlags(checkpointArgument(command.add('delete', 'remove a checkpoint from disk and from its job')))
+  outputFlags(checkpointArgument(command.add('delete', 'remove a checkpoint from disk and from its job').alias('rm')))
     .example('cedana checkpoint delete 4be1')
     .does<LatestFlag>(async (session, flags, [name]) => {
       const id = await checkpointOf(session, name, flags)

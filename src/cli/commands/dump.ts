@@ -1,22 +1,21 @@
 import type { DumpRequest, DumpResult } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
-import { dumpFlags, type DumpFlags } from '../dump-flags.js'
+import { dumpFlags, type DumpFlags, placeOf } from '../dump-flags.js'
 import { jobOf, type LatestFlag } from '../latest.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
 import { openResultFile } from '../result-file.js'
 import type { Session } from '../session.js'
-import { absolute, criuSwitches } from '../shared-flags.js'
+import { criuSwitches } from '../shared-flags.js'
+import { DUMP_TYPE, spell } from '../spellings.js'
 import { jobCommand, typeCommands } from '../targets.js'
 
 type Chosen = Pick<DumpRequest, 'jid' | 'type' | 'target' | 'options'>
 
 const request = (session: Session, flags: DumpFlags, chosen: Chosen): DumpRequest => ({
   ...chosen,
-  ...criuSwitches(flags),
-  dir: absolute(session.world, flags.dir),
-  name: flags.name ?? '',
-  compression: flags.compression ?? '',
+  ...criuSwitches(flags, { tcp_close: flags.tcpClose }),
+  ...placeOf(session.world, flags),
   level: flags.level,
   streams: flags.streams ?? 0,
   keepLast: flags.keepLast,
@@ -69,6 +68,7 @@ export async function dump(command: CliCommand): Promise<void> {
     ['resolve', 'dump'],
     (name) => `dump a target of type ${name}`,
   )) {
+    spell(sub, DUMP_TYPE)
     sub.example(`cedana dump ${manifest.name} --dir /var/lib/checkpoints ${sample}`).does<DumpFlags>((session, flags, args) => {
       const chosen = { jid: '', type: manifest.name, target: read.resolve!(args, flags), options: read.dump!([], flags) }
       return carryOut(session, flags, chosen)

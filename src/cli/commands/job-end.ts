@@ -6,6 +6,7 @@ import { jobOf, latestFlag, type LatestFlag } from '../latest.js'
 import { confirm } from '../prompt.js'
 import type { Session } from '../session.js'
 import { duration } from '../shared-flags.js'
+import { KILL, spell } from '../spellings.js'
 
 interface Selection extends LatestFlag {
   readonly all?: boolean
@@ -45,12 +46,14 @@ interface KillFlags extends Selection {
 }
 
 export function kill(command: CliCommand): void {
-  selection(command, 'kill')
-    .option('-s, --signal <SIGNAL>', 'name or number (default: KILL, or what the runtime says)')
+  const flags = selection(command, 'kill')
+    .option('-s, --signal <SIGNAL>', 'name or number (default: KILL, or what the runtime says; with --grace TERM)')
     .addOption(new Option('-t, --grace <DURATION>', 'wait this long for the end, then kill').argParser(duration))
-    .example('cedana kill train', 'cedana kill --signal TERM --grace 10s train', 'cedana kill --all --yes')
+  spell(flags, KILL)
+    .example('cedana kill train', 'cedana kill --grace 10s train', 'cedana kill --signal INT train', 'cedana kill --all --yes')
     .does<KillFlags>(async (session, flags, args) => {
-      const number = flags.signal === undefined ? 0 : signalNumber(flags.signal)
+      // Who grants time asks first.
+      const number = flags.signal === undefined ? (flags.grace ? constants.signals.SIGTERM : 0) : signalNumber(flags.signal)
       const which = await selected(session, 'kill', 'Please provide at least one JID or use the --all flag', args, flags)
       if (which === undefined) return
       const request = { ...which, signal: number, graceMs: flags.grace ?? 0 }

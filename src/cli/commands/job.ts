@@ -14,7 +14,7 @@ export function job(command: CliCommand): void {
   logs(command.add('logs', 'show the output of a job'))
   attachJob(command.add('attach', 'connect to the standard streams of a job'))
   kill(command.add('kill', 'end jobs'))
-  remove(command.add('delete', 'forget ended jobs; their checkpoints stay on disk'))
+  remove(command.add('delete', 'forget ended jobs; their checkpoints stay on disk').alias('rm'))
   checkpoint(command.add('checkpoint', 'list, inspect, verify and delete checkpoints'))
   checkpointList(command.add('checkpoints', 'list checkpoints'))
 }

@@ -1,6 +1,7 @@
 import { Option } from 'commander'
 import type { CliCommand } from '../command.js'
 import { absolute, duration, outputFlags } from '../shared-flags.js'
+import { RUN, spell } from '../spellings.js'
 import { hintAtOthers, typeCommands } from '../targets.js'
 import { printStarted } from '../started.js'
 
@@ -19,6 +20,7 @@ export async function manage(command: CliCommand): Promise<void> {
     .option('-g, --gpu-enabled', 'with GPU support')
     .option('--upcoming', 'wait for it when it is not there yet')
     .addOption(new Option('--timeout <DURATION>', 'wait at most this long, such as 90s').argParser(duration))
+  spell(command, RUN)
   for (const one of await typeCommands(command, 'resolve', ['resolve'], (name) => `manage a target of type ${name}`)) {
     const { command: sub, manifest, read, sample } = one
     await hintAtOthers(one, ['run', 'dump', 'restore'])

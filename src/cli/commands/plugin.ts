@@ -11,7 +11,7 @@ export function plugin(command: CliCommand): void {
   pluginList(list)
   features(command.add('features', 'show what is supported for what'))
   pluginInstall(command.add('install', 'install plugins, or newer versions of them'))
-  pluginRemove(command.add('remove', 'remove plugins'))
+  pluginRemove(command.add('remove', 'remove plugins').alias('rm'))
   pluginReload(command.add('reload', 'have the daemon look for plugins again'))
   pluginCreate(command.add('create', 'make the package of a new plugin'))
   pluginLink(command.add('link', 'have the source of a plugin import cedana/plugin from here'))

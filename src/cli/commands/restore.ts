@@ -16,6 +16,7 @@ import {
   type CriuFlags,
   type StdioFlags,
 } from '../shared-flags.js'
+import { RESTORE, RESTORE_TYPE, spell } from '../spellings.js'
 import { start } from '../start.js'
 import { jobCommand, typeCommands } from '../targets.js'
 
@@ -39,7 +40,7 @@ function restoreFlags(command: CliCommand): void {
     .tristate('leave-stopped', 'leave it stopped (SIGCONT lets it go on)')
     .addOption(new Option('--gpus <N,…>', 'GPUs of this machine, in the order of those of the checkpoint').argParser(gpuNumbers))
   criuFlags(stdioFlags(command))
-  outputFlags(command, { short: false })
+  spell(outputFlags(command, { short: false }), RESTORE)
 }
 
 const request = (session: Session, flags: RestoreFlags, chosen: Pick<RestoreRequest, 'jid' | 'type' | 'options'>): RestoreRequest => ({
@@ -91,6 +92,7 @@ export async function restore(command: CliCommand): Promise<void> {
     ['restore'],
     (name) => `restore a checkpoint of type ${name}`,
   )) {
+    spell(sub, RESTORE_TYPE)
     sub.example(`cedana restore ${manifest.name} --path /tmp/dump-${manifest.name}-1`).does<RestoreFlags>((session, flags, args) => {
       return carryOut(session, flags, { jid: '', type: manifest.name, options: read.restore!(args, flags) })
     })

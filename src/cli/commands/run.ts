@@ -4,6 +4,7 @@ import { findExecutable } from '../executable.js'
 import { fieldsOf, type Options, sampleArguments } from '../flags.js'
 import type { Session } from '../session.js'
 import { absolute, outputFlags, stdioFlags, stdioOf, windowSize, type StdioFlags } from '../shared-flags.js'
+import { RUN, RUN_TYPE, spell } from '../spellings.js'
 import { start } from '../start.js'
 import { executableField, typeCommand, typeCommands, type TypeCommand } from '../targets.js'
 
@@ -16,7 +17,7 @@ interface RunFlags extends StdioFlags {
 function runFlags(command: CliCommand): CliCommand {
   command.option('-j, --jid <JID>', 'job id (default: a random one)').option('-g, --gpu-enabled', 'with GPU support')
   stdioFlags(command).option('--no-server', 'run it in this process, without the daemon and without a job')
-  return outputFlags(command, { short: false })
+  return spell(outputFlags(command, { short: false }), RUN)
 }
 
 function environment(session: Session): Record<string, string> {
@@ -46,6 +47,7 @@ function request(session: Session, flags: RunFlags, chosen: Pick<RunRequest, 'ty
 }
 
 async function runType({ command, manifest, read }: TypeCommand): Promise<void> {
+  spell(command, RUN_TYPE)
   const program = await executableField(manifest.options.run)
   if (program !== undefined) {
     command.option('--as-root', 'as root instead of as you')

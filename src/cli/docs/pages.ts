@@ -33,11 +33,13 @@ interface Term {
   readonly text: string
 }
 
+const alsoSpelled = (spellings: readonly string[]): string[] => (spellings.length === 0 ? [] : [`(also ${spellings.join(', ')})`])
+
 function describe(command: CliCommand): Described {
   const help = command.createHelp()
   const term = (option: Parameters<typeof help.optionTerm>[0]): Term => ({
     term: help.optionTerm(option),
-    text: help.optionDescription(option),
+    text: [help.optionDescription(option), ...alsoSpelled(command.spellingsOf(option))].join(' '),
   })
   const options = help.visibleOptions(command).filter(({ long }) => long !== '--help')
   const parent = command.parent as CliCommand | null

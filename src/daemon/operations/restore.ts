@@ -86,6 +86,13 @@ const restoreSwitches = (request: RestoreRequest, manifest: Manifest | undefined
   shellJob: request.shellJob ?? manifest?.criu.shellJob ?? false,
 })
 
+const CGROUPS_OF_RUNTIME: Problem = {
+  severity: 'error',
+  id: 'cgroups-of-runtime',
+  message: 'the runtime makes the cgroups of its container itself: no mode of manage_cgroups can be chosen',
+  hint: 'leave --manage-cgroups-mode out at the restore',
+}
+
 /** Pure. */
 function planRestore(
   env: Environment,
@@ -106,10 +113,11 @@ function planRestore(
   }
   const base = baseOptions(env.config.criu.manage_cgroups, env.config.criu.log_level, CRIU_RESTORE_LOG)
   const usual = snapshot && !runtime.program ? [...stdioInherits(snapshot, stdio), ...externalInherits(snapshot)] : []
+  const said = parseCriuOpts(request.criuOpts, criu.criuOptionFields(), caller)
   return {
-    criu: mergeOptions(base, chosen, runtime.criu, parseCriuOpts(request.criuOpts, criu.criuOptionFields(), caller)),
+    criu: mergeOptions(base, chosen, runtime.criu, said),
     inherit: [...usual, ...runtime.inherit],
-    problems: runtime.problems,
+    problems: [...runtime.problems, ...(runtime.program && said['manage_cgroups_mode'] !== undefined ? [CGROUPS_OF_RUNTIME] : [])],
     program: runtime.program,
     setup: runtime.setup,
     root: runtime.root,
