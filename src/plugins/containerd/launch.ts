@@ -20,7 +20,7 @@ import { findImage, hasSnapshot, imageMissing, readImage, unpack } from './image
 import { BEGUN, MADE_FOR, nameOf, replacedIn } from './labels.js'
 import { leased } from './lease.js'
 import { bundlesIn } from './mounts.js'
-import { removeCgroups, removeOrphan } from './orphan.js'
+import { killRestorers, removeCgroups, removeOrphan } from './orphan.js'
 import type { LaunchRequest, RestoreRequest, RunRequest } from './request.js'
 import type { SavedContainer } from './saved.js'
 import { parseSpec, type Spec, specOf } from './spec.js'
@@ -330,12 +330,13 @@ class Launch {
 
   /** One that was never started cannot be waited for, and one that was takes a moment to be seen dead. */
   async #removeTask(container: Container, identity: Identity): Promise<void> {
-    await this.#deleteTask(container.id)
+    await this.#deleteTask(container, identity)
     await removeOrphan(this.#patientHost, identity, container)
     await removeCgroups(this.#patientHost, identity, container)
   }
 
-  async #deleteTask(containerId: string): Promise<void> {
+  async #deleteTask(container: Container, identity: Identity): Promise<void> {
+    const containerId = container.id
     await this.#patient.call(TasksService.kill, { containerId, signal: SIGKILL, all: true }).catch(() => undefined)
     for (const until = Date.now() + END_MS; ; await sleep(20)) {
       try {
@@ -343,6 +344,8 @@ class Launch {
         return
       } catch (thrown) {
         if (Date.now() > until) throw thrown
+        // Its shim is still at the restore, which nobody waits for any more, and deletes nothing before that has ended.
+        await killRestorers(this.#patientHost, identity, container)
       }
     }
   }

@@ -2,6 +2,7 @@
  * What runc keeps of a container that nobody has any more: who kills it while it makes or restores one, be it by killing containerd or the shim, leaves
  * its state directory, in that the root file system mounted for CRIU, and cgroups. By its state directory runc refuses the next of that name.
  */
+import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CedanaError } from '../contract/errors.js'
 import type { Host } from '../contract/host.js'
@@ -11,6 +12,7 @@ import { bundlesIn, mounted, mountedBelow } from './mounts.js'
 import { cgroupOf, parseSpec } from './spec.js'
 import { type Identity, runcName, runcOptions } from './state.js'
 
+const SIGKILL = 9
 const TIMEOUT_MS = 10_000
 /** How long who dies may take to leave a cgroup, and how often is looked. */
 const END_MS = 2000
@@ -56,11 +58,27 @@ async function unmountBelow(host: Host, directory: string): Promise<void> {
   if (left !== undefined) throw new CedanaError('HOST_UNFIT', `cannot unmount ${left}`, { hint: 'unmount it by hand' })
 }
 
-/** Those that nobody is in, or only who is about to die: one with a member is not removed. Those that systemd has made it removes itself. */
-export async function removeCgroups(host: Host, identity: Identity, container: Container | undefined): Promise<void> {
+/** Where they may be. Those that systemd has made it removes itself. */
+async function cgroupsOf(host: Host, identity: Identity, container: Container | undefined): Promise<readonly string[]> {
   const path = (container?.spec && parseSpec(container.spec).linux?.cgroupsPath) ?? cgroupOf(identity)
-  if (!/^\/./.test(path) || (await hasBundle(host, identity))) return
-  const all = (await mounted(host)).flatMap(({ point, filesystem }) => (/^cgroup2?$/.test(filesystem) ? [`${point}${path}`] : []))
+  if (!/^\/./.test(path)) return []
+  return (await mounted(host)).flatMap(({ point, filesystem }) => (/^cgroup2?$/.test(filesystem) ? [`${point}${path}`] : []))
+}
+
+/** CRIU, and whoever it has brought that far, of a container that runc does not know yet. In cgroups that are called by it there is nobody else. */
+export async function killRestorers(host: Host, identity: Identity, container: Container): Promise<void> {
+  const own = (await cgroupsOf(host, identity, container)).filter((one) => basename(one) === identity.id)
+  const members = await Promise.all(own.map((one) => host.readText(`${one}/cgroup.procs`)))
+  for (const pid of new Set(members.join('\n').split('\n').filter(Boolean).map(Number))) {
+    const target = await host.identify(pid).catch(() => undefined)
+    if (target) await host.kill(target, SIGKILL)
+  }
+}
+
+/** Those that nobody is in, or only who is about to die: one with a member is not removed. */
+export async function removeCgroups(host: Host, identity: Identity, container: Container | undefined): Promise<void> {
+  if (await hasBundle(host, identity)) return
+  const all = await cgroupsOf(host, identity, container)
   for (const until = Date.now() + END_MS; Date.now() < until; await sleep(LOOK_MS)) {
     const left = (await Promise.all(all.map(async (one) => ((await host.exists(one)) ? [one] : [])))).flat()
     if (left.length === 0) return
