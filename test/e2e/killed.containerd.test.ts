@@ -1,25 +1,33 @@
 /**
- * SIGKILL for whoever is at work while a container of containerd is restored: containerd, its shim, runc, our launcher and shim, the daemon. Whatever is
- * left then is the container as it was and its checkpoint, and nothing of the restore; the same command works afterwards.
+ * SIGKILL for whoever is at work while a container of containerd is made or restored: containerd, its shim, runc, our launcher and shim, the daemon.
+ * Whatever is left then is the container as it was and its checkpoint, and nothing of the attempt; the same command works afterwards.
  */
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { useContainerd } from '../support/containerd.js'
+import type { Conversation } from '../support/conversation.js'
 import { criuPath } from '../support/plain-criu.js'
 import { allProcesses, isAlive, type ProcessInfo, processInfo } from '../support/processes.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
+import { Containerd } from '../../src/plugins/containerd/client.js'
+import { leased } from '../../src/plugins/containerd/lease.js'
 
 const held = mkdtempSync('/tmp/ct-held-')
 const [block, reached, criu] = ['block', 'reached', 'criu'].map((name) => join(held, name)) as [string, string, string]
 const world = useWorld({ env: { CEDANA_CRIU_BINARY_PATH: criu } })
-const containerd = useContainerd(world)
+const containerd = useContainerd(world, { path: held })
 
 /** A CRIU that waits for as long as it is told to and runc lives, when that has made and mounted what a restore takes. */
 const isTime = `[ -e ${block} ] && ls -d ${containerd.runcRoot}/*/criu-root > ${held}/list 2>&1`
 const waiting = `echo $$ > ${reached}; while [ -e ${block} ] && kill -0 $PPID 2> ${held}/list; do sleep 0.02; done`
 writeFileSync(criu, `#!/bin/sh\nif ${isTime}; then ${waiting}; fi\nexec ${criuPath()} "$@"\n`, { mode: 0o755 })
+/** And a runc that does the same before it makes a container. */
+const runc = execFileSync('sh', ['-c', 'command -v runc'], { encoding: 'utf8' }).trim()
+const isCreation = `[ -e ${block} ] && case " $* " in *" create "*) true ;; *) false ;; esac`
+writeFileSync(join(held, 'runc'), `#!/bin/sh\nif ${isCreation}; then ${waiting}; fi\nexec ${runc} "$@"\n`, { mode: 0o755 })
 afterAll(() => rmSync(held, { recursive: true }))
 const COUNT = 'echo begun > /var/log/file; i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done'
 
@@ -38,9 +46,15 @@ const pidOf = {
 }
 type Victim = keyof typeof pidOf
 
-async function dumped(word: string): Promise<{ readonly jid: string; countsOn(): Promise<void> }> {
+interface Job {
+  readonly jid: string
+  readonly run: readonly string[]
+  countsOn(): Promise<void>
+}
+
+async function job(word: string): Promise<Job> {
   const jid = world.jid(word)
-  await world.quick(['run', 'containerd', await containerd.busybox(), '--jid', jid, ...containerd.flags, '--', 'sh', '-c', COUNT])
+  const run = ['run', 'containerd', await containerd.busybox(), '--jid', jid, ...containerd.flags, '--', 'sh', '-c', COUNT]
   const output = (): string => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8')
   const countsOn = async (): Promise<void> => {
     const { length } = output()
@@ -48,9 +62,24 @@ async function dumped(word: string): Promise<{ readonly jid: string; countsOn():
     const numbers = output().trimEnd().split('\n').slice(0, -1).map(Number)
     expect(numbers).toEqual(numbers.map((_, index) => index + 1))
   }
-  await until('it counts', () => existsSync(`/var/log/cedana-output-${jid}.log`) && output().includes('2\n'))
-  await world.quick(['dump', 'job', jid])
-  return { jid, countsOn }
+  return { jid, run, countsOn }
+}
+
+async function dumped(word: string, flags: readonly string[] = []): Promise<Job & { readonly path: string }> {
+  const one = await job(word)
+  await world.quick(one.run)
+  await one.countsOn()
+  const { stdout } = await world.quick(['dump', 'job', one.jid, ...flags])
+  return { ...one, path: /^Dumped to (.+)$/m.exec(stdout)?.[1] ?? '' }
+}
+
+/** Calls it, and answers when it is held. */
+async function hold(args: readonly string[]): Promise<Conversation> {
+  rmSync(reached, { force: true })
+  writeFileSync(block, '')
+  const call = world.talk(args)
+  await until('it is held', () => existsSync(reached) && pidOf.runc() > 1)
+  return call
 }
 
 function remains(jid: string): string[] {
@@ -75,7 +104,7 @@ async function strike(victims: readonly Victim[]): Promise<void> {
 
 const VICTIMS: readonly (readonly Victim[])[] = [
   ['runc'],
-  ['shim'],
+  ['runc', 'shim'],
   ['containerd'],
   ['containerd', 'shim'],
   ['launcher'],
@@ -87,10 +116,7 @@ const VICTIMS: readonly (readonly Victim[])[] = [
 describe('a restore in the middle of which', () => {
   test.each(VICTIMS.map((victims) => [victims.join(' and '), victims] as const))('%s is killed', async (_, victims) => {
     const { jid, countsOn } = await dumped('killed')
-    rmSync(reached, { force: true })
-    writeFileSync(block, '')
-    const call = world.talk(['restore', 'job', jid])
-    await until('CRIU is called', () => existsSync(reached) && pidOf.runc() > 1)
+    const call = await hold(['restore', 'job', jid])
     await strike(victims)
     expect((await call.exit).code).toBe(1)
     rmSync(block)
@@ -106,4 +132,54 @@ describe('a restore in the middle of which', () => {
     await world.quick(['kill', jid])
     expect(await containerd.containers()).not.toContain(jid)
   })
+})
+
+test('a run in the middle of which containerd is killed is taken back when that is there again', async () => {
+  const { jid, run, countsOn } = await job('taken-back')
+  const call = await hold(run)
+  await strike(['containerd'])
+  rmSync(block)
+  expect((await call.exit).code).toBe(1)
+  expect(call.stderr).toMatch(/FailedPrecondition: containerd cannot be reached/)
+  await until('nothing is left of it', () => remains(jid).length === 0).catch(() => expect(remains(jid)).toEqual([]))
+  expect(await containerd.containers()).not.toContain(jid)
+  expect(await containerd.writableLayers()).toEqual([])
+  await world.quick(run)
+  await countsOn()
+  await world.quick(['kill', jid])
+})
+
+test('a lease is given back to a containerd that was killed meanwhile', async () => {
+  const place = { address: containerd.address, namespace: containerd.namespace }
+  using client = new Containerd(place)
+  using patient = new Containerd(place)
+  const leases = async (): Promise<string> => containerd.ok('leases', 'ls', '--quiet')
+  let back: Promise<void> | undefined
+  const work = leased({ containerd: client, patient }, async () => {
+    expect(await leases()).toMatch(/^cedana-/)
+    await containerd.stop('SIGKILL')
+    back = containerd.start()
+    throw new Error('it failed')
+  })
+  await expect(work).rejects.toThrow('it failed')
+  await back
+  expect(await leases()).toBe('')
+})
+
+test('what a restore replaces is not collected before it has gone well', async () => {
+  const { jid, path } = await dumped('replaced', ['--rootfs'])
+  await world.quick(['restore', 'job', jid])
+  await containerd.exec(jid, 'sh', '-c', 'echo later > /var/log/file')
+  await world.quick(['dump', 'job', jid])
+  const call = await hold(['restore', 'job', jid, '--path', path])
+  // Which collects at once what nothing refers to.
+  const lease = (await containerd.ok('leases', 'create')).trim()
+  await containerd.ok('leases', 'delete', '--sync', lease)
+  await strike(['runc'])
+  expect((await call.exit).code).toBe(1)
+  rmSync(block)
+  await world.quick(['restore', 'job', jid])
+  expect(await containerd.exec(jid, 'cat', '/var/log/file')).toBe('later\n')
+  await world.quick(['kill', jid])
+  expect(await containerd.writableLayers()).toEqual([])
 })
