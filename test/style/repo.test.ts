@@ -86,6 +86,11 @@ describe('style', () => {
     }
   })
 
+  test('every man page is installed', async () => {
+    const { man } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { readonly man: readonly string[] }
+    expect(man).toEqual((await readdir(join(root, 'man'))).sort().map((name) => `man/${name}`))
+  })
+
   test('generated code is fresh', async () => {
     const scratch = await mkdtemp(join(tmpdir(), 'cedana-gen-'))
     const places = [

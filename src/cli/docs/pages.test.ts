@@ -3,7 +3,7 @@ import { describeConfig } from '../../daemon/config.js'
 import { loadBuiltins } from '../../plugins/index.js'
 import type { App } from '../command.js'
 import { buildProgram } from '../program.js'
-import { manPage, markdownPages } from './pages.js'
+import { manPages, markdownPages } from './pages.js'
 
 const app: App = {
   world: { builtins: loadBuiltins } as Partial<App['world']> as App['world'],
@@ -25,11 +25,20 @@ test('a page for every visible command, with its sub-commands', () => {
   expect(dump).not.toContain('--config-dir')
 })
 
-test('the man page names every command and escapes what roff would take', () => {
-  const page = manPage(tree, describeConfig())
-  expect(page).toContain('.SS cedana checkpoint verify')
-  expect(page).toContain('\\-\\-criu\\-opts <JSON>')
-  expect(page.split('\n').every((line) => !line.startsWith("'"))).toBe(true)
+test('man pages: of every command, of the configuration; what roff would take is escaped', () => {
+  const pages = new Map(manPages(tree, describeConfig()).map(({ name, text }) => [name, text]))
+  expect([...pages.keys()]).toEqual(expect.arrayContaining(['cedana.1', 'cedana-dump.1', 'cedana-checkpoint.1', 'cedana.json.5']))
+  expect(pages.get('cedana.1')).toContain('.BR cedana\\-dump (1),\n')
+  expect(pages.get('cedana-dump.1')).toContain('.SH NAME\ncedana\\-dump \\- make a checkpoint\n')
+  expect(pages.get('cedana-dump.1')).toContain('\\-\\-criu\\-opts <JSON>')
+  expect(pages.get('cedana-checkpoint.1')).toContain('.SS cedana checkpoint verify\n')
+  expect(pages.get('cedana.json.5')).toContain('.B checkpoint.keep_last\n')
+  expect(
+    [...pages.values()]
+      .join('\n')
+      .split('\n')
+      .every((line) => !line.startsWith("'")),
+  ).toBe(true)
 })
 
 test('every command that does something shows how', () => {
