@@ -148,6 +148,21 @@ describe('a container of containerd', () => {
     await containerd.remove(id)
   })
 
+  test('without streams comes back as often as it is dumped', async () => {
+    const id = containerd.id('mute')
+    await containerd.ok('run', '--detach', '--env', world.mark, await containerd.busybox(), id, 'sh', '-c', COUNTER)
+    const count = async () => Number((await containerd.exec(id, 'tail', '-n1', '/var/log/count')).trim())
+    await until('it counts', async () => (await count()) > 3)
+    // After the first its streams are /dev/null, and not that of the container.
+    for (const flags of [[], ['--compression', 'lz4'], []]) {
+      const path = await dump(['containerd', id], [...containerd.flags, ...flags])
+      await world.ok(['restore', 'containerd', '--path', path])
+      const before = await count()
+      await until('it goes on', async () => (await count()) > before)
+    }
+    await containerd.remove(id)
+  })
+
   test('has its bind mounts again, one by a symbolic link too, and its record as it was', async () => {
     const id = containerd.id('linked')
     const outside = world.work()

@@ -185,7 +185,7 @@ interface CgroupRoot {
 
 /**
  * The same as a configuration file of CRIU (criu(8), "CONFIGURATION FILES"), which it reads when $CRIU_CONFIG_FILE names it: for a CRIU that somebody
- * else asks. Of `inherit` only standard streams have a number there.
+ * else asks. `inherit`: standard streams, and what `openInherited` has opened.
  */
 export function configFile(options: CriuOptions, inherit: readonly Inherit[]): string {
   const lines = Object.entries(options).flatMap(([name, value]): string[] => {
@@ -196,9 +196,26 @@ export function configFile(options: CriuOptions, inherit: readonly Inherit[]): s
       return (value as readonly CgroupRoot[]).map(({ ctrl, path }) => `cgroup-root ${ctrl === undefined ? '' : `${ctrl}:`}${path}`)
     return (Array.isArray(value) ? (value as unknown[]) : [value]).map((one) => `${flag} ${String(one)}`)
   })
+  const opened = openedIn(inherit).map(({ key }, index) => `inherit-fd fd[${FIRST_OPENED + index}]:${key}`)
   const streams = inherit.flatMap(({ key, from }) => ('stdio' in from ? [`inherit-fd fd[${STREAM_FDS[from.stdio] ?? 0}]:${key}`] : []))
-  return [...lines, ...streams].map((line) => `${line}\n`).join('')
+  return [...lines, ...opened, ...streams].map((line) => `${line}\n`).join('')
 }
+
+/** After the standard streams and the socket that CRIU is asked by; a shell knows descriptors of one digit. */
+const FIRST_OPENED = 4
+const MAX_OPENED = 6
+
+function openedIn(inherit: readonly Inherit[]): readonly { readonly key: string; readonly path: string }[] {
+  const opened = inherit.flatMap(({ key, from }) => ('path' in from ? [{ key, path: from.path }] : []))
+  if (opened.length > MAX_OPENED) throw new CedanaError('BUG', `${opened.length} files to be opened for CRIU`)
+  return opened
+}
+
+/** What a shell that becomes such a CRIU opens for it, to be read and written. */
+export const openInherited = (inherit: readonly Inherit[]): string =>
+  openedIn(inherit)
+    .map(({ path }, index) => `exec ${FIRST_OPENED + index}<>${quote(path)}\n`)
+    .join('')
 
 const quote = (word: string): string => (/^\$[A-Z_]+$/.test(word) ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`)
 const shell = (argv: readonly string[]): string => argv.map(quote).join(' ')

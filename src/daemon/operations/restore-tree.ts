@@ -15,7 +15,7 @@ import { launchShim, type LaunchedShim, SHIM_SLOTS, shimOpenSlot } from '../host
 import { writeWhole } from '../host/write-whole.js'
 import type { CheckpointReader } from '../images/reader.js'
 import type { JobRecord } from '../jobs/job.js'
-import { actionScript, configFile, type Gate } from './criu-options.js'
+import { actionScript, configFile, type Gate, openInherited } from './criu-options.js'
 import { CRIU_RESTORE_LOG, type CriuWork } from './criu-work.js'
 import { type Environment, refuseProblems } from './environment.js'
 import { startProgram, toldPid } from './program.js'
@@ -265,7 +265,7 @@ async function criuFor(
   const [bin, config] = [join(directory, 'bin'), join(directory, 'criu.conf')]
   await mkdir(bin, { mode: 0o700 })
   const quoted = binary.command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
-  await writeWhole(join(bin, 'criu'), `#!/bin/sh\nexec ${quoted} "$@"\n`, 0o700)
+  await writeWhole(join(bin, 'criu'), `#!/bin/sh\n${openInherited(plan.inherit)}exec ${quoted} "$@"\n`, 0o700)
   const script = join(directory, 'actions')
   if (plan.setup) await writeWhole(script, actionScript(plan.setup, gate), 0o700)
   const actions = plan.setup ? `action-script ${script}\n` : ''

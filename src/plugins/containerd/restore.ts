@@ -30,7 +30,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const spec = named(withEnvironment(own.spec, options.env), { from: former, to: identity })
   const inner = saved.container.hasProcesses
     ? await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
-    : { criu: {}, setup: [], problems: [] }
+    : { criu: {}, inherit: [], setup: [], problems: [] }
   const container = { ...own.container, image: options.image ?? own.container.image }
   const base = await baseOf(host, identity, container)
   const terminal = hasTerminal(context.snapshot, spec)
@@ -55,7 +55,8 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
   const { program } = restoredBy(context, { argv: [container.image], request: { ...request }, identity: { ...identity } })
   return {
     criu: inner.criu,
-    inherit: [],
+    // Its streams are those that its shim has.
+    inherit: inner.inherit.filter(({ from }) => 'path' in from),
     setup: inner.setup,
     // What is in the way is known better here.
     problems: [...forbidden(context), ...inner.problems.filter(({ id: what }) => what !== 'container-exists'), ...base.problems],

@@ -124,7 +124,7 @@ export interface RestorePlan {
   readonly root?: string | undefined
   /**
    * The runtime's own program has CRIU restore the target, in the surroundings that it makes: the daemon starts the program instead of CRIU.
-   * `criu` and `inherit` (of standard streams only) reach CRIU by its configuration file.
+   * `criu` and `inherit` (of standard streams, and of a few paths, which are opened for both ways) reach CRIU by its configuration file.
    */
   readonly program?: Program | undefined
   /**

@@ -59,7 +59,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
       ...(cgroup === undefined ? {} : { cg_root: [{ ctrl: '', path: cgroup }] }),
     },
     setup: network.setup,
-    inherit: streams.inherit,
+    inherit: [...nullInherits(context.snapshot), ...streams.inherit],
     problems: [
       ...(await containerProblems(host, identity, spec)),
       ...(configured.path === '' ? [] : await cgroupProblems(host, configured, context.snapshot)),
@@ -181,7 +181,7 @@ function streamsOf({ snapshot, stdio: { now } }: RestoreContext, configured: boo
   const standard = (init?.files ?? []).filter(({ fd }) => fd <= 2)
   const isInside = mountsOf(snapshot)
   const terminal = init ? standard.some((file) => file.isTty && isInside(file)) : configured
-  const outside = standard.filter((file) => !isInside(file) && file.path.startsWith('/') && file.path !== '/dev/null')
+  const outside = standard.filter((file) => !isInside(file) && file.path.startsWith('/') && file.path !== NULL)
   const nothing = { inherit: [], problems: [], log: undefined }
   if (now === 'inherit') return { terminal, stdio: now, ...nothing, inherit: outside.map(inherited) }
   if (terminal) return { terminal, stdio: 'tty', ...nothing }
@@ -198,6 +198,15 @@ function streamsOf({ snapshot, stdio: { now } }: RestoreContext, configured: boo
     }))
   return { terminal, stdio: 'log', log, inherit: outside.filter(({ fd }) => fd > 0).map(inherited), problems }
 }
+
+/** Of the outside where no streams were given at a restore before: CRIU, unlike the runtime, puts none of the inside in its place. */
+function nullInherits(snapshot: Snapshot): readonly Inherit[] {
+  const isInside = mountsOf(snapshot)
+  const files = snapshot.processes.flatMap((process) => process.files).filter((file) => file.path === NULL && !isInside(file))
+  return [...new Set(files.map(externalKey))].map((key) => ({ key, from: { path: NULL, flags: O_RDWR } }))
+}
+const NULL = '/dev/null'
+const O_RDWR = 2
 
 const STREAMS = ['stdin', 'stdout', 'stderr'] as const
 const inherited = (file: OpenFile): Inherit => ({ key: externalKey(file), from: { stdio: STREAMS[file.fd as 0 | 1 | 2] } })
