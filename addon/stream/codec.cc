@@ -14,12 +14,21 @@ namespace cedana {
 
 namespace {
 
+constexpr uint32_t kLz4Magic = 0x184d2204;
+constexpr uint32_t kLz4Stored = 0x80000000;  // of the size of a block: it is as it was
+
 void PutLittle(std::string& out, uint32_t value) {
   for (int shift = 0; shift < 32; shift += 8) out += static_cast<char>(value >> shift & 0xff);
 }
 
 void PutBig(std::string& out, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift & 0xff);
+}
+
+uint32_t GetLittle(Bytes in) {
+  uint32_t value = 0;
+  for (size_t i = 0; i < 4; i++) value |= std::to_integer<uint32_t>(in[i]) << (8 * i);
+  return value;
 }
 
 const Bytef* Zbytes(Bytes bytes) { return reinterpret_cast<const Bytef*>(bytes.data()); }
@@ -96,14 +105,17 @@ class DeflateCodec final : public ChunkCodec {
   z_stream stream_{};
 };
 
-// Blocks of one LZ4 frame, independent of each other, each with its checksum.
+// A frame of its own for each chunk, of one block, with content size and checksum: readers take
+// frames in a row as one (`lz4` 1.9.4 only where blocks have no checksums).
 class Lz4Codec final : public ChunkCodec {
  public:
   explicit Lz4Codec(int level) : level_(level) {}
 
   std::optional<Chunk> Pack(Bytes chunk, std::string& out) override {
-    if (chunk.empty()) return Chunk{};  // a block of size 0 would be the end mark
-    const size_t start = out.size() + 4;
+    if (chunk.empty()) return Chunk{};
+    const size_t start = out.size();
+    Open(out, chunk.size());
+    const size_t block = out.size();
     PutLittle(out, 0);  // its size, once it is known
     const auto size = static_cast<int>(chunk.size());
     const int room = LZ4_compressBound(size);
@@ -115,24 +127,40 @@ class Lz4Codec final : public ChunkCodec {
     });
     if (packed == 0) return std::nullopt;
     if (packed >= chunk.size()) {
-      out.resize(start - 4);
+      out.resize(start);
       return Keep(chunk, out);
     }
     std::string prefix;
     PutLittle(prefix, static_cast<uint32_t>(packed));
-    out.replace(start - 4, 4, prefix);
-    PutLittle(out, XXH32(out.data() + start, packed, 0));
+    out.replace(block, prefix.size(), prefix);
+    Close(out, chunk);
     return Chunk{chunk.size(), 0};
   }
 
   Chunk Keep(Bytes chunk, std::string& out) override {
-    PutLittle(out, static_cast<uint32_t>(chunk.size()) | 0x80000000u);
+    Open(out, chunk.size());
+    PutLittle(out, static_cast<uint32_t>(chunk.size()) | kLz4Stored);
     out.append(Chars(chunk), chunk.size());
-    PutLittle(out, XXH32(chunk.data(), chunk.size(), 0));
+    Close(out, chunk);
     return {chunk.size(), 0};
   }
 
  private:
+  static void Open(std::string& out, uint64_t size) {
+    PutLittle(out, kLz4Magic);
+    const size_t descriptor = out.size();
+    out += '\x6c';  // version 1, independent blocks, content size and checksum
+    out += '\x60';  // blocks of at most 1 MiB
+    PutLittle(out, static_cast<uint32_t>(size));
+    PutLittle(out, static_cast<uint32_t>(size >> 32));
+    const uint32_t sum = XXH32(out.data() + descriptor, out.size() - descriptor, 0);
+    out += static_cast<char>(sum >> 8 & 0xff);
+  }
+  static void Close(std::string& out, Bytes chunk) {
+    PutLittle(out, 0);  // end mark
+    PutLittle(out, XXH32(chunk.data(), chunk.size(), 0));
+  }
+
   const int level_;
 };
 
@@ -282,15 +310,6 @@ std::string StreamHead(Format format) {
       return {"\x1f\x8b\x08\0\0\0\0\0\0\xff", 10};
     case Format::kZlib:
       return "\x78\x9c";
-    case Format::kLz4: {
-      // Version 1, independent blocks of at most 1 MiB, each with a checksum.
-      constexpr char kDescriptor[2] = {0x70, 0x60};
-      std::string head;
-      PutLittle(head, 0x184d2204);
-      head.append(kDescriptor, 2);
-      head += static_cast<char>(XXH32(kDescriptor, 2, 0) >> 8 & 0xff);
-      return head;
-    }
     default:
       return {};
   }
@@ -322,9 +341,6 @@ std::string StreamTail(Format format, const std::vector<Chunk>& chunks) {
       PutBig(tail, adler);
       return tail;
     }
-    case Format::kLz4:
-      PutLittle(tail, 0);  // end mark
-      return tail;
     default:
       return tail;
   }
@@ -344,8 +360,7 @@ std::unique_ptr<StreamDecoder> MakeStreamDecoder(Format format) {
 }
 
 // RFC 8878. Frames of ours, and of others who know beforehand what they write, tell their size.
-std::optional<FrameHead> ReadFrameHead(Format format, Bytes in) {
-  if (format != Format::kZstd || in.size() < kMaxFrameHead) return std::nullopt;
+static std::optional<FrameHead> ReadZstdHead(Bytes in) {
   const unsigned long long content = ZSTD_getFrameContentSize(in.data(), in.size());
   if (content == ZSTD_CONTENTSIZE_UNKNOWN || content == ZSTD_CONTENTSIZE_ERROR) return std::nullopt;
   const auto descriptor = std::to_integer<unsigned>(in[4]);
@@ -356,11 +371,41 @@ std::optional<FrameHead> ReadFrameHead(Format format, Bytes in) {
   return FrameHead{
       .size = 5 + (is_single ? 0 : 1) + kDictionary[descriptor & 3] + content_field,
       .content = content,
+      .block_head = 3,
+      .block_tail = 0,
       .tail = (descriptor & 4) != 0 ? size_t{4} : size_t{0},
   };
 }
 
-std::pair<size_t, bool> ReadBlockHead(Bytes in) {
+// LZ4 Frame Format Description 1.6. Of ours that were made before they had it, and of others, few
+// tell their size.
+static std::optional<FrameHead> ReadLz4Head(Bytes in) {
+  const auto flags = std::to_integer<unsigned>(in[4]);
+  const bool has_size = (flags & 0x08) != 0;
+  const bool has_dictionary = (flags & 0x01) != 0;
+  if (GetLittle(in) != kLz4Magic || flags >> 6 != 1 || !has_size || has_dictionary)
+    return std::nullopt;
+  return FrameHead{
+      .size = 15,
+      .content = GetLittle(in.subspan(6)) | uint64_t{GetLittle(in.subspan(10))} << 32,
+      .block_head = 4,
+      .block_tail = (flags & 0x10) != 0 ? size_t{4} : size_t{0},
+      .tail = (flags & 0x04) != 0 ? size_t{4} : size_t{0},
+  };
+}
+
+std::optional<FrameHead> ReadFrameHead(Format format, Bytes in) {
+  if (in.size() < kMaxFrameHead) return std::nullopt;
+  if (format == Format::kZstd) return ReadZstdHead(in);
+  if (format == Format::kLz4) return ReadLz4Head(in);
+  return std::nullopt;
+}
+
+BlockHead ReadBlockHead(Format format, Bytes in) {
+  if (format == Format::kLz4) {
+    const uint32_t size = GetLittle(in) & ~kLz4Stored;
+    return {size, size == 0};
+  }
   const unsigned head = std::to_integer<unsigned>(in[0]) | std::to_integer<unsigned>(in[1]) << 8 |
                         std::to_integer<unsigned>(in[2]) << 16;
   constexpr unsigned kRepeated = 1;  // one byte, so many times

@@ -59,15 +59,20 @@ std::unique_ptr<StreamDecoder> MakeStreamDecoder(Format format);
 
 // What can be told of a frame without unpacking it.
 struct FrameHead {
-  size_t size;       // of the head
-  uint64_t content;  // unpacked
-  size_t tail;       // behind its blocks
+  size_t size;        // of the head
+  uint64_t content;   // unpacked
+  size_t block_head;  // before each block
+  size_t block_tail;  // behind each that has content
+  size_t tail;        // behind them all
 };
 // `in` begins at a boundary. None: it is not told, or cannot be.
 std::optional<FrameHead> ReadFrameHead(Format format, Bytes in);
 constexpr size_t kMaxFrameHead = 18;
-constexpr size_t kBlockHead = 3;
-// Size of a block of it without that, and whether it is the last.
-std::pair<size_t, bool> ReadBlockHead(Bytes in);
+struct BlockHead {
+  size_t size;  // without it
+  bool is_last;
+};
+// `in` is as long as its frame says.
+BlockHead ReadBlockHead(Format format, Bytes in);
 
 }  // namespace cedana

@@ -107,12 +107,13 @@ Result<uint64_t> Source::SkipFrames(uint64_t size) {
     if (!head || head->content == 0 || head->content > size - skipped) break;
     if (auto error = Leap(head->size)) return *std::move(error);
     for (bool is_last = false; !is_last;) {
-      const auto block_bytes = Peek(kBlockHead, room);
+      const auto block_bytes = Peek(head->block_head, room);
       if (!block_bytes.ok()) return block_bytes.error();
-      if (block_bytes.value().size() < kBlockHead) return Bad("cut off");
-      const auto [block, last] = ReadBlockHead(block_bytes.value());
-      if (auto error = Leap(kBlockHead + block)) return *std::move(error);
-      is_last = last;
+      if (block_bytes.value().size() < head->block_head) return Bad("cut off");
+      const BlockHead block = ReadBlockHead(format_, block_bytes.value());
+      const size_t tail = block.size > 0 ? head->block_tail : 0;
+      if (auto error = Leap(head->block_head + block.size + tail)) return *std::move(error);
+      is_last = block.is_last;
     }
     if (auto error = Leap(head->tail)) return *std::move(error);
     skipped += head->content;
