@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest'
 import { plainFiles } from '../../../test/support/plain-files.js'
 import { readContents, readNeeds, type Contents } from './contents.js'
 import { FILES, PSTREE, readImage } from './criu-images.js'
-import { peek } from './reader.js'
+import { peek } from './sources.js'
 
 /**
  * A dump that CRIU 4.2.1 made of a Python program with two threads, a child and one of each kind of descriptor; without its pages.

@@ -187,3 +187,6 @@ export function readImage<S extends Shape>(kind: ImageKind<S>, name: string, byt
   }
   return records
 }
+
+/** The memory of a process, or what several share. */
+export const isPages = (name: string): boolean => /^pages-\d+\.img$/.test(name)

@@ -3,7 +3,7 @@
  * and straight from where they are read or unpacked (addon/stream/memory-writer). CRIU, which has one thread for each process and wants files, gets
  * images of the rest.
  */
-import { MM, PSTREE, readImage } from './criu-images.js'
+import { isPages, MM, PSTREE, readImage } from './criu-images.js'
 import type { Files, ImageFile, ImageSource, MemoryPlan } from './files.js'
 
 /** Less is not worth a directory of its own. */
@@ -12,7 +12,6 @@ export const WORTHWHILE_BYTES = 16 << 20
 const MAX_REST_BYTES = 64 << 20
 
 const PSTREE_IMAGE = 'pstree.img'
-const PAGES = /^pages-\d+\.img$/
 const PAGEMAP = /^pagemap-(\d+)\.img$/
 
 const PROT_WRITE = 2
@@ -55,8 +54,8 @@ export async function directMemory(
 ): Promise<DirectMemory | undefined> {
   const sum = (names: (name: string) => boolean): number =>
     images.filter(({ name }) => names(name)).reduce((bytes, { size }) => bytes + size, 0)
-  const pages = sum((name) => PAGES.test(name))
-  const others = sum((name) => !PAGES.test(name))
+  const pages = sum(isPages)
+  const others = sum((name) => !isPages(name))
   if (isCopied && others > MAX_REST_BYTES) return undefined
   const pids = images.flatMap(({ name }) => PAGEMAP.exec(name)?.[1] ?? [])
   const contents = await source.read([PSTREE_IMAGE, ...pids.flatMap((pid) => [pagemapOf(pid), mmOf(pid)])])

@@ -12,7 +12,8 @@ import { files } from '../host/files.js'
 import { readContents } from './contents.js'
 import { ArchiveExport, type ExportFormat } from './export.js'
 import type { ImageSource } from './files.js'
-import { CheckpointReader, peek, verify } from './reader.js'
+import { CheckpointReader, verify } from './reader.js'
+import { peek } from './sources.js'
 
 const PSTREE = fileURLToPath(new URL('../../../test/fixtures/plain-dump/pstree.img', import.meta.url))
 const caller = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [] }

@@ -15,7 +15,7 @@ import { at, HEAD_BYTES, OPEN_DIRECTORY, OPEN_NEW, sync, type Files, type Ids, t
 import { checkName, formatOf, partialName, requireLocal, type ArchiveFormat, type Maker } from './layout.js'
 import { MANIFEST, type Manifest } from './manifest.js'
 import { annotationsOf, around, nameOf } from './oci-export.js'
-import { isPages } from './reader.js'
+import { isPages } from './criu-images.js'
 
 /** Where the others look for CRIU's images; the reader (addon/stream/tar.cc) takes them from there. */
 const IMAGE_FOLDER = 'checkpoint/'
