@@ -79,6 +79,7 @@ const FUNCTIONS: Record<keyof Native, true> = {
   unpackArchive: true,
   unpackShards: true,
   copyImages: true,
+  archiveCanSkip: true,
   archiveRead: true,
   archiveList: true,
   cudaOpen: true,

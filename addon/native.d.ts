@@ -445,19 +445,20 @@ export interface Native {
   /**
    * Extracts an archive, or that part of a file, into `images` (null: nowhere), digesting in passing. Files in directories are passed over, but for those in checkpoint/, which come
    * without it; names that lead out of a directory are refused. Truncation or a codec error: EBADMSG.
+   * With a writer, all files of it have to be `expected`. With a writer and `images`: without the pages that it writes. With a writer and no `images`: those
+   * pages, into memory; they are all that is digested.
    */
   unpackArchive(
     archiveFd: number,
     format: string,
     range: FileRange | null,
+    expected: { name: string; size: number }[],
     images: ImagesHandle | null,
     cancellation: CancellationHandle | null,
     onProgress: ((readBytes: number) => void) | null,
+    writer: MemoryWriterHandle | null,
   ): Promise<Unpacked>
-  /**
-   * The same for all shards of a checkpoint, which must hold exactly the given images. With a writer and `images`: without the pages that it writes, and
-   * without digests of the shards. With a writer and no `images`: those pages, into memory; they are all that is digested of the images.
-   */
+  /** The same for all shards of a checkpoint. With a writer and `images`: without digests of the shards. */
   unpackShards(
     shardFds: number[],
     format: string,
@@ -488,6 +489,8 @@ export interface Native {
     names: string[] | null,
     maxBytes: number,
   ): Promise<{ name: string; size: number; content: Uint8Array }[]>
+  /** Whether parts of it are passed over without being unpacked, as far as its beginning tells. */
+  archiveCanSkip(archiveFd: number, format: string, range: FileRange | null): boolean
   /** All files of a plain tar, those in directories too, and where in it their contents are. */
   archiveList(archiveFd: number): Promise<({ name: string } & FileRange)[]>
 

@@ -135,6 +135,44 @@ sys.stdout.write(memory[:].hex())`
     native.memoryWriterStop(writer)
   })
 
+  test.each(['tar', 'lz4', 'zstd'])('by several threads from an archive (%s), whose rest goes into a directory before', async (format) => {
+    const count = 2600 // three leaves
+    const { child, address, content } = await target(count)
+    const pages = Buffer.concat(Array.from({ length: count }, (_, at) => Buffer.alloc(PAGE, at % 251)))
+    const fd = pagesFile(pages)
+    const other = Buffer.from('a small one')
+    writeFileSync(`/proc/self/fd/${fd}/core-1.img`, other)
+    const images = [
+      { name: 'pages-7.img', size: pages.length },
+      { name: 'core-1.img', size: other.length },
+    ]
+    const archive = openSync(`/proc/self/fd/${fd}/archive`, 'wx+')
+    cleanups.push(() => closeSync(archive))
+    const options = { sharded: false, format, level: null, threads: 2, memoryBytes: 64 << 20, background: false, spillFd: null, offset: 0 }
+    const packer = native.packOpen({ outputFds: [archive], ...options })
+    await native.packAdd(packer, fd, images.map(({ name }) => name), '') // prettier-ignore
+    await native.packFinish(packer)
+    expect(native.archiveCanSkip(archive, format, null)).toBe(true)
+
+    // All but the first page and the last two.
+    const planned = plan([{ address, pages: count }], [address + PAGE, address + (count - 2) * PAGE], child.pid)
+    const writer = native.memoryWriter([planned!.plan])
+    const rest = native.imagesMake(64 << 20, tmpdir())
+    const filled = await native.unpackArchive(archive, format, null, images, rest.images, null, null, writer)
+    expect(filled.files).toEqual([{ ...images[1], digest: native.digestBytes(other) }])
+    const first = Buffer.concat([pages.subarray(0, PAGE), pages.subarray(-2 * PAGE)])
+    expect(readFileSync(`/proc/self/fd/${rest.directoryFd}/pages-7.img`).equals(first)).toBe(true)
+    expect(readFileSync(`/proc/self/fd/${rest.directoryFd}/core-1.img`)).toEqual(other)
+    native.imagesClose(rest.images)
+
+    native.memoryWriterStart(writer, child.pid!)
+    const written = await native.unpackArchive(archive, format, null, images, null, null, null, writer)
+    expect(written.files).toEqual([{ ...images[0], digest: native.digestBytes(pages) }])
+    const expected = Buffer.concat([Buffer.alloc(PAGE), pages.subarray(PAGE, -2 * PAGE), Buffer.alloc(2 * PAGE)])
+    expect((await content()) === expected.toString('hex')).toBe(true)
+    native.memoryWriterStop(writer)
+  })
+
   test('a process that is not there, or has other memory, and a tree that never comes', async () => {
     const { child, address } = await target(1)
     const fd = pagesFile(Buffer.alloc(2 * PAGE, 1))

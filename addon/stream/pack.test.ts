@@ -98,7 +98,7 @@ async function intoMemory(memoryBytes: number, use: (images: ImagesHandle) => Pr
 }
 
 const unpack = (bytes: Uint8Array, format: string, memoryBytes = 1 << 30): Promise<Found> =>
-  withArchive(bytes, (fd) => intoMemory(memoryBytes, (images) => native.unpackArchive(fd, format, null, images, null, null)))
+  withArchive(bytes, (fd) => intoMemory(memoryBytes, (images) => native.unpackArchive(fd, format, null, [], images, null, null, null)))
 
 const merge = (shards: readonly Uint8Array[], format: string, files: Files, memoryBytes = 1 << 30) =>
   inFolder(async (path) => {
@@ -572,7 +572,7 @@ describe('a directory in memory', () => {
     const bytes = await archive(sparse, 'zstd')
     await withArchive(bytes, async (fd) => {
       const { images, directoryFd } = native.imagesMake(1 << 30, base)
-      await native.unpackArchive(fd, 'zstd', null, images, null, null)
+      await native.unpackArchive(fd, 'zstd', null, [], images, null, null, null)
       expect(statSync(`/proc/self/fd/${directoryFd}/pages-1.img`)).toMatchObject({ size: 64 << 20, blocks: 0 })
       native.imagesClose(images)
     })
@@ -583,10 +583,19 @@ describe('a directory in memory', () => {
     await withArchive(bytes, async (fd) => {
       const cancellation = native.cancellation()
       const seen: number[] = []
-      const unpacking = native.unpackArchive(fd, 'gzip', null, null, cancellation, (read) => {
-        seen.push(read)
-        native.cancel(cancellation)
-      })
+      const unpacking = native.unpackArchive(
+        fd,
+        'gzip',
+        null,
+        [],
+        null,
+        cancellation,
+        (read) => {
+          seen.push(read)
+          native.cancel(cancellation)
+        },
+        null,
+      )
       await expect(unpacking).rejects.toMatchObject({ code: 'ECANCELED' })
       expect(seen[0]).toBeGreaterThan(0)
     })

@@ -169,9 +169,13 @@ std::optional<Errno> TarReader::Read(std::span<std::byte> out) {
   return source_.ReadAll(out);
 }
 
+std::optional<Errno> TarReader::Skip(uint64_t size) {
+  left_ -= size;
+  return source_.Skip(size);
+}
+
 std::optional<Errno> TarReader::SkipContent() {
-  if (auto error = source_.Skip(left_)) return error;
-  left_ = 0;
+  if (auto error = Skip(left_)) return error;
   TarBlock zeros;
   const std::span<char> padding = std::span(zeros).first(padding_);
   if (auto error = source_.ReadAll(std::as_writable_bytes(padding))) return error;

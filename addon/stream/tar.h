@@ -39,6 +39,8 @@ class TarReader {
   Result<std::optional<Member>> Next();
   // Reads content into all of `out`, which is no longer than left().
   std::optional<Errno> Read(std::span<std::byte> out);
+  // Passes content over, of at most left().
+  std::optional<Errno> Skip(uint64_t size);
   [[nodiscard]] uint64_t left() const { return left_; }
 
  private:

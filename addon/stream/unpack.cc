@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <map>
@@ -196,6 +197,49 @@ class Merge {
   std::mutex mutex_;
 };
 
+// Several threads walk through the same parts: which of them takes a part.
+class Share {
+ public:
+  explicit Share(std::atomic<uint64_t>& next) : next_(next), mine_(next++) {}
+
+  bool Takes() {
+    if (seen_++ != mine_) return false;
+    mine_ = next_++;
+    return true;
+  }
+
+ private:
+  std::atomic<uint64_t>& next_;
+  uint64_t mine_;
+  uint64_t seen_ = 0;
+};
+
+// Of an archive, what is wanted, leaf by leaf, and in this thread's share.
+std::optional<Errno> UnpackPieces(Source& source, Share share, std::byte* block, Merge& merge,
+                                  const std::atomic<bool>& failed, Progress& progress) {
+  TarReader tar(source);
+  while (!failed) {
+    const auto member = tar.Next();
+    if (!member.ok()) return member.error();
+    if (!member.value()) break;
+    const auto& [name, size] = *member.value();
+    for (uint64_t offset = 0; offset < size || size == 0; offset += kLeafBytes) {
+      const uint64_t before = source.consumed();
+      const std::span<std::byte> data(block, std::min<uint64_t>(kLeafBytes, size - offset));
+      const Piece piece{name, offset};
+      if (merge.IsWanted(piece, data.size()) && share.Takes()) {
+        if (auto error = tar.Read(data)) return error;
+        if (auto error = merge.Put(piece, data)) return error;
+        if (auto error = progress.Report(source.consumed() - before)) return error;
+      } else if (auto error = tar.Skip(data.size())) {
+        return error;
+      }
+      if (size == 0) break;
+    }
+  }
+  return std::nullopt;
+}
+
 // The digest of the shard, unless it is only looked at in part.
 Result<FileDigest> UnpackShard(UniqueFd shard, Format format, bool digest, std::byte* block,
                                Merge& merge, Progress& progress) {
@@ -215,6 +259,17 @@ Result<FileDigest> UnpackShard(UniqueFd shard, Format format, bool digest, std::
     if (auto error = merge.Put(*piece, data)) return *std::move(error);
     if (auto error = progress.Report(source.value()->consumed() - before)) return *std::move(error);
   }
+}
+
+size_t Cores() { return std::max(std::thread::hardware_concurrency(), 2U); }
+
+// On so many threads, with this one.
+void AtOnce(size_t count, const std::function<void()>& work) {
+  ThreadGroup threads;
+  for (size_t i = 1; i < count; i++) {
+    if (!threads.Start(work).ok()) break;  // fewer do as well
+  }
+  work();
 }
 
 std::optional<Errno> CopyRun(int fd, const std::string& name, const MemoryPlan::Run& run,
@@ -269,6 +324,38 @@ Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, Range range,
   return Unpacked{std::move(files.value()), {}};
 }
 
+Result<Unpacked> UnpackDirect(UniqueFd archive, Format format, Range range,
+                              const std::vector<ImageSize>& images, ImageDirectory* directory,
+                              MemoryWriter& writer, Progress& progress) {
+  Merge merge(images, directory, &writer);
+  if (auto error = merge.Create()) return *std::move(error);
+  std::mutex mutex;
+  std::optional<Errno> failure;
+  std::atomic<bool> failed = false;
+  std::atomic<uint64_t> next = 0;
+  const auto work = [&] {
+    const auto attempt = [&]() -> std::optional<Errno> {
+      const UniqueBlock block = MakeBlock();
+      UniqueFd own(::fcntl(archive.get(), F_DUPFD_CLOEXEC, 3));
+      if (!block) return Errno{"mmap", ENOMEM};
+      if (!own.valid()) return Errno::Last("dup archive");
+      const auto source = Source::Open(std::move(own), format, false, range);
+      if (!source.ok()) return source.error();
+      return UnpackPieces(*source.value(), Share(next), block.get(), merge, failed, progress);
+    };
+    auto error = attempt();
+    const std::lock_guard lock(mutex);
+    if (error && !failure) failure = std::move(error);
+    if (failure) failed = true;
+  };
+  // The rest is little.
+  AtOnce(directory == nullptr ? Cores() : 1, work);
+  if (failure) return *failure;
+  auto files = merge.Digests();
+  if (!files.ok()) return files.error();
+  return Unpacked{std::move(files.value()), {}};
+}
+
 Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
                               const std::vector<ImageSize>& images, ImageDirectory* directory,
                               MemoryWriter* writer, Progress& progress) {
@@ -291,14 +378,7 @@ Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
       if (shard.ok()) stored[i] = shard.value();
     }
   };
-  {
-    ThreadGroup threads;
-    const size_t cores = std::max(std::thread::hardware_concurrency(), 2U);
-    for (size_t i = 1; i < std::min(cores, shards.size()); i++) {
-      if (!threads.Start(work).ok()) break;  // fewer threads do as well
-    }
-    work();
-  }
+  AtOnce(std::min(Cores(), shards.size()), work);
   if (failure) return *failure;
   auto files = merge.Digests();
   if (!files.ok()) return files.error();
@@ -386,6 +466,15 @@ Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, R
     if (auto error = tar.Read(content.subspan(piece->offset, size))) return *std::move(error);
   }
   return files;
+}
+
+Result<bool> CanSkip(int archive, Format format, Range range) {
+  if (format == Format::kTar) return true;
+  std::array<std::byte, kMaxFrameHead> bytes;
+  const ssize_t n = ::pread(archive, bytes.data(), bytes.size(), static_cast<off_t>(range.offset));
+  if (n < 0) return Errno::Last("read archive");
+  const auto head = ReadFrameHead(format, Bytes(bytes).first(static_cast<size_t>(n)));
+  return head && head->content <= kChunkBytes;
 }
 
 Result<std::vector<ArchivedPart>> ListArchive(UniqueFd archive) {
@@ -534,16 +623,28 @@ Napi::Value RunUnpack(const Napi::CallbackInfo& info, size_t first, Unpack unpac
       });
 }
 
+std::vector<ImageSize> ImagesOf(const Napi::Value& images) {
+  return List<ImageSize>(images, [](const Napi::Value& value) {
+    const auto image = value.As<Napi::Object>();
+    const int64_t size = image.Get("size").As<Napi::Number>().Int64Value();
+    return ImageSize{Text(image.Get("name")), static_cast<uint64_t>(size)};
+  });
+}
+
 Napi::Value ArchiveJs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto format = FormatOf(Text(info[1]));
   if (!format) return Throw(env, Errno{"archive format", EINVAL});
   UniqueFd archive = Duplicate(info[0]);
   if (!archive.valid()) return Throw(env, Errno::Last("dup archive"));
-  return RunUnpack(info, 3,
-                   [archive = std::move(archive), format = *format, range = RangeOf(info[2])](
+  return RunUnpack(info, 4,
+                   [archive = std::move(archive), format = *format, range = RangeOf(info[2]),
+                    images = ImagesOf(info[3]), writer = WriterOf(info[7])](
                        ImageDirectory* directory, Progress& progress) mutable {
-                     return UnpackArchive(std::move(archive), format, range, directory, progress);
+                     if (writer == nullptr)
+                       return UnpackArchive(std::move(archive), format, range, directory, progress);
+                     return UnpackDirect(std::move(archive), format, range, images, directory,
+                                         *writer, progress);
                    });
 }
 
@@ -557,14 +658,9 @@ Napi::Value ShardsJs(const Napi::CallbackInfo& info) {
     shards.push_back(Duplicate(array.Get(i)));
     if (!shards.back().valid()) return Throw(env, Errno::Last("dup shard"));
   }
-  auto images = List<ImageSize>(info[2], [](const Napi::Value& value) {
-    const auto image = value.As<Napi::Object>();
-    const int64_t size = image.Get("size").As<Napi::Number>().Int64Value();
-    return ImageSize{Text(image.Get("name")), static_cast<uint64_t>(size)};
-  });
   return RunUnpack(
       info, 3,
-      [shards = std::move(shards), format = *format, images = std::move(images),
+      [shards = std::move(shards), format = *format, images = ImagesOf(info[2]),
        writer = WriterOf(info[6])](ImageDirectory* directory, Progress& progress) mutable {
         return UnpackShards(std::move(shards), format, images, directory, writer.get(), progress);
       });
@@ -608,6 +704,15 @@ Napi::Value ReadJs(const Napi::CallbackInfo& info) {
       });
 }
 
+Napi::Value CanSkipJs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto format = FormatOf(Text(info[1]));
+  if (!format) return Throw(env, Errno{"archive format", EINVAL});
+  const auto can_skip = CanSkip(Int(info[0]), *format, RangeOf(info[2]));
+  if (!can_skip.ok()) return Throw(env, can_skip.error());
+  return Napi::Boolean::New(env, can_skip.value());
+}
+
 Napi::Value ListJs(const Napi::CallbackInfo& info) {
   UniqueFd archive = Duplicate(info[0]);
   if (!archive.valid()) return Throw(info.Env(), Errno::Last("dup archive"));
@@ -641,6 +746,7 @@ void InitUnpack(Napi::Env env, Napi::Object exports) {
   exports.Set("memoryWriterStop", Napi::Function::New(env, WriterStopJs));
   exports.Set("copyImages", Napi::Function::New(env, CopyJs));
   exports.Set("archiveRead", Napi::Function::New(env, ReadJs));
+  exports.Set("archiveCanSkip", Napi::Function::New(env, CanSkipJs));
   exports.Set("archiveList", Napi::Function::New(env, ListJs));
 }
 

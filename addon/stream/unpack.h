@@ -58,9 +58,14 @@ struct Unpacked {
 // What goes into `directory`; without one, everything is read and digested, and goes nowhere.
 Result<Unpacked> UnpackArchive(UniqueFd archive, Format format, Range range,
                                ImageDirectory* directory, Progress& progress);
-// All shards, in any order; together they have to hold exactly these images. With a `writer`, only
-// what it does not write goes into `directory`; without a directory, only what it writes is looked
-// at, and goes into memory.
+// The same of these images, all that there are, with a writer: with a directory, only what that
+// does not write goes there; without one, only what it writes is looked at, by all cores, and goes
+// into memory.
+Result<Unpacked> UnpackDirect(UniqueFd archive, Format format, Range range,
+                              const std::vector<ImageSize>& images, ImageDirectory* directory,
+                              MemoryWriter& writer, Progress& progress);
+// All shards, in any order; together they have to hold exactly these images. A `writer`,
+// or null, as above.
 Result<Unpacked> UnpackShards(std::vector<UniqueFd> shards, Format format,
                               const std::vector<ImageSize>& images, ImageDirectory* directory,
                               MemoryWriter* writer, Progress& progress);
@@ -78,6 +83,9 @@ Result<std::vector<ArchivedFile>> ReadArchive(UniqueFd archive, Format format, R
                                               bool is_shard,
                                               const std::optional<std::vector<std::string>>& names,
                                               uint64_t max_bytes);
+
+// Whether parts of it are passed over without being unpacked, as far as its beginning tells.
+Result<bool> CanSkip(int archive, Format format, Range range);
 
 struct ArchivedPart {
   std::string name;

@@ -171,6 +171,8 @@ export async function packedRestores(world: World, rounds: number): Promise<Row[
   const dump = (name: string, ...flags: string[]) =>
     cedana(world, 'dump', 'process', String(target.pid), '--dir', target.checkpoints, '--name', name, ...flags)
   await target.revived(() => dump('shards', '--compression', 'lz4', '--streams', '2'))
+  await target.revived(() => dump('packed', '--compression', 'lz4'))
+  await target.revived(() => dump('dense', '--compression', 'zstd'))
   await dump('plain')
   await pidFree(target.pid)
   const processor: number[] = []
@@ -195,10 +197,13 @@ export async function packedRestores(world: World, rounds: number): Promise<Row[
       const { ms } = await timed(['sh', '-c', `lz4 -dcq ${target.images}.tar | tar -C ${unpacked} -xf -`])
       return ms + (await ended(() => target.restore(unpacked)))
     },
+    packed: () => ended(() => ours('packed.tar.lz4')),
+    dense: () => ended(() => ours('dense.tar.zst')),
     plain: () => ended(() => ours('plain')),
     criu: () => ended(() => target.restore(target.images)),
   })
-  for (const name of ['shards', 'plain']) rmSync(join(target.checkpoints, name), { recursive: true, force: true })
+  for (const name of ['shards', 'packed.tar.lz4', 'dense.tar.zst', 'plain'])
+    rmSync(join(target.checkpoints, name), { recursive: true, force: true })
   rmSync(unpacked, { recursive: true, force: true })
   target.drop()
   const row = (what: string, ours: readonly number[], peer: readonly number[], peerName: string, target?: number): Row => ({
@@ -212,6 +217,8 @@ export async function packedRestores(world: World, rounds: number): Promise<Row[
   return [
     row('from 2 lz4 shards', restores.shards, restores.unpacked, 'lz4 -d | tar, criu', 0.7),
     row('from 2 lz4 shards, against what it computes', restores.shards, processor.slice(1), 'processor time, all cores'),
+    row('from an lz4 archive', restores.packed, restores.unpacked, 'lz4 -d | tar, criu'),
+    row('from a zstd archive', restores.dense, restores.unpacked, 'lz4 -d | tar, criu'),
     row('without compression', restores.plain, restores.criu, 'criu', 1.1),
   ]
 }

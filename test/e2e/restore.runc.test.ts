@@ -209,6 +209,25 @@ describe('memory that is not restored by CRIU', () => {
     await verify(one, Number(/PID: (\d+)/.exec(stdout)?.[1]))
   })
 
+  test('is written into the container from an image of the OCI, all of which is compared with its digest', async () => {
+    const one = await large('image')
+    await world.ok(['dump', 'job', one.jid, '--name', 'image'])
+    const archive = join(world.dir, 'image.tar')
+    await world.ok(['checkpoint', 'export', '--format', 'oci-archive', join(world.checkpoints, 'image'), archive])
+    const whole = readFileSync(archive)
+    const bytes = Buffer.from(whole)
+    const at = Math.floor(bytes.length / 2)
+    bytes[at] = (bytes[at] ?? 0) ^ 1
+    writeFileSync(archive, bytes)
+    const { stderr } = await world.refuses(['restore', 'job', one.jid, '--path', archive])
+    expect(stderr).toMatch(/blobs\/sha256\/\w+ has changed content/)
+    expect(await status(one.id)).toBeUndefined()
+    writeFileSync(archive, whole)
+    const { stdout } = await world.ok(['restore', 'job', one.jid, '--path', archive])
+    expect(world.directBytes()).toBeGreaterThan(24 << 20)
+    await verify(one, Number(/PID: (\d+)/.exec(stdout)?.[1]))
+  })
+
   test('is, where nobody can be told that the tree is there: a PID namespace of the outside', async () => {
     const holder = containers.container('holder', { args: ['sh', '-c', 'while :; do sleep 0.1; done'] })
     const path = `/proc/${await holder.run()}/ns/pid`

@@ -134,6 +134,7 @@ export const plainFiles: Files = {
   memoryWriter() {
     throw failed('ENOTSUP')
   },
+  archiveCanSkip: () => false,
   archiveList: (archiveFd) => Promise.resolve(unpack(archiveFd).map(({ name, content }) => ({ name, offset: 0, size: content.length }))),
   async archiveRead({ fd }, _isShard, names, maxBytes) {
     const members = unpack(fd).filter(({ name }) => names?.includes(name) ?? true)

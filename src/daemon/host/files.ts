@@ -39,7 +39,9 @@ export const files: HostFiles = {
     return { fd: directoryFd, handle: images, clear: () => native.imagesClear(images), close: () => native.imagesClose(images) }
   },
   unpackArchive: ({ fd, format, range = null }, options) =>
-    cancellable(options, (cancellation, progress) => native.unpackArchive(fd, format, range, imagesOf(options), cancellation, progress)),
+    cancellable(options, (cancellation, progress) =>
+      native.unpackArchive(fd, format, range, [...(options.images ?? [])], imagesOf(options), cancellation, progress, writerOf(options)),
+    ),
   unpackShards: (shardFds, format, expected, options) =>
     cancellable(options, (cancellation, progress) =>
       native.unpackShards([...shardFds], format, [...expected], imagesOf(options), cancellation, progress, writerOf(options)),
@@ -56,6 +58,7 @@ export const files: HostFiles = {
     const handle = native.memoryWriter(plans.map((plan) => plan.handle as MemoryPlanHandle))
     return { handle, start: (rootPid) => native.memoryWriterStart(handle, rootPid), stop: () => native.memoryWriterStop(handle) }
   },
+  archiveCanSkip: ({ fd, format, range = null }) => native.archiveCanSkip(fd, format, range),
   archiveList: (archiveFd) => native.archiveList(archiveFd),
   archiveRead: ({ fd, format, range = null }, isShard, names, maxBytes) =>
     native.archiveRead(fd, format, range, isShard, names && [...names], maxBytes),

@@ -106,8 +106,10 @@ export interface UnpackOptions {
   readonly signal: AbortSignal
   /** Bytes of the checkpoint that were read. */
   readonly onProgress?: ((readBytes: number) => void) | undefined
-  /** Of shards and plain files: what it writes does not go into `into`; without `into`, only that is read, and goes into memory. */
+  /** What it writes does not go into `into`; without `into`, only that is read, and goes into memory. */
   readonly writer?: MemoryWriter | undefined
+  /** Of an archive with a writer: all that it has. */
+  readonly images?: readonly ImageFile[] | undefined
 }
 export interface Unpacked {
   readonly files: readonly FileDigest[]
@@ -136,13 +138,15 @@ export interface Files {
   unpackShards(
     shardFds: readonly number[],
     format: ArchiveFormat,
-    expected: readonly { readonly name: string; readonly size: number }[],
+    expected: readonly ImageFile[],
     options: UnpackOptions,
   ): Promise<Unpacked>
   copyImages(directoryFd: number, names: readonly string[], options: UnpackOptions): Promise<Unpacked>
   /** The pages of a process whose addresses are in these ranges (start, end, ascending) are ours. Undefined: the pagemap is not understood. */
   planMemory(innerPid: number, pagemap: Uint8Array, ranges: readonly number[]): MemoryPlan | undefined
   memoryWriter(plans: readonly MemoryPlan[]): MemoryWriter
+  /** Whether parts of it are passed over without being unpacked, as far as its beginning tells. */
+  archiveCanSkip(archive: StoredArchive): boolean
   /** All files of a plain tar, those in directories too, and where in it they are. */
   archiveList(archiveFd: number): Promise<readonly (FileRange & { readonly name: string })[]>
   /** The named members of an archive or of one shard, at most `maxBytes` of each. Null: all, of pages and ghost files the size only. */

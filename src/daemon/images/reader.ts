@@ -11,11 +11,20 @@ import { isPages } from './criu-images.js'
 import { compareAll, compareSizes } from './damage.js'
 import { type DirectMemory, directMemory, WORTHWHILE_BYTES } from './direct-memory.js'
 import { attempt, failure } from './failures.js'
-import { at, type FileDigest, type Files, type Ids, type ImageDirectory, type ImageSource, type MemoryWriter } from './files.js'
+import {
+  at,
+  type FileDigest,
+  type Files,
+  type Ids,
+  type ImageDirectory,
+  type ImageFile,
+  type ImageSource,
+  type MemoryWriter,
+} from './files.js'
 import type { ArchiveFormat } from './layout.js'
 import type { Manifest } from './manifest.js'
 import { openPath, type Opened, type ReadRequest } from './opened.js'
-import { DirectorySource, look, readManifest, ShardSource, shardsManifest, type FoundManifest } from './sources.js'
+import { ArchiveSource, DirectorySource, look, readManifest, ShardSource, shardsManifest, type FoundManifest } from './sources.js'
 import { unpack } from './unpack.js'
 
 export interface OpenRequest extends ReadRequest {
@@ -117,7 +126,7 @@ export class CheckpointReader {
     const { path, memoryBytes, spillDirectory } = request
     const images = await attempt('make a directory in memory', () => files.makeImages(memoryBytes, spillDirectory))
     try {
-      const digests = await fill(files, request, opened, { images, manifest: before?.manifest, writer: direct?.writer })
+      const digests = await fill(files, request, opened, { images, manifest: before?.manifest, direct })
       for (const [name, content] of direct?.pagemaps ?? []) await writeFile(at(images.fd, name), content)
       const found = before ?? (await readManifest(files, new DirectorySource(images.fd, path)))
       return new CheckpointReader(files, path, images.fd, found, { images, digests, direct })
@@ -152,7 +161,7 @@ export class CheckpointReader {
     if (!this.unpacked?.direct) return
     const { images, direct } = this.unpacked
     images.clear()
-    const digests = await fill(this.files, request, direct.opened, { images, manifest: this.manifest, writer: undefined })
+    const digests = await fill(this.files, request, direct.opened, { images, manifest: this.manifest, direct: undefined })
     this.unpacked = { images, digests, direct: undefined }
     closeSync(direct.opened.fd)
   }
@@ -208,13 +217,24 @@ interface Unpacking {
 /** Pages that are written into the tree. */
 interface Direct extends DirectMemory {
   readonly opened: Opened
+  /** All that there are. */
+  readonly images: readonly ImageFile[]
   readonly writer: MemoryWriter
   /** Their digests. */
   write(): Promise<readonly FileDigest[]>
 }
 
-/** Whose parts need not be unpacked to be passed over: such shards may be read twice. */
-const SKIPPABLE: ReadonlySet<ArchiveFormat> = new Set(['tar', 'lz4', 'zstd'])
+/** Whose parts need not be unpacked to be passed over, or soon are: such shards may be read twice. */
+const QUICK: ReadonlySet<ArchiveFormat> = new Set(['tar', 'lz4', 'zstd'])
+
+/** What may be read twice, but for what is not worth it. */
+function sourceOf(files: Files, opened: Opened, before: FoundManifest | undefined): ImageSource | undefined {
+  const { fd, path, format, range, shards } = opened
+  if (shards && before) return QUICK.has(shards.format) ? new ShardSource(files, opened, shards, before.manifest) : undefined
+  if (!format) return new DirectorySource(fd, path)
+  const archive = { fd, format, range }
+  return files.archiveCanSkip(archive) ? new ArchiveSource(files, archive, path) : undefined
+}
 
 /** Of what root has made, for root, who alone may write to any memory. */
 async function lookForDirect(
@@ -223,30 +243,30 @@ async function lookForDirect(
   opened: Opened,
   before: FoundManifest | undefined,
 ): Promise<Direct | undefined> {
-  const isSlow = opened.shards !== undefined && !SKIPPABLE.has(opened.shards.format)
-  if (opened.format || isSlow || request.caller.uid !== 0 || process.geteuid?.() !== 0) return undefined
-  const source =
-    opened.shards && before ? new ShardSource(files, opened, opened.shards, before.manifest) : new DirectorySource(opened.fd, opened.path)
+  if (request.caller.uid !== 0 || process.geteuid?.() !== 0) return undefined
+  const source = sourceOf(files, opened, before)
+  if (!source) return undefined
   const images = await source.list()
   // Most checkpoints are small, and not to wait for a closer look.
   if (images.reduce((bytes, { name, size }) => bytes + (isPages(name) ? size : 0), 0) < WORTHWHILE_BYTES) return undefined
   const found = before ?? (await readManifest(files, source))
   if (!found || compareSizes(found.manifest.files, images).length > 0) return undefined
-  const memory = await directMemory(files, source, { images, isCopied: !opened.shards }).catch((thrown: unknown) => {
+  const memory = await directMemory(files, source, { images, isCopied: !opened.shards && !opened.format }).catch((thrown: unknown) => {
     // The verification says it better, and of all files.
     if (CedanaError.from(thrown).code === 'IMAGE_CORRUPT') return undefined
     throw thrown
   })
   if (!memory) return undefined
   const writer = files.memoryWriter(memory.plans)
-  const options = { into: undefined, signal: request.signal, writer, onProgress: (bytes: number) => request.onProgress?.(bytes, 'pages') }
+  const onProgress = (bytes: number): void => request.onProgress?.(bytes, 'pages')
+  const options = { into: undefined, signal: request.signal, writer, images, onProgress }
   const names = memory.plans.map(({ pages }) => pages)
   const write = (): Promise<readonly FileDigest[]> =>
     attempt(`restore the memory from ${request.path}`, async () => {
       const unpacked = await unpack(files, opened, options, found.manifest)
       return (unpacked ?? (await files.copyImages(opened.fd, names, options))).files
     })
-  return { ...memory, opened, writer, write }
+  return { ...memory, opened, images, writer, write }
 }
 
 /** CRIU's images, or all that it is to have of them, in a directory in memory; their digests. */
@@ -257,10 +277,11 @@ async function fill(
   {
     images,
     manifest,
-    writer,
-  }: { readonly images: ImageDirectory; readonly manifest: Manifest | undefined; readonly writer: MemoryWriter | undefined },
+    direct,
+  }: { readonly images: ImageDirectory; readonly manifest: Manifest | undefined; readonly direct: Direct | undefined },
 ): Promise<readonly FileDigest[]> {
-  const options = { into: images, signal, writer, onProgress: (bytes: number) => onProgress?.(bytes, 'images') }
+  const report = (bytes: number): void => onProgress?.(bytes, 'images')
+  const options = { into: images, signal, writer: direct?.writer, images: direct?.images, onProgress: report }
   const unpacked = await unpack(files, opened, options, manifest)
     .then(async (done) => done ?? files.copyImages(opened.fd, await plainFiles(opened), options))
     .catch((thrown: unknown) => {

@@ -19,16 +19,18 @@ export async function unpack(
   })
 }
 
-export async function unpackRaw(
+async function unpackRaw(
   files: Files,
   { fd, path, format, range, sha256, shards }: Opened,
   options: UnpackOptions,
   manifest: Manifest | undefined,
 ): Promise<Unpacked | undefined> {
+  // Those that are looked at in part are looked at again.
+  const isPart = options.into !== undefined && options.writer !== undefined
   if (format) {
     const [unpacked, found] = await Promise.all([
       reopened(fd, (own) => files.unpackArchive({ fd: own, format, range }, options)),
-      sha256 === undefined ? undefined : files.sha256(fd, range ?? { offset: 0, size: fstatSync(fd).size }),
+      sha256 === undefined || isPart ? sha256 : files.sha256(fd, range ?? { offset: 0, size: fstatSync(fd).size }),
     ])
     if (found !== sha256) throw corrupt(path, [{ name: `blobs/sha256/${sha256}`, what: 'has changed content' }])
     return unpacked
@@ -45,8 +47,7 @@ export async function unpackRaw(
   try {
     for (const { name } of expected) fds.push(openSync(at(fd, name), OPEN_UNTRUSTED))
     const unpacked = await files.unpackShards(fds, shards.format, manifest.files, options)
-    // Shards that were looked at in part are looked at again.
-    if (options.into && options.writer) return unpacked
+    if (isPart) return unpacked
     const faults = compare(
       expected,
       unpacked.shards.map((found, index) => ({ ...found, name: expected[index]?.name ?? '' })),
