@@ -104,9 +104,13 @@ MemoryReader::~MemoryReader() {
   threads_.Join();
 }
 
-std::vector<MemoryReader::Span> MemoryReader::Take(uint64_t inner_pid) {
+void MemoryReader::AwaitPlan() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return is_planned_; });
+}
+
+std::vector<MemoryReader::Span> MemoryReader::Take(uint64_t inner_pid) {
+  const std::lock_guard lock(mutex_);
   const auto found = planned_.find(inner_pid);
   if (found == planned_.end()) return {};
   return std::exchange(found->second, {});

@@ -57,7 +57,9 @@ class MemoryReader {
   MemoryReader& operator=(const MemoryReader&) = delete;
   ~MemoryReader();
 
-  // What is or will be read of a process, ascending; once for each. Waits until that is known.
+  // Waits until it is known what is read: nobody else has taken memory for it by then.
+  void AwaitPlan();
+  // What is or will be read of a process, ascending; once for each. After AwaitPlan.
   std::vector<Span> Take(uint64_t inner_pid);
   // Waits until all is read.
   std::optional<Errno> Finish();

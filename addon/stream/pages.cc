@@ -233,6 +233,8 @@ std::optional<Errno> PageServer::Serve() {
 
 std::optional<Errno> PageServer::OpenStream(const Command& command) {
   if (auto error = CloseStream()) return error;
+  // CRIU sends shared memory first.
+  if (const std::lock_guard lock(reader_mutex_); memory_reader_) memory_reader_->AwaitPlan();
   const uint64_t kind = command.target & 0xff;
   const uint64_t number = command.target >> 8;
   if (kind != kProcess && kind != kSharedMemory)
