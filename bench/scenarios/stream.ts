@@ -57,7 +57,7 @@ class Target {
   async criu(...flags: string[]): Promise<{ readonly ms: number; readonly frozenMs: number }> {
     const { ms } = await timed([this.world.criu, 'dump', '-t', String(this.pid), '-D', this.images, '-o', 'dump.log', ...flags])
     const [stats] = readImage(STATS, 'stats-dump', readFileSync(join(this.images, 'stats-dump')))
-    return { ms, frozenMs: (stats?.dump?.frozen ?? NaN) / 1000 }
+    return { ms, frozenMs: (stats?.dump?.frozen_time ?? NaN) / 1000 }
   }
 
   fresh(): void {

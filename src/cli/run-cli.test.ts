@@ -18,8 +18,10 @@ const dumped = {
   state: undefined,
   plan: undefined,
   frozenUs: 1,
+  criuStatistics: { frozen_time: 1, pages_written: 2 },
 }
 const started = { jid: 'train', pid: 4711, messages: [], steps }
+const restored = { ...started, problems: [], state: undefined, plan: undefined, criuStatistics: { restore_time: 4 } }
 
 describe('misuse is one line and exit code 2', () => {
   test.each([
@@ -156,10 +158,7 @@ describe('jobs', () => {
       listJobs: jobs,
       getJob: async (jid: string) => (await asked(jid), fakeJob({ jid })),
       dump: async ({ jid }: { readonly jid: string }) => (await asked(jid), dumped),
-      restore: async ({ jid }: { readonly jid: string }) => (
-        await asked(jid),
-        { ...started, problems: [], state: undefined, plan: undefined }
-      ),
+      restore: async ({ jid }: { readonly jid: string }) => (await asked(jid), restored),
       freeze: async ({ jid }: { readonly jid: string }) => (await asked(jid), { type: 'process', pid: 3 }),
       killJobs: async ({ jids }: { readonly jids: readonly string[] }) => (await asked(jids.join()), []),
       deleteJobs: async ({ jids }: { readonly jids: readonly string[] }) => (await asked(jids.join()), []),
@@ -289,9 +288,50 @@ describe('dump', () => {
   })
 })
 
+describe('--print-stats: one document, with the keys of podman and what was measured', () => {
+  const engine = { dump: async () => dumped, restore: async () => restored }
+
+  test('of a dump', async () => {
+    const { stdout, stderr } = await runFake(['dump', 'job', 'train', '--print-stats'], { engine })
+    expect(JSON.parse(stdout)).toEqual({
+      podman_checkpoint_duration: 1000,
+      container_statistics: [
+        { Id: 'train', runtime_checkpoint_duration: 1000, criu_statistics: { frozen_time: 1, pages_written: 2 }, bytes_stored: 1 },
+      ],
+    })
+    expect(stderr).toBe('a note\nDumped to /tmp/d1\n')
+    expect(JSON.parse((await runFake(['dump', 'process', '7', '--print-stats'], { engine })).stdout)).toMatchObject({
+      container_statistics: [{ Id: 'c1' }],
+    })
+  })
+
+  test('of a restore; what CRIU has not said is left out', async () => {
+    const { stdout, stderr } = await runFake(['restore', 'job', 'train', '--print-stats'], { engine })
+    expect(JSON.parse(stdout)).toEqual({
+      podman_restore_duration: 1000,
+      container_statistics: [{ Id: 'train', runtime_restore_duration: 1000, criu_statistics: { restore_time: 4 } }],
+    })
+    expect(stderr).toBe('Restored successfully, PID: 4711\n')
+    const silent = { restore: async () => ({ ...restored, jid: '', criuStatistics: {} }) }
+    expect(JSON.parse((await runFake(['restore', 'process', '-p', '/p', '--print-stats'], { engine: silent })).stdout)).toMatchObject({
+      container_statistics: [{ Id: '4711', runtime_restore_duration: 1000 }],
+    })
+  })
+
+  test.each([
+    ['dump', '-o', 'json'],
+    ['dump', '-q'],
+    ['dump', '--dry-run'],
+    ['restore', '--attach'],
+    ['restore', '--no-server'],
+  ])('not with what prints something else: %s %s', async (verb, ...flags) => {
+    expect((await runFake([verb, 'job', 'train', '--print-stats', ...flags], { engine })).stderr).toMatch(/cannot be used with/)
+  })
+})
+
 describe('what others call it', () => {
   const dump = vi.fn<Engine['dump']>(async () => dumped)
-  const restore = vi.fn<Engine['restore']>(async () => ({ ...started, problems: [], state: undefined, plan: undefined }))
+  const restore = vi.fn<Engine['restore']>(async () => restored)
   const run = vi.fn<Engine['run']>(async () => started)
   const killJobs = vi.fn<Engine['killJobs']>(async () => [])
   const listJobs = async () => [fakeJob({ jid: 'a', pid: 5 }), fakeJob({ jid: 'b', pid: 6 })]
@@ -408,7 +448,7 @@ describe('run', () => {
 
 describe('restore, manage, freeze', () => {
   test('the line that scripts read', async () => {
-    const restore = vi.fn<Engine['restore']>(async () => ({ ...started, problems: [], state: undefined, plan: undefined }))
+    const restore = vi.fn<Engine['restore']>(async () => restored)
     const { stdout } = await runFake(['restore', 'process', '-p', 'd1', '-o', 'log.txt', '--no-profiling'], { engine: { restore } })
     expect(stdout).toBe('Restored successfully, PID: 4711\n')
     expect(restore.mock.lastCall?.[0]).toMatchObject({ path: '/work/dir/d1', log: '/work/dir/log.txt', stdio: undefined, type: 'process' })

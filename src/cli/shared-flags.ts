@@ -73,6 +73,7 @@ export interface CriuFlags {
   readonly manageCgroupsMode?: string
   readonly criuOpts?: string
   readonly dryRun?: boolean
+  readonly printStats?: boolean
   readonly timeout?: number
   readonly server?: boolean
 }
@@ -94,6 +95,8 @@ export function criuFlags(command: CliCommand): CliCommand {
   )
   command.option('--criu-opts <JSON>', 'object with options of CRIU, which win over all others')
   command.option('--dry-run', 'print the plan and what would fail, and change nothing')
+  const stats = new Option('--print-stats', 'print what it took as JSON, with the keys of podman, and all else on standard error')
+  command.addOption(stats.conflicts(['output', 'format', 'quiet', 'dryRun', 'attach', 'server']))
   command.addOption(new Option('--timeout <DURATION>', 'give up and undo after this long, such as 90s or 10m').argParser(duration))
   return command.option('--no-server', 'do it in this process, without the daemon')
 }

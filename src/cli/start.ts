@@ -72,18 +72,31 @@ async function startHere(
   return code
 }
 
-/** `start` asks the engine; `line` is what scripts read. Returns the exit code. */
-export async function start(
+interface Verb<S extends Started> {
+  readonly where: Where
+  readonly start: (engine: Engine) => Promise<S>
+  /** What scripts read. */
+  readonly line: (started: S) => string
+  /** Printed instead. */
+  readonly statistics?: ((started: S) => object) | undefined
+}
+
+/** Returns the exit code. */
+export async function start<S extends Started>(
   session: Session,
   operation: 'run' | 'restore',
   flags: StdioFlags,
-  verb: { readonly where: Where; readonly start: (engine: Engine) => Promise<Started>; readonly line: (started: Started) => string },
+  verb: Verb<S>,
 ): Promise<number | void> {
   const ignored = ignoredStdio(flags)
   if (ignored !== undefined) session.note(session.errorStyle('yellow', ignored))
   return session.ask(async (engine) => {
     if (verb.where.local === true) return startHere(session, engine, operation, verb.start)
     const started = await verb.start(engine)
+    if (verb.statistics) {
+      for (const line of [...started.messages, verb.line(started)]) session.note(line)
+      return session.printDocument(verb.statistics(started), 'json')
+    }
     if (flags.attach !== true) return printStarted(session, operation, started, verb.line(started))
     await session.printProfile(operation, started.steps)
     started.messages.forEach((message) => session.note(message))

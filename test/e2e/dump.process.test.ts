@@ -172,6 +172,26 @@ describe('dump', () => {
     await job.verify()
   })
 
+  test('--print-stats: what CRIU has counted, and how long it took', async () => {
+    const job = await world.job('eventfd')
+    type Printed = Record<string, number> & {
+      container_statistics: (Record<string, number> & { criu_statistics: Record<string, number> })[]
+    }
+    const stats = async (verb: string) => JSON.parse((await world.quick([verb, 'job', job.jid, '--print-stats'])).stdout) as Printed
+    const dumped = await stats('dump')
+    const [dump] = dumped.container_statistics
+    expect(dump).toMatchObject({ Id: job.jid, criu_statistics: { freezing_time: expect.any(Number) as number } })
+    expect(dump!.criu_statistics['frozen_time']).toBeGreaterThan(0)
+    expect(dump!.criu_statistics['pages_written']).toBeGreaterThan(0)
+    expect(dump!['bytes_stored']).toBeGreaterThan(0)
+    expect(dumped['podman_checkpoint_duration']).toBeGreaterThanOrEqual(dump!['runtime_checkpoint_duration']!)
+    const restored = await stats('restore')
+    const [restore] = restored.container_statistics
+    expect(restore!.criu_statistics['restore_time']).toBeGreaterThan(0)
+    expect(restored['podman_restore_duration']).toBeGreaterThanOrEqual(restore!['runtime_restore_duration']!)
+    await job.verify()
+  })
+
   test('--criu-opts wins over the flags', async () => {
     const job = await world.job('eventfd')
     await world.ok(['dump', 'job', job.jid, '--criu-opts', '{"leave_running": true}'])

@@ -4,6 +4,7 @@ import { dumpFlags, type DumpFlags, placeOf } from '../dump-flags.js'
 import { jobOf, type LatestFlag } from '../latest.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
+import { statistics } from '../render/statistics.js'
 import { openResultFile } from '../result-file.js'
 import type { Session } from '../session.js'
 import { criuSwitches } from '../shared-flags.js'
@@ -25,6 +26,11 @@ const request = (session: Session, flags: DumpFlags, chosen: Chosen): DumpReques
   timeoutMs: flags.timeout ?? 0,
   withState: flags.dryRun !== true && (session.isStructured || flags.resultFile !== undefined),
 })
+
+function printStatistics(session: Session, { jid }: Chosen, result: DumpResult): Promise<void> {
+  for (const line of [...result.messages, ...result.paths.map((path) => `Dumped to ${path}`)]) session.note(line)
+  return session.printDocument(statistics('checkpoint', { id: jid || result.checkpointId, ...result }), 'json')
+}
 
 async function printResult(session: Session, result: DumpResult): Promise<void> {
   await session.printProfile('dump', result.steps)
@@ -49,7 +55,7 @@ async function carryOut(session: Session, flags: DumpFlags, chosen: Chosen): Pro
     .finally(() => progress.end())
   if (flags.dryRun === true) return printPlan(session, result)
   // First of all where the checkpoint is: the target may be gone.
-  await printResult(session, result)
+  await (flags.printStats === true ? printStatistics(session, chosen, result) : printResult(session, result))
   await resultFile?.write(`${JSON.stringify(result)}\n`)
 }
 

@@ -4,6 +4,7 @@ import type { CliCommand } from '../command.js'
 import { jobOf, type LatestFlag } from '../latest.js'
 import { printPlan } from '../plan.js'
 import { ProgressLine } from '../render/progress.js'
+import { statistics } from '../render/statistics.js'
 import type { Session } from '../session.js'
 import {
   absolute,
@@ -74,6 +75,7 @@ async function carryOut(
     where,
     start: (engine): Promise<RestoreResult> => engine.restore(restore, asked).finally(() => progress.end()),
     line: ({ pid }) => `Restored successfully, PID: ${pid}`,
+    statistics: flags.printStats === true ? (one) => statistics('restore', { id: one.jid || String(one.pid), ...one }) : undefined,
   })
 }
 

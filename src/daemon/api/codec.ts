@@ -150,6 +150,7 @@ export const toWireDumped = (result: domain.DumpResult): wire.DumpResult => ({
   state: plainOrNone(result.state),
   plan: plainOrNone(result.plan),
   frozenUs: integer(result.frozenUs),
+  criuStatistics: { ...result.criuStatistics },
 })
 export const fromWireDumped = (result: wire.DumpResult): domain.DumpResult => ({
   ...result,
@@ -161,6 +162,7 @@ export const toWireRestored = (result: domain.RestoreResult): wire.RestoreResult
   problems: result.problems.map(toWireProblem),
   state: plainOrNone(result.state),
   plan: plainOrNone(result.plan),
+  criuStatistics: { ...result.criuStatistics },
 })
 export const fromWireRestored = (result: wire.RestoreResult): domain.RestoreResult => ({
   ...result,

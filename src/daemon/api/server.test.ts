@@ -192,6 +192,7 @@ describe('calls', () => {
           messages: [],
           steps: [],
           frozenUs: 12.5,
+          criuStatistics: { frozen_time: 13 },
           state: { a: undefined, b: 12n },
           problems: [{ severity: 'warning', id: 'x', message: 'm' }],
           plan: { content: new Uint8Array([1, 2]) },
@@ -206,7 +207,14 @@ describe('calls', () => {
     const result = await client().dump(DUMP, { onProgress })
     expect(seen).toEqual(DUMP)
     expect(progress).toEqual([{ phase: 'criu dump', bytes: 1, totalBytes: 2, frozen: true }])
-    expect(result).toMatchObject({ paths: ['/c'], size: 2 ** 41, frozenUs: 13, state: { b: '12' }, plan: { content: 'AQI=' } })
+    expect(result).toMatchObject({
+      paths: ['/c'],
+      size: 2 ** 41,
+      frozenUs: 13,
+      criuStatistics: { frozen_time: 13 },
+      state: { b: '12' },
+      plan: { content: 'AQI=' },
+    })
     expect(result.problems).toEqual([{ severity: 'warning', id: 'x', message: 'm' }])
   })
 

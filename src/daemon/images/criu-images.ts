@@ -156,8 +156,28 @@ export const MEMFD = { magic: 0x48453499, shape: { name: text(1), size: uint(4),
 /** File entries whose name is gone: restored from a ghost or through a link. */
 export const REMAP = { magic: 0x59133954, shape: NUMBERED } as const
 
-/** `stats-dump`; times in microseconds. */
-export const STATS = { magic: 0x57093306, shape: { dump: message(1, { freezing: uint(1), frozen: uint(2) }) } } as const
+/** `stats-dump` and `stats-restore`, with the names of CRIU; times in microseconds. */
+export const STATS = {
+  magic: 0x57093306,
+  shape: {
+    dump: message(1, {
+      freezing_time: maybe(1),
+      frozen_time: maybe(2),
+      memdump_time: maybe(3),
+      memwrite_time: maybe(4),
+      pages_scanned: maybe(5),
+      pages_skipped_parent: maybe(6),
+      pages_written: maybe(7),
+    }),
+    restore: message(2, {
+      pages_compared: maybe(1),
+      pages_skipped_cow: maybe(2),
+      forking_time: maybe(3),
+      restore_time: maybe(4),
+      pages_restored: maybe(5),
+    }),
+  },
+} as const
 
 const COMMON_MAGIC = 0x54564319
 const SERVICE_MAGIC = 0x55105940

@@ -12,7 +12,6 @@ import { explainCriuLog } from '../images/explain.js'
 import { ensureDirectories, type Environment, logsDirectory, workDirectory } from './environment.js'
 
 export const CRIU_RESTORE_LOG = 'criu-restore.log'
-const STATISTICS = 'stats-dump'
 const BROKEN: readonly string[] = ['ECONNRESET', 'EPIPE', 'ECANCELED', 'EPROTO']
 
 export class CriuWork {
@@ -35,12 +34,14 @@ export class CriuWork {
     return readFile(join(this.directory, this.logName)).catch(() => Buffer.alloc(0))
   }
 
-  /** How long the tree stood still, in microseconds; 0 when CRIU has not said, or had no room to. */
-  frozenUs(): number {
+  /** What CRIU has counted, by its names; empty when it has not said, or had no room to. */
+  statistics(operation: 'dump' | 'restore'): Readonly<Record<string, number>> {
+    const name = `stats-${operation}`
     try {
-      return readImage(STATS, STATISTICS, readFileSync(join(this.directory, STATISTICS)))[0]?.dump?.frozen ?? 0
+      const counted = Object.entries(readImage(STATS, name, readFileSync(join(this.directory, name)))[0]?.[operation] ?? {})
+      return Object.fromEntries(counted.filter((one): one is [string, number] => one[1] !== undefined))
     } catch {
-      return 0
+      return {}
     }
   }
 

@@ -382,6 +382,7 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     messages.push(...(await op.step('remove old checkpoints', () => keepLast(env, call.caller, jid, keep), { uncancellable: true })))
   }
   env.log.info({ op: 'dump', job: found.job?.jid, pid: found.target.pid, path: sealed.path, bytes: sealed.size }, 'dumped')
+  const criuStatistics = work.statistics('dump')
   return op.done({
     checkpointId: record.id,
     paths: [sealed.path],
@@ -391,7 +392,9 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     problems: plan.problems,
     state,
     plan: undefined,
-    frozenUs: work.frozenUs(),
+    // How long the tree stood still.
+    frozenUs: criuStatistics['frozen_time'] ?? 0,
+    criuStatistics,
   })
 }
 
@@ -422,7 +425,7 @@ const checkpointRecord = (found: FoundTarget, { path, size, manifestDigest }: Se
 const spilledMessage = (bytes: number, limitMb: number): string =>
   `Note: ${Math.ceil(bytes / 2 ** 20)} MiB waited on disk to be packed, beyond the ${limitMb} MiB of checkpoint.memory_limit_mb`
 
-const emptyResult = { checkpointId: '', paths: [], size: 0, messages: [], frozenUs: 0 } as const
+const emptyResult = { checkpointId: '', paths: [], size: 0, messages: [], frozenUs: 0, criuStatistics: {} } as const
 
 /** CRIU failed after the checkpoint was sealed. It stays: when the tree is gone the dump has succeeded after all. */
 async function afterSeal(env: Environment, found: FoundTarget, path: string, thrown: unknown): Promise<void> {

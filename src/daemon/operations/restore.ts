@@ -203,6 +203,7 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
       problems,
       state,
       plan: { ...plan.criu, inherit: plan.inherit },
+      criuStatistics: {},
     })
   }
 
@@ -288,7 +289,16 @@ export async function restore(env: Environment, call: Call, request: RestoreRequ
     ...(await op.step('write pid file', () => writePidFile(request.pidFile, started.targetPid, call.caller))),
   ]
   env.log.info({ op: 'restore', job: job?.jid, pid: started.pid, path, directBytes: reader.directBytes }, 'restored')
-  return op.done({ jid: job?.jid ?? '', pid: started.pid, messages, steps: op.steps, problems, state, plan: undefined })
+  return op.done({
+    jid: job?.jid ?? '',
+    pid: started.pid,
+    messages,
+    steps: op.steps,
+    problems,
+    state,
+    plan: undefined,
+    criuStatistics: work.statistics('restore'),
+  })
 }
 
 const withProblems = (plan: TreePlan, problems: readonly Problem[]): TreePlan => ({ ...plan, problems: [...plan.problems, ...problems] })

@@ -107,6 +107,8 @@ export interface DumpResult {
   readonly state: object | undefined
   readonly plan: object | undefined
   readonly frozenUs: number
+  /** What CRIU has counted, by its names. */
+  readonly criuStatistics: Readonly<Record<string, number>>
 }
 export interface RestoreRequest extends CriuSwitches {
   readonly jid: string
@@ -131,6 +133,7 @@ export interface RestoreResult extends Started {
   readonly problems: readonly Problem[]
   readonly state: object | undefined
   readonly plan: object | undefined
+  readonly criuStatistics: Readonly<Record<string, number>>
 }
 
 export interface JobView {

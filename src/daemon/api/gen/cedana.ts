@@ -167,6 +167,13 @@ export interface DumpResult {
     | undefined;
   /** Microseconds, as CRIU reports them. */
   frozenUs: number;
+  /** What CRIU has counted, by its names: freezing_time, pages_written …; times in microseconds. Empty where it has not said. */
+  criuStatistics: { [key: string]: number };
+}
+
+export interface DumpResult_CriuStatisticsEntry {
+  key: string;
+  value: number;
 }
 
 export interface DumpResponse {
@@ -214,7 +221,16 @@ export interface RestoreResult {
     | { [key: string]: any }
     | undefined;
   /** With dry_run: the plan. */
-  plan: { [key: string]: any } | undefined;
+  plan:
+    | { [key: string]: any }
+    | undefined;
+  /** As of DumpResult: forking_time, restore_time … */
+  criuStatistics: { [key: string]: number };
+}
+
+export interface RestoreResult_CriuStatisticsEntry {
+  key: string;
+  value: number;
 }
 
 export interface RestoreResponse {
@@ -1654,6 +1670,7 @@ function createBaseDumpResult(): DumpResult {
     state: undefined,
     plan: undefined,
     frozenUs: 0,
+    criuStatistics: {},
   };
 }
 
@@ -1686,6 +1703,9 @@ export const DumpResult: MessageFns<DumpResult> = {
     if (message.frozenUs !== 0) {
       writer.uint32(72).int64(message.frozenUs);
     }
+    globalThis.Object.entries(message.criuStatistics).forEach(([key, value]: [string, number]) => {
+      DumpResult_CriuStatisticsEntry.encode({ key: key as any, value }, writer.uint32(82).fork()).join();
+    });
     return writer;
   },
 
@@ -1772,6 +1792,74 @@ export const DumpResult: MessageFns<DumpResult> = {
             }
 
             message.frozenUs = longToNumber(reader.int64());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            const entry10 = DumpResult_CriuStatisticsEntry.decode(reader, reader.uint32());
+            if (entry10.value !== undefined) {
+              message.criuStatistics[entry10.key] = entry10.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDumpResult_CriuStatisticsEntry(): DumpResult_CriuStatisticsEntry {
+  return { key: "", value: 0 };
+}
+
+export const DumpResult_CriuStatisticsEntry: MessageFns<DumpResult_CriuStatisticsEntry> = {
+  encode(message: DumpResult_CriuStatisticsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0) {
+      writer.uint32(16).int64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DumpResult_CriuStatisticsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDumpResult_CriuStatisticsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = longToNumber(reader.int64());
             continue;
           }
         }
@@ -2149,7 +2237,16 @@ export const RestoreRequest: MessageFns<RestoreRequest> = {
 };
 
 function createBaseRestoreResult(): RestoreResult {
-  return { jid: "", pid: 0, messages: [], steps: [], problems: [], state: undefined, plan: undefined };
+  return {
+    jid: "",
+    pid: 0,
+    messages: [],
+    steps: [],
+    problems: [],
+    state: undefined,
+    plan: undefined,
+    criuStatistics: {},
+  };
 }
 
 export const RestoreResult: MessageFns<RestoreResult> = {
@@ -2175,6 +2272,9 @@ export const RestoreResult: MessageFns<RestoreResult> = {
     if (message.plan !== undefined) {
       Struct.encode(Struct.wrap(message.plan), writer.uint32(58).fork()).join();
     }
+    globalThis.Object.entries(message.criuStatistics).forEach(([key, value]: [string, number]) => {
+      RestoreResult_CriuStatisticsEntry.encode({ key: key as any, value }, writer.uint32(66).fork()).join();
+    });
     return writer;
   },
 
@@ -2245,6 +2345,74 @@ export const RestoreResult: MessageFns<RestoreResult> = {
             }
 
             message.plan = Struct.unwrap(Struct.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            const entry8 = RestoreResult_CriuStatisticsEntry.decode(reader, reader.uint32());
+            if (entry8.value !== undefined) {
+              message.criuStatistics[entry8.key] = entry8.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRestoreResult_CriuStatisticsEntry(): RestoreResult_CriuStatisticsEntry {
+  return { key: "", value: 0 };
+}
+
+export const RestoreResult_CriuStatisticsEntry: MessageFns<RestoreResult_CriuStatisticsEntry> = {
+  encode(message: RestoreResult_CriuStatisticsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0) {
+      writer.uint32(16).int64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestoreResult_CriuStatisticsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestoreResult_CriuStatisticsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = longToNumber(reader.int64());
             continue;
           }
         }
