@@ -13,6 +13,7 @@ import { listPlugins, reload, reloadPlugins } from './operations/plugins.js'
 import { query } from './operations/query.js'
 import { restore } from './operations/restore.js'
 import { run } from './operations/run.js'
+import { letGoLeft } from './operations/standstill.js'
 import type { Verbs } from './operations/verbs.js'
 import { release } from 'node:os'
 
@@ -47,6 +48,7 @@ export function verbsOf(env: Environment, criuVersion: () => string): Verbs {
 export async function takeOver(env: Environment): Promise<void> {
   await adoptAll(env)
   await removeUnfinished(env)
+  await letGoLeft(env)
   await releaseLeftGpus(env)
 }
 

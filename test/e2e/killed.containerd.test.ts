@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { afterAll, describe, expect, test } from 'vitest'
 import { useContainerd } from '../support/containerd.js'
 import type { Conversation } from '../support/conversation.js'
@@ -12,7 +13,9 @@ import { criuPath } from '../support/plain-criu.js'
 import { allProcesses, isAlive, type ProcessInfo, processInfo } from '../support/processes.js'
 import { until } from '../support/wait.js'
 import { useWorld } from '../support/world.js'
+import type { Host } from '../../src/plugins/contract/host.js'
 import { Containerd } from '../../src/plugins/containerd/client.js'
+import { brief, identify } from '../../src/daemon/host/processes.js'
 import { leased } from '../../src/plugins/containerd/lease.js'
 
 const held = mkdtempSync('/tmp/ct-held-')
@@ -23,7 +26,9 @@ const containerd = useContainerd(world, { path: held })
 /** A CRIU that waits for as long as it is told to and runc lives, when that has made and mounted what a restore takes. */
 const isTime = `[ -e ${block} ] && ls -d ${containerd.runcRoot}/*/criu-root > ${held}/list 2>&1`
 const waiting = `echo $$ > ${reached}; while [ -e ${block} ] && kill -0 $PPID 2> ${held}/list; do sleep 0.02; done`
-writeFileSync(criu, `#!/bin/sh\nif ${isTime}; then ${waiting}; fi\nexec ${criuPath()} "$@"\n`, { mode: 0o755 })
+writeFileSync(criu, `#!/bin/sh\nif ${isTime}; then ${waiting}; fi\nexec ${criuPath()} "$@"\n`, {
+  mode: 0o755,
+})
 /** And a runc that does the same before it makes a container. */
 const runc = execFileSync('sh', ['-c', 'command -v runc'], { encoding: 'utf8' }).trim()
 const isCreation = `[ -e ${block} ] && case " $* " in *" create "*) true ;; *) false ;; esac`
@@ -155,7 +160,8 @@ test('a lease is given back to a containerd that was killed meanwhile', async ()
   using patient = new Containerd(place)
   const leases = async (): Promise<string> => containerd.ok('leases', 'ls', '--quiet')
   let back: Promise<void> | undefined
-  const work = leased({ containerd: client, patient }, async () => {
+  const host = { identify, brief } as unknown as Host
+  const work = leased({ host, containerd: client, patient }, async () => {
     expect(await leases()).toMatch(/^cedana-/)
     await containerd.stop('SIGKILL')
     back = containerd.start()
@@ -182,4 +188,65 @@ test('what a restore replaces is not collected before it has gone well', async (
   expect(await containerd.exec(jid, 'cat', '/var/log/file')).toBe('later\n')
   await world.quick(['kill', jid])
   expect(await containerd.writableLayers()).toEqual([])
+})
+
+const CGROUPS = '/sys/fs/cgroup'
+function freezerOf(jid: string): { readonly file: string; readonly frozen: string } {
+  const version1 = join(CGROUPS, 'freezer', containerd.cgroup, jid, 'freezer.state')
+  return existsSync(version1)
+    ? { file: version1, frozen: 'FROZEN' }
+    : { file: join(CGROUPS, containerd.cgroup, jid, 'cgroup.freeze'), frozen: '1' }
+}
+const isFrozen = ({ file, frozen }: ReturnType<typeof freezerOf>): boolean => readFileSync(file, 'utf8').trim() === frozen
+
+async function begun(word: string): Promise<Job & { readonly freezer: ReturnType<typeof freezerOf> }> {
+  const one = await job(word)
+  await world.quick(one.run)
+  await one.countsOn()
+  return { ...one, freezer: freezerOf(one.jid) }
+}
+
+test.each([
+  ['CRIU', false],
+  ['CRIU and the daemon', true],
+])('a container goes on that %s had frozen to dump it, and was killed', async (_, withDaemon) => {
+  const { jid, countsOn, freezer } = await begun('frozen')
+  const call = world.talk(['dump', 'job', jid])
+  const worker = await until('CRIU is started', () =>
+    allProcesses().find(({ parent, command }) => parent === world.daemonPid && / swrk /.test(command)),
+  )
+  const notes = join(world.runDir, 'stopped')
+  while (!existsSync(notes) || readdirSync(notes).length === 0) await setImmediate()
+  // What CRIU does itself, for no longer than it takes to seize all threads.
+  process.kill(worker.pid, 'SIGSTOP')
+  writeFileSync(freezer.file, freezer.frozen)
+  await until('it stands still', () => isFrozen(freezer))
+  if (withDaemon) await world.killDaemon()
+  process.kill(worker.pid, 'SIGKILL')
+  expect((await call.exit).code).toBe(1)
+  if (withDaemon) await world.startDaemon()
+  await until('it goes on', () => !isFrozen(freezer))
+  await countsOn()
+  expect(readdirSync(join(world.runDir, 'stopped'))).toEqual([])
+  await world.quick(['dump', 'job', jid])
+  await world.quick(['restore', 'job', jid])
+  await countsOn()
+  await world.quick(['kill', jid])
+})
+
+test('a container goes on that was paused for its writable layer when the daemon was killed', async () => {
+  const { jid, countsOn, freezer } = await begun('paused')
+  await containerd.exec(jid, 'dd', 'if=/dev/zero', 'of=/large', 'bs=1M', 'count=200')
+  const call = world.talk(['dump', 'job', jid, '--rootfs-only'])
+  await until('it is paused', () => isFrozen(freezer))
+  await world.killDaemon()
+  expect((await call.exit).code).toBe(1)
+  await world.startDaemon()
+  await until('it goes on', () => !isFrozen(freezer))
+  expect((await containerd.task(jid))?.status).toBe('RUNNING')
+  await countsOn()
+  // The next one ends what the killed one had from containerd.
+  await world.quick(['dump', 'job', jid, '--rootfs-only'])
+  expect(await containerd.ok('leases', 'ls', '--quiet')).toBe('')
+  await world.quick(['kill', jid])
 })

@@ -30,6 +30,7 @@ import { begin, type Environment, packingLimits, refuseProblems, warnings } from
 import { DumpedGpu } from './gpu.js'
 import { endsWithin } from './jobs.js'
 import type { Operation } from './operation.js'
+import { noteStop } from './standstill.js'
 import { findTarget, type FoundTarget } from './target.js'
 import type { Call, DumpRequest, DumpResult } from './verbs.js'
 
@@ -231,6 +232,9 @@ export async function dump(env: Environment, call: Call, request: DumpRequest): 
     const options = await env.runtimes.options(found.type, 'dump', request.options)
     return saveMore(host, { identity: found.identity, directory: directoryPath, isStopped }, options)
   }
+  const freezer = plan.criu['freeze_cgroup'] as string | undefined
+  const by = plan.runtime.save === 'only' ? 'runtime' : 'criu'
+  if (freezer !== undefined) await op.step('note stop', () => noteStop(env, found, { freezer, by }), { always: (end) => end() })
   if (plan.runtime.save === 'only') {
     await op.step('save', () => save(false), { onFailure: (undo) => undo() })
     const sealed = await op.step(

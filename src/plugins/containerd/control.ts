@@ -11,6 +11,7 @@ import { SnapshotsService } from './gen/snapshots.js'
 import { type Process, Status } from './gen/task.js'
 import { TasksService } from './gen/tasks.js'
 import { BEGUN, MADE_FOR, nameOf, replacedIn } from './labels.js'
+import { removeLeftLeases } from './lease.js'
 import { removeCgroups, removeOrphan } from './orphan.js'
 import { connect, findContainer, findTask, identityOf, isLive } from './state.js'
 import { onceBack } from './undo.js'
@@ -96,6 +97,7 @@ export async function remove(host: Host, target: Target | undefined, named: Pars
   if (task) await deleteTask(containerd, task)
   if (why === 'dumped') return
   const container = await findContainer(containerd, id)
+  if (target === undefined) await removeLeftLeases(host, containerd)
   await removeOrphan(host, identity, container)
   if (why === 'undone') await removeCgroups(host, identity, container)
   if (!container) return

@@ -218,7 +218,7 @@ class Launch {
   }
 
   #leased<T>(work: () => Promise<T>): Promise<T> {
-    return leased({ containerd: this.containerd, patient: this.#patient }, work)
+    return leased({ host: this.host, containerd: this.containerd, patient: this.#patient }, work)
   }
 
   async #prepare(

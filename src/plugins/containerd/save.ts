@@ -19,6 +19,7 @@ import { leased } from './lease.js'
 import type { DumpOptions } from './options.js'
 import { LAYER } from './saved.js'
 import { findContainer, findTask, identityOf, missing } from './state.js'
+import { onceBack } from './undo.js'
 
 const TAR = 'application/vnd.oci.image.layer.v1.tar'
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
@@ -31,7 +32,7 @@ export async function save(host: Host, context: SaveContext, options: z.output<t
   using patient = new Containerd(identity)
   const container = await findContainer(containerd, identity.id)
   if (!container) throw missing(identity)
-  return await leased({ containerd, patient }, async () => {
+  return await leased({ host, containerd, patient }, async () => {
     const layer = await stopped({ containerd, patient }, identity.id, context.isStopped, () => diff(containerd, container))
     await copyBlob(host, containerd, layer, `${context.directory}/${LAYER}`)
     if (options.image === undefined) return async () => undefined
@@ -57,7 +58,7 @@ async function stopped<T>({ containerd, patient }: Connections, id: string, isSt
   try {
     return await work()
   } finally {
-    await patient.call(TasksService.resume, { containerId: id })
+    await onceBack(() => patient.call(TasksService.resume, { containerId: id }))
   }
 }
 
