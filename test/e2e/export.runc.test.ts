@@ -244,6 +244,8 @@ test('a checkpoint that containerd’s own command made is inspected, and restor
   await containerd.remove(id)
 
   expect((await inspect(archive)).contents.processes[0]?.name).toBe('sh')
+  const refused = await world.fails(['restore', 'containerd', '--path', archive, '--id', id, ...containerd.flags])
+  expect(refused.stderr).toContain('cedana restore runc --bundle')
   const bundle = world.work()
   cpSync(containerd.busyboxRoot, join(bundle, 'rootfs'), { recursive: true, verbatimSymlinks: true })
   writeFileSync(join(bundle, 'config.json'), JSON.stringify({ ...spec, root: { path: 'rootfs' } }))

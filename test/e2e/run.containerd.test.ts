@@ -39,6 +39,21 @@ describe('run containerd', () => {
     expect(await containerd.containers()).not.toContain(jid)
   })
 
+  test('has the labels and the signal to stop it by of its image, as containerd’s own command has it', async () => {
+    const image = await containerd.busybox({ StopSignal: 'SIGQUIT', Labels: { maker: 'tests', long: 'x'.repeat(5000) } })
+    const jid = world.jid('labels')
+    const stops = 'trap "echo quit; exit 3" QUIT; echo ready; while :; do sleep 0.05; done'
+    await world.ok(['run', 'containerd', image, '--jid', jid, ...containerd.flags, '--', 'sh', '-c', stops])
+    const output = () => readFileSync(`/var/log/cedana-output-${jid}.log`, 'utf8')
+    await until('it is ready', () => output().includes('ready'))
+    const { Labels: labels } = JSON.parse(await containerd.ok('containers', 'info', jid)) as { Labels: object }
+    expect(labels).toMatchObject({ maker: 'tests', 'io.containerd.image.config.stop-signal': 'SIGQUIT' })
+    expect(labels).not.toHaveProperty('long')
+    await containerd.ok('tasks', 'kill', jid)
+    await ended(jid)
+    expect((await world.inspect(jid)).exit).toEqual({ code: 3 })
+  })
+
   test('has its exit code, however short it was', async () => {
     const runs = await Promise.all([3, 0, 42].map(async (code) => ({ code, ...(await run('short', ['sh', '-c', `exit ${code}`])) })))
     for (const { jid, code } of runs) {

@@ -58,6 +58,8 @@ export interface ImageConfig {
   readonly Cmd?: readonly string[]
   readonly WorkingDir?: string
   readonly User?: string
+  readonly StopSignal?: string
+  readonly Labels?: Readonly<Record<string, string>>
 }
 
 /** What surrounds it: a World, or as much of one. */

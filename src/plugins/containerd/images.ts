@@ -22,13 +22,36 @@ const text = z
   .string()
   .nullish()
   .transform((value) => value ?? '')
-const Settings = z.looseObject({ Env: lines, Entrypoint: lines, Cmd: lines, WorkingDir: text, User: text })
+const Settings = z.looseObject({
+  Env: lines,
+  Entrypoint: lines,
+  Cmd: lines,
+  WorkingDir: text,
+  User: text,
+  StopSignal: text,
+  Labels: z
+    .record(z.string(), z.string())
+    .nullish()
+    .transform((value) => value ?? {}),
+})
+/** Of an image that is none. */
+export const NO_SETTINGS = Settings.parse({})
 const Config = z.looseObject({
-  config: Settings.nullish().transform((value) => value ?? Settings.parse({})),
+  config: Settings.nullish().transform((value) => value ?? NO_SETTINGS),
   rootfs: z.looseObject({ diff_ids: z.array(z.string()) }),
 })
 
 export type ImageSettings = z.output<typeof Settings>
+
+const STOP_SIGNAL = 'io.containerd.image.config.stop-signal'
+/** What containerd takes for one, name and value. */
+const MAX_LABEL_BYTES = 4096
+
+/** As containerd's own clients label a container of it: who is to stop it later looks for its signal there. */
+export function labelsFor({ Labels, StopSignal }: ImageSettings): Readonly<Record<string, string>> {
+  const fits = ([name, value]: [string, string]): boolean => Buffer.byteLength(name) + Buffer.byteLength(value) <= MAX_LABEL_BYTES
+  return { ...Object.fromEntries(Object.entries(Labels).filter(fits)), [STOP_SIGNAL]: StopSignal || 'SIGTERM' }
+}
 
 export interface ImageContent {
   readonly settings: ImageSettings

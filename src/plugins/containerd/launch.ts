@@ -16,7 +16,7 @@ import { Kind, SnapshotsService } from './gen/snapshots.js'
 import { TasksService } from './gen/tasks.js'
 import type { Mount } from './gen/types.js'
 import { Options } from './gen/runc-options.js'
-import { findImage, hasSnapshot, imageMissing, readImage, unpack } from './images.js'
+import { findImage, hasSnapshot, imageMissing, labelsFor, NO_SETTINGS, readImage, unpack } from './images.js'
 import { BEGUN, MADE_FOR, nameOf, replacedIn } from './labels.js'
 import { leased } from './lease.js'
 import { bundlesIn } from './mounts.js'
@@ -264,8 +264,7 @@ class Launch {
     const options = { ...RUNC.defaults, noPivotRoot: asked.noPivot }
     const base = { id, image: name ?? '', runtime: { name: RUNC.name, options: encodeRuncOptions(options) } }
     if (name === undefined) {
-      const settings = { Env: [], Entrypoint: [], Cmd: [], WorkingDir: '', User: '' }
-      const spec = specOf({ ...shared, image: settings, user: { uid: 0, gid: 0, additionalGids: [] } })
+      const spec = specOf({ ...shared, image: NO_SETTINGS, user: { uid: 0, gid: 0, additionalGids: [] } })
       return { container: await this.#createContainer({ ...base, snapshotter: '', snapshotKey: '' }, spec), mounts: [] }
     }
     const image = await findImage(this.containerd, name)
@@ -274,7 +273,8 @@ class Launch {
     const parent = await unpack(this.containerd, content, snapshotter)
     const mounts = await this.#prepare(id, snapshotter, parent)
     const spec = specOf({ ...shared, image: content.settings, user: await userOf(this.host, mounts, content.settings.User) })
-    return { container: await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec), mounts }
+    const labels = labelsFor(content.settings)
+    return { container: await this.#createContainer({ ...base, snapshotter, snapshotKey: id }, spec, labels), mounts }
   }
 
   async #createContainer(

@@ -90,9 +90,13 @@ export interface ReadContainer {
   runc(identity: Identity): ParsedOptions
 }
 
-/** Throws IMAGE_CORRUPT for a checkpoint that has none. */
+/** Throws TARGET_UNFIT for a checkpoint of anything else. */
 export async function savedContainer(context: RestoreContext): Promise<ReadContainer> {
   const [saved, spec] = await Promise.all([SAVED, SPEC_DUMP].map((name) => context.attachment(name)))
+  if (saved === undefined)
+    throw new CedanaError('TARGET_UNFIT', 'the checkpoint is not one that cedana made of a container of containerd', {
+      hint: 'one of another container is restored by: cedana restore runc --bundle DIR --path CHECKPOINT',
+    })
   try {
     const parse = (bytes: Uint8Array | undefined): unknown => JSON.parse(Buffer.from(bytes ?? []).toString())
     const container = Saved.parse(parse(saved))
