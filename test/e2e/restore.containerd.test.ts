@@ -193,6 +193,17 @@ describe('a container of containerd', () => {
     const { stderr } = await world.fails(['restore', 'containerd', '--path', path, ...other.flags])
     expect(stderr).toMatch(/image test\.local\/busybox:\d+ is not in namespace/)
     expect(await other.containers()).toEqual([])
+    const chosen = await world.fails([
+      'restore',
+      'containerd',
+      '--path',
+      path,
+      '--id',
+      containerd.id('chosen'),
+      '--image',
+      'test.local/none:1',
+    ])
+    expect(chosen.stderr).toContain('image test.local/none:1 is not in namespace')
     const name = /image (test\.local\/busybox:\d+)/.exec(stderr)?.[1] ?? ''
     await containerd.ok('images', 'export', `${world.dir}/image.tar`, name)
     await other.ok('images', 'import', `${world.dir}/image.tar`)

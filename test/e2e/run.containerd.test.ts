@@ -76,6 +76,8 @@ describe('run containerd', () => {
     const missing = await world.fails(['run', 'containerd', 'test.local/absent:1', ...containerd.flags])
     expect(missing.stderr).toContain('image test.local/absent:1 is not in namespace')
     const image = await containerd.busybox()
+    const wrong = await world.refuses(['run', 'containerd', image, ...containerd.flags, '--snapshotter', 'none-such'])
+    expect(wrong.stderr).toMatch(/^Error: InvalidArgument: containerd: snapshotter not loaded: none-such/)
     const failed = await world.fails(['run', 'containerd', image, '--jid', world.jid('bad'), ...containerd.flags, '--', '/no/such/program'])
     expect(failed.stderr).toContain('/no/such/program')
     const { jid } = await run('twice', ['sleep', '1000'])

@@ -12,6 +12,7 @@ export interface Place {
 }
 
 const CODES: Readonly<Record<number, ErrorCode>> = {
+  [STATUS.INVALID_ARGUMENT]: 'BAD_OPTIONS',
   [STATUS.PERMISSION_DENIED]: 'PERMISSION_DENIED',
   [STATUS.DEADLINE_EXCEEDED]: 'TIMEOUT',
   [STATUS.CANCELLED]: 'CANCELLED',

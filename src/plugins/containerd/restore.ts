@@ -32,7 +32,7 @@ export async function restore(host: Host, context: RestoreContext, options: Opti
     ? await host.delegate<RestorePlan>('runc', 'restore', { ...context, identity: saved.runc(former) }, {})
     : { criu: {}, inherit: [], setup: [], problems: [] }
   const container = { ...own.container, image: options.image ?? own.container.image }
-  const base = await baseOf(host, identity, container)
+  const base = await baseOf(host, identity, { ...container, isChosen: options.image !== undefined })
   const terminal = hasTerminal(context.snapshot, spec)
   const { now } = context.stdio
   const { logUri } = container
@@ -103,7 +103,10 @@ interface Base {
   readonly problems: readonly Problem[]
 }
 
-async function baseOf(host: Host, identity: Identity, container: SavedContainer): Promise<Base> {
+/** Of a container with this image under it, which the request may have named. */
+type WantedContainer = SavedContainer & { readonly isChosen: boolean }
+
+async function baseOf(host: Host, identity: Identity, container: WantedContainer): Promise<Base> {
   using containerd = connect(host, identity)
   const problems: Problem[] = []
   const add = (id: string, message: string, hint: string): void => void problems.push({ severity: 'error', id, message, hint })
@@ -125,8 +128,12 @@ async function baseOf(host: Host, identity: Identity, container: SavedContainer)
 }
 
 /** What stands in the way of a root file system like the one it had; undefined: nothing. */
-async function missingBase(containerd: Containerd, { image: name, snapshotter, parent }: SavedContainer): Promise<CedanaError | undefined> {
+async function missingBase(
+  containerd: Containerd,
+  { image: name, snapshotter, parent, isChosen }: WantedContainer,
+): Promise<CedanaError | undefined> {
   const image = name === '' ? undefined : await findImage(containerd, name)
+  if (!image && isChosen) return imageMissing(containerd, name)
   if (!image) return (await hasSnapshot(containerd, snapshotter, parent)) ? undefined : imageMissing(containerd, name)
   const { chain } = await readImage(containerd, image)
   if (chain.at(-1) === parent) return undefined
