@@ -390,6 +390,10 @@ describe('what others call it', () => {
       pidFile: '/p',
       options: { id: 'two' },
     })
+    expect(await asked(dump, ['dump', 'containerd', 'web', '--rw', '--exit'])).toMatchObject({
+      options: { rootfs: true },
+      leaveRunning: false,
+    })
     expect(await asked(run, ['exec', '--name', 'web', 'true'])).toMatchObject({ jid: 'web' })
     expect(await asked(run, ['run', 'containerd', '-e', 'A=1', '-e', 'B=2', 'nginx'])).toMatchObject({ options: { env: ['A=1', 'B=2'] } })
     expect(await asked(killJobs, ['kill', '--time', '10', 'web'])).toMatchObject({ signal: 15, graceMs: 10_000 })
@@ -510,6 +514,15 @@ test('query: the columns for people, keys for programs', async () => {
   expect((await runFake(['query', 'process', '7'], { engine: { query } })).stdout).toContain('PID  STATUS')
   const { stdout } = await runFake(['query', 'process', '7', '-o', 'json'], { engine: { query } })
   expect(JSON.parse(stdout)).toEqual([{ pid: '7', status: 'sleep', container_id: 'c' }])
+  const many = async () => {
+    const rows = ['10', '9', '8'].map((pid) => ({ cells: { PID: pid, 'CONTAINER ID': pid === '9' ? 'b' : 'a' }, state: undefined }))
+    return { columns: ['PID', 'CONTAINER ID'], rows, messages: [] } as never
+  }
+  const ids = async (...flags: string[]) =>
+    (await runFake(['query', 'runc', '-q', ...flags], { engine: { query: many } })).stdout.split('\n').join()
+  expect(await ids('--sort', 'pid')).toBe('8,9,10,')
+  expect(await ids('-f', 'container_id=a', '--sort', '-pid')).toBe('10,8,')
+  expect(await ids('--filter', 'container id=b')).toBe('9,')
 })
 
 test('--init-config and --merge-config write, whatever the command', async () => {

@@ -29,12 +29,12 @@ export function outputFlags(
   return command
 }
 
-/** Of commands that print a Listing. */
-export const listFlags = (command: CliCommand): CliCommand =>
+/** Of commands that print rows; `order`: in which, when nobody says. */
+export const listFlags = (command: CliCommand, order = 'newest first'): CliCommand =>
   spell(
     outputFlags(command, { list: true })
       .option('--filter <COLUMN=VALUE>', 'only rows with this value in a column (repeatable, comma-separated)', repeated)
-      .option('--sort <COLUMN>', 'order of the rows, -COLUMN for the reverse (default: newest first)'),
+      .option('--sort <COLUMN>', `order of the rows, -COLUMN for the reverse (default: ${order})`),
     LIST,
   )
 

@@ -1,8 +1,9 @@
 import type { Engine } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
+import { chosen } from '../render/listing.js'
 import { table } from '../render/table.js'
 import type { Session } from '../session.js'
-import { outputFlags } from '../shared-flags.js'
+import { listFlags } from '../shared-flags.js'
 import { typeCommands } from '../targets.js'
 
 type QueryResult = Awaited<ReturnType<Engine['query']>>
@@ -15,8 +16,9 @@ function sorted({ columns, rows }: QueryResult): QueryResult['rows'] {
 }
 
 /** `CONTAINER ID` → `container_id`. */
+const keyOf = (column: string): string => column.toLowerCase().replace(/[^a-z0-9]+/g, '_')
 const keyed = ({ cells }: QueryResult['rows'][number]): object =>
-  Object.fromEntries(Object.entries(cells).map(([column, text]) => [column.toLowerCase().replace(/[^a-z0-9]+/g, '_'), text]))
+  Object.fromEntries(Object.entries(cells).map(([column, text]) => [keyOf(column), text]))
 
 async function print(
   session: Session,
@@ -25,7 +27,12 @@ async function print(
 ): Promise<void> {
   const { stdout } = session.world
   const { quiet, headers = true, trunc = true } = session.options
-  const rows = sorted(result)
+  const named = result.columns.map((column) => ({
+    header: column.toLowerCase(),
+    alias: keyOf(column),
+    cell: (row: QueryResult['rows'][number]) => ({ text: row.cells[column] ?? '' }),
+  }))
+  const rows = chosen({ items: sorted(result), columns: named }, session.options)
   const id = (row: QueryResult['rows'][number]): string => row.cells[result.columns[0] ?? ''] ?? ''
   if (session.isStructured) return session.printDocument(inspect ? rows.map(({ state }) => state) : rows.map(keyed), session.format!)
   if (quiet === true || session.format === 'name') return rows.forEach((row) => session.print(id(row)))
@@ -44,7 +51,7 @@ async function print(
 }
 
 export async function query(command: CliCommand): Promise<void> {
-  outputFlags(command, { list: true }).option('-i, --inspect', 'also everything about the first result')
+  listFlags(command, 'by status').option('-i, --inspect', 'also everything about the first result')
   for (const { command: sub, manifest, read, sample } of await typeCommands(
     command,
     'query',

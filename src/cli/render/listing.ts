@@ -24,8 +24,10 @@ export interface Listing<T> {
   readonly hints: readonly string[]
 }
 
+type Chooseable<T> = Pick<Listing<T>, 'items' | 'columns' | 'wide'>
+
 /** What --filter leaves, as --sort says: by any column, shown or not. */
-function chosen<T>({ items, columns, wide = [] }: Listing<T>, { filter = [], sort }: OutputOptions): readonly T[] {
+export function chosen<T>({ items, columns, wide = [] }: Chooseable<T>, { filter = [], sort }: OutputOptions): readonly T[] {
   const all = [...columns, ...wide]
   const named = (name: string): ListColumn<T> => {
     const column = all.find(({ header, alias }) => [header, alias].includes(name.toLowerCase()))
