@@ -46,7 +46,7 @@ describe('query k8s', () => {
     expect(await ids(web.name)).toEqual([one.id, two.id])
     expect(await ids(two.id)).toEqual([two.id])
     expect(await ids('--container-type', 'sandbox')).toEqual([web.id, other.id])
-    expect((await world.ok(['query', 'k8s', ...address(), 'nobody'])).stdout).toContain('nobody: no such container or pod')
+    expect((await world.fails(['query', 'k8s', ...address(), 'nobody'])).stderr).toContain('nobody: no such container or pod')
     const inspected = await world.ok(['query', 'k8s', '--inspect', '-o', 'json', ...address(), one.id])
     expect(JSON.parse(inspected.stdout)).toMatchObject([{ id: one.id, name: 'one', pod_uid: `uid-${web.name}`, status: 'running' }])
   })

@@ -318,7 +318,7 @@ describe('query process', () => {
     expect(tree.split('\n').filter((line) => /^\d+\s/.test(line))).toHaveLength(13)
     const inspect = (await world.ok(['query', 'process', '--inspect', String(job.pid)])).stdout
     expect(inspect).toContain('pid')
-    expect((await world.ok(['query', 'process', '2000000'])).stdout).toContain('No results found')
+    expect((await world.fails(['query', 'process', '2000000'])).stderr).toMatch(/^Error: NotFound: PID 2000000: .*\n$/)
     await job.verify()
   })
 

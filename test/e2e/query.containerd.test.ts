@@ -24,8 +24,8 @@ describe('query containerd', () => {
 
   test('takes socket and namespace from the environment, as containerd’s own commands do', async () => {
     const env = { CONTAINERD_ADDRESS: containerd.address, CONTAINERD_NAMESPACE: containerd.namespace }
-    const { stdout } = await world.ok(['query', 'containerd', 'nobody'], { env })
-    expect(stdout).toContain(`container nobody: does not exist in ${containerd.namespace}`)
+    const { stderr } = await world.fails(['query', 'containerd', 'nobody'], { env })
+    expect(stderr).toBe(`Error: NotFound: container nobody: does not exist in ${containerd.namespace}\n`)
   })
 
   test('says where containerd was looked for', async () => {

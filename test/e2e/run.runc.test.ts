@@ -163,6 +163,7 @@ describe('manage, freeze, query', () => {
     expect(stdout).toContain(`${container.id}  ${container.bundle}  ${containers.root}`)
     expect(stdout).toContain('Found 1 container')
     expect(stdout).toContain('container nobody: does not exist')
+    expect((await world.fails(['query', 'runc', ...root(), '--id', 'nobody'])).stderr).toContain('container nobody: does not exist')
     mkdirSync(join(world.dir, 'empty-root'))
     expect((await world.ok(['query', 'runc', '--root', join(world.dir, 'empty-root')])).stdout).toContain('No results found')
     await container.remove()

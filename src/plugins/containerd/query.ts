@@ -1,5 +1,6 @@
 import type { z } from 'zod'
 import type { Host } from '../contract/host.js'
+import { refuseNone } from '../contract/kit.js'
 import type { QueryResult } from '../contract/runtime.js'
 import type { Container } from './gen/containers.js'
 import { ContainersService } from './gen/containers.js'
@@ -23,7 +24,10 @@ export async function query(host: Host, options: z.output<typeof QueryOptions>):
     containerd.call(TasksService.list, {}),
   ])
   const shown = options.id.length === 0 ? containers : containers.filter(({ id }) => options.id.includes(id))
-  const absent = options.id.filter((id) => !containers.some((one) => one.id === id))
+  const absent = options.id
+    .filter((id) => !containers.some((one) => one.id === id))
+    .map((id) => `container ${id}: does not exist in ${options.namespace}`)
+  refuseNone('NO_SUCH_CONTAINER', shown, absent)
   const rows = shown.map((container) => ({
     cells: { ID: container.id, NAMESPACE: options.namespace, IMAGE: container.image, RUNTIME: container.runtime?.name ?? '' },
     state: stateOf(
@@ -35,7 +39,7 @@ export async function query(host: Host, options: z.output<typeof QueryOptions>):
   return {
     columns: ['ID', 'NAMESPACE', 'IMAGE', 'RUNTIME'],
     rows,
-    messages: [...(rows.length > 0 ? [counted] : []), ...absent.map((id) => `container ${id}: does not exist in ${options.namespace}`)],
+    messages: [...(rows.length > 0 ? [counted] : []), ...absent],
   }
 }
 

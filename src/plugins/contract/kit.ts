@@ -190,6 +190,11 @@ export function delegated(runtime: string, named: (host: Host, identity: ParsedO
   }
 }
 
+/** Of a `query` that names what it is about: that none of it is there is no answer. `absent`: what is said of each that is not. */
+export function refuseNone(code: ErrorCode, rows: readonly unknown[], absent: readonly string[]): void {
+  if (rows.length === 0 && absent.length > 0) throw new CedanaError(code, absent.join('; '))
+}
+
 /** The answer of `query`: a row for each, with these columns of its members. */
 export function listing<T extends object>(items: readonly T[], columns: Readonly<Record<string, keyof T>>): QueryResult {
   const cells = (item: T): Record<string, string> =>

@@ -1,5 +1,6 @@
 import type { z } from 'zod'
 import type { Host } from '../contract/host.js'
+import { refuseNone } from '../contract/kit.js'
 import type { QueryResult } from '../contract/runtime.js'
 import { Cri } from './client.js'
 import { ContainerState, type Container, type PodSandbox, PodSandboxState, RuntimeServiceService as service } from './gen/cri.js'
@@ -79,11 +80,14 @@ export async function query(host: Host, options: z.output<typeof QueryOptions>):
     }
     return { cells, state: { podId: pod.id, podName, podNamespace: namespace, podUid: uid, id, name, runtime: runtimeName, ...state } }
   })
-  const absent = options.id.filter((name) => !shown.some((row) => namesOf(row).includes(name)))
+  const absent = options.id
+    .filter((name) => !shown.some((row) => namesOf(row).includes(name)))
+    .map((name) => `${name}: no such container or pod`)
+  refuseNone('NO_SUCH_CONTAINER', shown, absent)
   const found = `Found ${rows.length} ${options.containerType}${rows.length === 1 ? '' : options.containerType === 'sandbox' ? 'es' : 's'}`
   return {
     columns: ['POD ID', 'POD NAME', 'POD NAMESPACE', 'CONTAINER ID', 'CONTAINER RUNTIME'],
     rows,
-    messages: [...(rows.length > 0 ? [found] : []), ...absent.map((name) => `${name}: no such container or pod`)],
+    messages: [...(rows.length > 0 ? [found] : []), ...absent],
   }
 }
