@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
+import type { Engine } from '../../daemon/api/engine.js'
 import { fakeJob, runFake } from '../../../test/support/fake-world.js'
 
 const engine = {
@@ -48,6 +49,18 @@ test('ids that the daemon knows', async () => {
   expect(await complete('kill', 'train', '')).toEqual(['train\tprocess, running', 'done\tprocess, halted', ':none'])
   expect(await complete('attach', '')).toEqual(['4711\ttrain', ':none'])
   expect(await complete('checkpoint', 'inspect', '')).toEqual(['c1\ttrain', ':files'])
+})
+
+test('containers that a runtime knows, of where it is asked for', async () => {
+  const query = vi.fn<Engine['query']>(async () => ({
+    columns: ['ID', 'NAMESPACE', 'IMAGE'],
+    rows: [{ cells: { ID: 'web', NAMESPACE: 'k8s.io', IMAGE: 'nginx:1' }, state: {} }],
+    messages: [],
+  }))
+  const words = ['__complete', '--', 'dump', 'containerd', '--namespace', 'k8s.io', '--rootfs', '']
+  const { stdout } = await runFake(words, { engine: { query }, env: { CONTAINERD_ADDRESS: '/run/other.sock' } })
+  expect(stdout).toBe('web\tk8s.io, nginx:1\n:none\n')
+  expect(query.mock.calls[0]?.[0]).toEqual({ type: 'containerd', options: { address: '/run/other.sock', namespace: 'k8s.io' } })
 })
 
 test('without a daemon: silence', async () => {

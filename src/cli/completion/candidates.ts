@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import type { Option } from 'commander'
 import type { Engine } from '../../daemon/api/engine.js'
 import type { CliCommand } from '../command.js'
+import { collect, fieldsOf } from '../flags.js'
 
 interface Candidate {
   readonly text: string
@@ -35,6 +36,19 @@ async function ids(kind: string, ask: AskEngine): Promise<Completion> {
   }
   const checkpoints = await ask((engine) => engine.listCheckpoints('', LIMIT))
   return { candidates: checkpoints.map(({ id, jid }) => ({ text: id, description: jid })), files: true }
+}
+
+/** What the runtime of this command has, where the flags before say that it is, or the environment does. */
+async function targets(command: CliCommand, flags: Readonly<Record<string, string>>, ask: AskEngine): Promise<Completion> {
+  const { app } = command
+  const runtime = (await app.plugins()).find(({ name, verbs }) => name === command.name() && verbs.query !== undefined)
+  if (runtime === undefined) return NOTHING
+  const fields = (await fieldsOf(runtime.options['query'])).filter(({ property }) => property.positional !== true)
+  const request = { type: runtime.name, options: collect(fields, [], flags, app.world.env) }
+  const { columns, rows } = await ask((engine) => engine.query(request, LIMIT))
+  const [id = '', ...others] = columns
+  const about = (cells: Readonly<Record<string, string>>): string => others.flatMap((column) => cells[column] || []).join(', ')
+  return { candidates: rows.map(({ cells }) => ({ text: cells[id] ?? '', description: about(cells) })), files: false }
 }
 
 /** What fits in a place called `kind`: FILE, DIR, PATH, JID, CHECKPOINT … */
@@ -74,10 +88,13 @@ export async function complete(root: CliCommand, line: readonly string[], ask: A
   let command = root
   let positional = 0
   let pending: Option | undefined
+  const given: Record<string, string> = {}
   for (const word of words.slice(0, -1)) {
     if (word === '--') return FILES
-    if (pending !== undefined) pending = undefined
-    else if (word.startsWith('-')) pending = awaiting(command, word)
+    if (pending !== undefined) {
+      given[pending.attributeName()] = word
+      pending = undefined
+    } else if (word.startsWith('-')) pending = awaiting(command, word)
     else {
       const next = command.commands.find((one) => one.name() === word || one.aliases().includes(word))
       if (next === undefined) positional++
@@ -95,5 +112,6 @@ export async function complete(root: CliCommand, line: readonly string[], ask: A
   }
   const places = command.registeredArguments
   const place = places[positional] ?? (places.at(-1)?.variadic === true ? places.at(-1) : undefined)
+  if (place?.name() === 'ID') return targets(command, given, ask).catch(() => NOTHING)
   return place === undefined ? NOTHING : values(place.name(), place.argChoices, ask)
 }
