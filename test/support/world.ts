@@ -114,7 +114,7 @@ export class World {
   get env(): Record<string, string> {
     const inherited: Record<string, string> = {}
     for (const [name, value] of Object.entries(process.env))
-      if (value !== undefined && !/^(CEDANA|VITEST|NODE_OPTIONS|AWS)/.test(name)) inherited[name] = value
+      if (value !== undefined && !/^(CEDANA|CONTAINER|VITEST|NODE_OPTIONS|AWS)/.test(name)) inherited[name] = value
     return {
       ...inherited,
       CEDANA_TEST: this.id,
