@@ -250,3 +250,25 @@ test('a container goes on that was paused for its writable layer when the daemon
   expect(await containerd.ok('leases', 'ls', '--quiet')).toBe('')
   await world.quick(['kill', jid])
 })
+
+test('without containerd every verb that needs it says so in the same words, and a job is killed all the same', async () => {
+  const { jid, run, countsOn } = await begun('alone')
+  const stopped = await dumped('down')
+  await containerd.stop('SIGKILL')
+  const named = [jid, ...containerd.flags]
+  const anew = run.map((word) => (word === jid ? world.jid('anew') : word))
+  const verbs = ['manage', 'dump', 'freeze', 'unfreeze', 'query'].map((verb) => [verb, 'containerd', ...named])
+  for (const args of [anew, ['restore', 'job', stopped.jid], ['dump', 'job', jid, '--rootfs'], ['freeze', 'job', jid], ...verbs]) {
+    const { stderr } = await world.refuses(args)
+    expect(stderr, args.join(' ')).toMatch(
+      /^Error: FailedPrecondition: containerd cannot be reached at .*\n *→ start it, or name its socket/,
+    )
+  }
+  await countsOn()
+  const [{ stdout }] = await Promise.all([world.quick(['kill', jid]), containerd.start()])
+  expect(stdout).toContain(`Killed job ${jid}`)
+  await until('nothing is left of it', async () => !(await containerd.containers()).includes(jid))
+  await world.quick(['restore', 'job', stopped.jid])
+  await stopped.countsOn()
+  await world.quick(['kill', stopped.jid])
+})
