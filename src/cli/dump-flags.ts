@@ -65,7 +65,7 @@ export function dumpFlags(command: CliCommand): void {
     .option('-R, --leave-running', 'let the target go on after the dump')
     .option('--no-leave-running', 'end the target after the dump, whatever is configured')
     .option('--skip-in-flight', 'leave TCP connections out that are not yet established')
-    .option('--tcp-close', 'leave established TCP connections out: it comes back with them closed (restore with --tcp-close)')
+    .option('--tcp-close', 'leave established TCP connections out: it comes back with them closed')
     .option('--result-file <FILE>', 'write the whole result there, as JSON')
   spell(outputFlags(criuFlags(command)), DUMP)
 }

@@ -230,22 +230,22 @@ describe('dump', () => {
     client.destroy()
   })
 
-  test.each(['--tcp-established', '--tcp-close'])(
-    '%s, and --tcp-close at restore: the connection is gone, the program is not',
-    async (flag) => {
-      const cwd = world.work()
-      const starting = world.job('tcp-server', [], { cwd })
-      const port = Number(await until('the port', () => existsSync(join(cwd, 'port')) && readFileSync(join(cwd, 'port'), 'utf8')))
-      const client = createConnection(port, '127.0.0.1')
-      client.on('error', () => undefined)
-      await once(client, 'connect')
-      const job = await starting
-      await world.dump(job, [flag])
-      client.destroy()
-      await world.ok(['restore', 'job', job.jid, '--tcp-close'])
-      await job.verify()
-    },
-  )
+  test.each([
+    ['--tcp-established', ['--tcp-close']],
+    ['--tcp-close', []],
+  ])('%s, with %j at restore: the connection is gone, the program is not', async (flag, flags) => {
+    const cwd = world.work()
+    const starting = world.job('tcp-server', [], { cwd })
+    const port = Number(await until('the port', () => existsSync(join(cwd, 'port')) && readFileSync(join(cwd, 'port'), 'utf8')))
+    const client = createConnection(port, '127.0.0.1')
+    client.on('error', () => undefined)
+    await once(client, 'connect')
+    const job = await starting
+    await world.dump(job, [flag])
+    client.destroy()
+    await world.ok(['restore', 'job', job.jid, ...flags])
+    await job.verify()
+  })
 })
 
 describe('dump that fails leaves the target as it was and nothing behind', () => {

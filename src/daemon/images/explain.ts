@@ -100,7 +100,7 @@ const RULES: readonly Rule[] = [
     id: 'tcp-established',
     when: /Connected TCP socket(?:, consider| in image)/,
     message: 'there is a connected TCP socket',
-    hint: 'use --tcp-established (and --tcp-close to restore without the connections)',
+    hint: 'use --tcp-established, or --tcp-close to leave the connections out',
   },
   {
     id: 'network-lock',

@@ -42,6 +42,8 @@ const Manifest = z.looseObject({
   /** Options of criu_opts that the restore must repeat. */
   criu: z.looseObject({
     tcpEstablished: z.boolean(),
+    /** Left out: no. */
+    tcpClose: z.boolean().optional(),
     shellJob: z.boolean(),
     fileLocks: z.boolean(),
     linkRemap: z.boolean(),

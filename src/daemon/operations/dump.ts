@@ -135,6 +135,7 @@ function manifestInput(
     leaveRunning: plan.leaveRunning,
     criu: {
       tcpEstablished: options['tcp_established'] === true,
+      ...(options['tcp_close'] === true && { tcpClose: true }),
       shellJob: options['shell_job'] === true,
       fileLocks: options['file_locks'] === true,
       linkRemap: options['link_remap'] === true,

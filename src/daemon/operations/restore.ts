@@ -104,7 +104,7 @@ function planRestore(
   const chosen: CriuOptions = {
     shell_job: switches.shellJob,
     tcp_established: switches.tcpEstablished,
-    tcp_close: request.tcpClose,
+    tcp_close: request.tcpClose ?? manifest?.criu.tcpClose,
     ext_unix_sk: switches.extUnixSockets,
     file_locks: switches.fileLocks,
     link_remap: request.linkRemap ?? manifest?.criu.linkRemap,
