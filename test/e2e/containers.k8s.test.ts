@@ -1,5 +1,5 @@
 /** Containers of pods, as a kubelet has containerd start them: listed, put under management, frozen, dumped. */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { cpSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -164,11 +164,45 @@ const isNewer = !restores(containerdVersion()) && restores(containerdVersion(PEE
 describe.skipIf(!isNewer && !restores(containerdVersion()))('the CRI of a containerd from 2.1 on', () => {
   const node = useKubelet(world, isNewer ? { name: 'newer', programs: PEERS } : { name: 'newer' })
 
+  test('makes archives that are inspected, and restored as a container of runc among the namespaces of their pod', async () => {
+    const pod = await node.pod('theirs')
+    const { id, output, checkpoint } = await pod.container('web', COUNT)
+    await until('it counts', () => output().includes('5\n'))
+    await node.containerd.exec(id, 'sh', '-c', 'echo changed > /file')
+    const archive = join(world.dir, 'theirs.tar')
+    await checkpoint(archive)
+    const inspected = JSON.parse((await world.ok(['checkpoint', 'inspect', '-o', 'json', archive])).stdout) as { contents: object }
+    const described = { id, name: 'web', pod: pod.name, pod_namespace: 'default', engine: 'containerd', image: node.image }
+    expect(inspected.contents).toMatchObject({ container: described })
+
+    // Where it runs on there is no room for another.
+    await node.containerd.ok('tasks', 'kill', '--signal', 'SIGKILL', id)
+    await until('it has ended', async () => (await node.pid(id)) === 0)
+    const bundle = world.work()
+    const rootfs = join(bundle, 'rootfs')
+    cpSync(node.containerd.busyboxRoot, rootfs, { recursive: true, verbatimSymlinks: true })
+    execFileSync('tar', ['-C', rootfs, '-xzf', '-'], { input: execFileSync('tar', ['-xOf', archive, 'rootfs-diff.tar']) })
+    const back = containers.id('back')
+    const restore = ['restore', 'runc', '--path', archive, '--id', back, '--bundle', bundle, '--root', containers.root]
+    const { stdout } = await world.ok([...restore, '--attachable'])
+    const attached = world.talk(['attach', /PID: (\d+)/.exec(stdout)?.[1] ?? ''])
+    await attached.says(/^\d+\n\d+\n/)
+    expect(Number(/^\d+/.exec(attached.stdout)?.[0])).toBeGreaterThanOrEqual(5)
+    expect(await containers.ok('exec', back, 'cat', '/file')).toBe('changed\n')
+    await containers.ok('delete', '--force', back)
+    await attached.exit
+    await pod.remove()
+  })
+
   test('restores a checkpoint into a pod, from the image made of it', async () => {
     const { containerd } = node
     const at = ['--address', containerd.address]
     const exported = join(world.dir, 'base.tar')
-    await containerd.ok('images', 'export', exported, node.image)
+    // `ctr` now and then leaves the last of it out.
+    await until('all of it is exported', async () => {
+      await containerd.ok('images', 'export', exported, node.image)
+      return spawnSync('tar', ['-tf', exported]).status === 0
+    })
     // What is below it comes from a registry, always.
     await using registry = await Registry.open(world.work(), exported)
     const digest = (await containerd.ok('images', 'ls', `name==${node.image}`)).match(/sha256:\w+/)?.[0] ?? ''

@@ -31,6 +31,8 @@ export interface PodContainer {
   readonly id: string
   /** What it has written, as a kubelet keeps it. */
   output(): string
+  /** As a kubelet has one made of it: an archive. It runs on. */
+  checkpoint(location: string): Promise<unknown>
 }
 
 type Call = (request: object, done: (error: Error | null, response: Record<string, string>) => void) => void
@@ -129,7 +131,8 @@ export class Kubelet {
         await this.#call('StartContainer', made)
         const log = join(logs, `${container}.log`)
         const output = (): string => (existsSync(log) ? readFileSync(log, 'utf8').replace(/^\S+ stdout F /gm, '') : '')
-        return { id: made.containerId ?? '', output }
+        const checkpoint = (location: string) => this.#call('CheckpointContainer', { ...made, location, timeout: 60 })
+        return { id: made.containerId ?? '', output, checkpoint }
       },
       remove: async () => {
         for (const method of ['StopPodSandbox', 'RemovePodSandbox']) await this.#call(method, { podSandboxId: id })
