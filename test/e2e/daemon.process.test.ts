@@ -199,6 +199,9 @@ describe('daemon stop', () => {
     expect(readdirSync(join(world.runDir, 'work'))).toEqual([])
     const seen = job.output().length
     await until('it goes on', () => job.output().length > seen)
+    // Whatever a full disk has made of a note.
+    mkdirSync(join(world.runDir, 'stopped'))
+    writeFileSync(join(world.runDir, 'stopped/damaged'), '{')
     await world.startDaemon()
     expect((await world.row(job.jid))?.[2]).toBe(String(job.pid))
     await world.quick(['kill', job.jid])

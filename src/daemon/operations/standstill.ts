@@ -66,16 +66,12 @@ export async function letGoLeft(env: Environment): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {
     if (await hasMaker(name)) continue
     const path = join(directory, name)
-    const text = name.endsWith('.new') ? undefined : await processes.readText(path)
-    const stop = text === undefined ? undefined : Stop.parse(JSON.parse(text))
     try {
-      if (stop) await letGoOn(env, stop)
+      const text = name.endsWith('.new') ? undefined : await processes.readText(path)
+      if (text !== undefined) await letGoOn(env, Stop.parse(JSON.parse(text)))
       await rm(path, { force: true })
     } catch (thrown) {
-      env.log.warn(
-        { pid: stop?.target.pid, err: CedanaError.from(thrown).message },
-        'a tree that was left standing still could not be let go on',
-      )
+      env.log.warn({ path, err: CedanaError.from(thrown).message }, 'a tree that was left standing still could not be let go on')
     }
   }
 }
