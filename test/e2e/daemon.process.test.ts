@@ -199,9 +199,12 @@ describe('daemon stop', () => {
     expect(readdirSync(join(world.runDir, 'work'))).toEqual([])
     const seen = job.output().length
     await until('it goes on', () => job.output().length > seen)
-    // Whatever a full disk has made of a note.
-    mkdirSync(join(world.runDir, 'stopped'))
-    writeFileSync(join(world.runDir, 'stopped/damaged'), '{')
+    // Whatever a power cut has made of a note.
+    for (const kind of ['stopped', 'gpu']) {
+      mkdirSync(join(world.runDir, kind), { recursive: true })
+      writeFileSync(join(world.runDir, kind, 'damaged'), '')
+    }
+    writeFileSync(join(world.runDir, 'jobs', job.jid, 'start.json'), '')
     await world.startDaemon()
     expect((await world.row(job.jid))?.[2]).toBe(String(job.pid))
     await world.quick(['kill', job.jid])

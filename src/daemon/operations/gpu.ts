@@ -2,8 +2,7 @@
  * What a tree has on GPUs, around a dump and a restore. From the moment that work on a device is stopped there is a note of it in the run directory: a
  * daemon that finds one of a dead process of cedana lets the tree go on.
  */
-import { randomBytes } from 'node:crypto'
-import { mkdir, readdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { DeviceMap, Gpu, GpuProcess, GpuUse } from '../../plugins/contract/gpu.js'
@@ -12,11 +11,11 @@ import type { Snapshot, Target } from '../../plugins/contract/job.js'
 import type { Problem } from '../../plugins/contract/plan.js'
 import * as processes from '../host/processes.js'
 import { readShimState } from '../host/shim.js'
-import { writeWhole } from '../host/write-whole.js'
 import type { Manifest } from '../images/manifest.js'
 import type { JobRecord } from '../jobs/job.js'
-import { type Environment, hasMaker, makerName } from './environment.js'
+import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
+import { leftNotes, writeNote } from './notes.js'
 import type { RestoreRequest } from './verbs.js'
 
 /** Of the manifest. */
@@ -29,13 +28,7 @@ type Note =
 
 const notesDirectory = (env: Environment): string => join(env.config.run_dir, 'gpu')
 
-async function writeNote(env: Environment, note: Note): Promise<string> {
-  const directory = notesDirectory(env)
-  await mkdir(directory, { recursive: true, mode: 0o700 })
-  const path = join(directory, `${makerName(await env.self())}-${randomBytes(6).toString('hex')}`)
-  await writeWhole(path, JSON.stringify(note))
-  return path
-}
+const noteDown = (env: Environment, note: Note): Promise<string> => writeNote(env, notesDirectory(env), note)
 
 const frozen = (jid: string): Problem => ({
   severity: 'error',
@@ -86,7 +79,7 @@ export class DumpedGpu {
 
   /** `lock`: what operations on the tree exclude each other by. */
   async note(lock: string): Promise<void> {
-    this.#note = await writeNote(this.env, { kind: 'dump', lock, processes: this.use.processes })
+    this.#note = await noteDown(this.env, { kind: 'dump', lock, processes: this.use.processes })
   }
 
   lock(): Promise<void> {
@@ -155,7 +148,7 @@ export class RestoredGpu {
 
   /** `directory`: of the job, where its shim says what became of it. Answers how the note is removed. */
   async note(lock: string, directory: string): Promise<() => Promise<void>> {
-    const note = await writeNote(this.env, { kind: 'restore', lock, directory, saved: this.saved, devices: this.match.devices })
+    const note = await noteDown(this.env, { kind: 'restore', lock, directory, saved: this.saved, devices: this.match.devices })
     return () => rm(note, { force: true })
   }
 
@@ -178,14 +171,7 @@ async function giveBack(
 
 /** What dead processes of cedana have left locked goes on. Their CRIU lets go of a tree by itself, and the driver waits for that. */
 export async function releaseLeftGpus(env: Environment): Promise<void> {
-  const directory = notesDirectory(env)
-  for (const name of await readdir(directory).catch(() => [])) {
-    if (await hasMaker(name)) continue
-    const path = join(directory, name)
-    const text = name.endsWith('.new') ? undefined : await processes.readText(path)
-    if (text === undefined) await rm(path, { force: true })
-    else void releaseLeft(env, path, JSON.parse(text) as Note)
-  }
+  for await (const { path, note } of leftNotes(notesDirectory(env))) void releaseLeft(env, path, note as Note)
 }
 
 async function releaseLeft(env: Environment, path: string, note: Note): Promise<void> {

@@ -2,17 +2,16 @@
  * Trees that are stopped for a dump, by CRIU in their cgroup or by their runtime: whoever is killed then, they go on. From before that there is a note in
  * the run directory; a daemon that finds one of a dead process of cedana lets the tree go on.
  */
-import { randomBytes } from 'node:crypto'
-import { mkdir, readdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { CedanaError } from '../../plugins/contract/errors.js'
 import type { Target } from '../../plugins/contract/job.js'
 import { isFrozen, thaw } from '../host/freezer.js'
 import * as processes from '../host/processes.js'
-import { writeWhole } from '../host/write-whole.js'
-import { type Environment, hasMaker, makerName } from './environment.js'
+import type { Environment } from './environment.js'
 import { hostFor } from './host.js'
+import { leftNotes, writeNote } from './notes.js'
 import { REMOVE_MS } from './starts.js'
 import type { FoundTarget } from './target.js'
 
@@ -35,20 +34,15 @@ export async function noteStop(
   { freezer, by }: { readonly freezer: string; readonly by: Stop['by'] },
 ): Promise<() => Promise<void>> {
   if (await isFrozen(freezer)) return async () => undefined
-  const directory = notesDirectory(env)
-  const path = join(directory, `${makerName(await env.self())}-${randomBytes(6).toString('hex')}`)
   const stop: Stop = { type, identity, target, freezer, by }
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 })
-    await writeWhole(path, JSON.stringify(stop))
-  } catch (thrown) {
+  const path = await writeNote(env, notesDirectory(env), stop).catch((thrown: unknown) => {
     // A disk that is full is no reason to have no checkpoint.
-    env.log.warn({ path, err: CedanaError.from(thrown).message }, 'should the daemon be killed now, nobody will know what stands still')
-  }
+    env.log.warn({ err: CedanaError.from(thrown).message }, 'should the daemon be killed now, nobody will know what stands still')
+  })
   return async () => {
     // Who has stopped it lets it go on, unless it was killed.
     await letGoOn(env, stop)
-    await rm(path, { force: true })
+    if (path !== undefined) await rm(path, { force: true })
   }
 }
 
@@ -62,13 +56,9 @@ async function letGoOn(env: Environment, { type, identity, target: named, freeze
 
 /** What dead processes of cedana have left standing still. */
 export async function letGoLeft(env: Environment): Promise<void> {
-  const directory = notesDirectory(env)
-  for (const name of await readdir(directory).catch(() => [])) {
-    if (await hasMaker(name)) continue
-    const path = join(directory, name)
+  for await (const { path, note } of leftNotes(notesDirectory(env))) {
     try {
-      const text = name.endsWith('.new') ? undefined : await processes.readText(path)
-      if (text !== undefined) await letGoOn(env, Stop.parse(JSON.parse(text)))
+      await letGoOn(env, Stop.parse(note))
       await rm(path, { force: true })
     } catch (thrown) {
       env.log.warn({ path, err: CedanaError.from(thrown).message }, 'a tree that was left standing still could not be let go on')

@@ -16,6 +16,7 @@ import { readShimExit, type ShimState } from '../host/shim.js'
 import { writeWhole } from '../host/write-whole.js'
 import { type Environment, hasMaker, makerName } from './environment.js'
 import { hostFor } from './host.js'
+import { readNote } from './notes.js'
 
 /** How long a runtime may take to remove what is left of a target. */
 export const REMOVE_MS = 10_000
@@ -63,8 +64,7 @@ export async function noteStart(
 }
 
 async function readStart(directory: string): Promise<Start | undefined> {
-  const text = await processes.readText(join(directory, FILE))
-  const start = text === undefined ? undefined : Start.parse(JSON.parse(text))
+  const start = Start.safeParse(await readNote(join(directory, FILE))).data
   return start?.bootId === processes.bootId ? start : undefined
 }
 
